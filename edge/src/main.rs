@@ -1,2 +1,106 @@
-//! placeholder
-fn main() {}
+//! Sigma Live edge: holds viewers' requests, fetches every object from the upstream once, serves it from memory.
+//!
+//! The way of a request: listener (sigma-http) -> `handler` -> `cache` (+ `fill`, `coalesce`) -> `upstream`; back out
+//! through `body`. Pure: `key`, `freshness`, `coalesce`, `head`. Deliberately absent: parsing media or playlists (A5).
+
+mod app;
+mod body;
+mod cache;
+mod coalesce;
+mod config;
+mod fill;
+mod freshness;
+mod handler;
+mod head;
+mod key;
+mod metrics;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+use clap::{Parser, Subcommand};
+use sigma_http::logging::{self, LogFormat};
+use sigma_http::signals;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+// Many small, short-lived allocations on many threads: glibc's allocator keeps what it freed.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Edge server of Sigma Live: answers viewers at one point of presence, from memory.
+///
+/// It needs one upstream (an origin or another edge) and a configuration file; configs/edge.toml is the commented
+/// reference of every key. SIGTERM drains and exits 0, SIGHUP reloads the certificate.
+#[derive(Parser)]
+#[command(name = "sigma-edge", version)]
+struct Cli {
+    /// How logs are written to stderr; RUST_LOG filters them (default: info)
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve viewers until SIGTERM
+    Serve {
+        /// Configuration file (TOML)
+        #[arg(long, value_name = "FILE", env = "SIGMA_EDGE_CONFIG")]
+        config: PathBuf,
+    },
+    /// Say whether a configuration file is right, and what is wrong with it
+    CheckConfig {
+        /// Configuration file (TOML)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::CheckConfig { file } => sigma_http::config::load::<config::Config>(&file)
+            .map(|_| say(&mut std::io::stdout(), &format!("{}: ok", file.display())))
+            .map_err(|error| error.to_string()),
+        Command::Serve { config } => {
+            logging::init(cli.log_format);
+            serve(&config)
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&mut std::io::stderr(), &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a line; a reader that went away is no failure of ours.
+fn say(to: &mut impl Write, line: &str) {
+    let _ = writeln!(to, "{line}");
+}
+
+#[tokio::main]
+async fn serve(file: &std::path::Path) -> Result<(), String> {
+    let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
+    let running = app::start(&config).map_err(|error| error.to_string())?;
+    let certificate = running.certificate.as_ref().map(Arc::clone);
+    let on_reload = move || match certificate.as_ref().map(|certificate| certificate.reload()) {
+        Some(Err(error)) => tracing::error!(%error, "the old certificate stays"),
+        Some(Ok(())) => tracing::info!("certificate reloaded"),
+        None => {}
+    };
+    signals::listen(running.drain.clone(), on_reload).map_err(|error| error.to_string())?;
+    tracing::info!(
+        pop = config.pop, http = ?running.http, https = ?running.tls, ops = %running.ops,
+        upstream = %config.upstream.url.authority, "serving"
+    );
+    running.until_drained().await;
+    tracing::info!("drained");
+    Ok(())
+}

@@ -1,2 +1,212 @@
-//! placeholder
-fn main() {}
+//! `sigma-load`: plays the part of viewers and publishers in numbers and measures what they get.
+//!
+//! This file turns the command line into runs, reports and exit codes. The pure core is `player` (what a viewer asks
+//! for next), `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
+//! `fetch`, `viewer`, `run`, `herd`, `publish` and `procstat`.
+
+mod address;
+mod cli;
+mod dial;
+#[cfg(test)]
+mod fake;
+mod fetch;
+mod herd;
+mod identity;
+mod loop_clock;
+mod nofile;
+mod player;
+mod playlist;
+mod procstat;
+mod prometheus;
+mod publish;
+mod report;
+mod run;
+mod tally;
+mod tls;
+mod viewer;
+
+use address::Address;
+use clap::Parser;
+use cli::{Cli, Command, HerdArgs, LogFormat, Output, ProcstatArgs, PublishArgs, RunArgs, Target};
+use dial::{DialConfig, Dialer, Protocol};
+use player::Patience;
+use serde::Serialize;
+use std::fmt::Display;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tls::Trust;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use viewer::{Crowd, Habits};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Run(arguments) => run_viewers(&arguments).await,
+            Command::Herd(arguments) => run_herd(arguments).await,
+            Command::Publish(arguments) => run_publish(arguments).await,
+            Command::Procstat(arguments) => run_procstat(&arguments).await,
+        }
+    });
+    // Reading standard input cannot be interrupted: do not wait for it.
+    runtime.shutdown_background();
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}
+
+/// Resolves on Ctrl-C or SIGTERM: a run then ends early and still reports.
+async fn interrupted() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}
+
+fn dialer(target: &Target, addresses: &[Address]) -> Result<Dialer, Failure> {
+    let tls = addresses.iter().any(|address| address.authority.tls);
+    let protocol = target.protocol.unwrap_or(if tls { Protocol::H2 } else { Protocol::H1 });
+    let trust = match &target.ca {
+        Some(path) => Some(Trust::ca_file(path, protocol.alpn())?),
+        None if target.insecure_loopback => Some(Trust::anyone(protocol.alpn())?),
+        None => None,
+    };
+    Ok(Dialer::new(DialConfig {
+        protocol,
+        trust,
+        allow_remote: target.allow_remote,
+        timeout: Duration::from_secs(target.timeout_seconds.min(10)),
+    }))
+}
+
+/// Two sockets per viewer and some to spare.
+fn raise_open_files(viewers: u32) {
+    let wanted = u64::from(viewers) * 2 + 256;
+    let limit = nofile::raise(wanted);
+    if limit < wanted {
+        tracing::warn!(limit, wanted, "open files are limited, some viewers may not connect (ulimit -n)");
+    }
+}
+
+async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
+    raise_open_files(arguments.viewers);
+    let habits = Habits {
+        pick: arguments.variant,
+        video_only: arguments.video_only,
+        patience: Patience::default(),
+        request_timeout: Duration::from_secs(arguments.target.timeout_seconds),
+    };
+    let crowd = Arc::new(Crowd::new(dialer(&arguments.target, &arguments.urls)?, habits));
+    let scenario = run::Scenario {
+        addresses: arguments.urls.clone(),
+        viewers: arguments.viewers,
+        ramp: Duration::from_secs(arguments.ramp_seconds),
+        duration: Duration::from_secs(arguments.seconds),
+        server_pids: arguments.server_pid.clone(),
+        server_children: arguments.server_children,
+    };
+    let report = run::run(crowd, &scenario, interrupted()).await?;
+    write(&arguments.output, &report)?;
+    if report.viewers_started == 0 {
+        tracing::error!("no viewer got any media");
+        return Ok(false);
+    }
+    Ok(report.errors_total <= arguments.max_errors)
+}
+
+async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
+    raise_open_files(arguments.requests);
+    let dialer = Arc::new(dialer(&arguments.target, std::slice::from_ref(&arguments.url))?);
+    let herd = herd::Herd {
+        address: arguments.url,
+        requests: arguments.requests,
+        lead: Duration::from_millis(arguments.lead_ms),
+        timeout: Duration::from_secs(arguments.target.timeout_seconds),
+        metrics: arguments.metrics.map(|address| (address, arguments.metric)),
+    };
+    let report = herd::run(dialer, &herd).await?;
+    write(&arguments.output, &report)?;
+    let alike = report.distinct_bodies == 1;
+    let coalesced = report.upstream_requests.is_none_or(|n| n <= arguments.max_upstream as f64);
+    Ok(alike && coalesced && report.errors_total <= arguments.max_errors)
+}
+
+async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
+    let broadcast = publish::Broadcast {
+        url: arguments.url,
+        file: arguments.file.filter(|path| path != Path::new("-")),
+        repeat: arguments.repeat,
+        duration: arguments.seconds.map(Duration::from_secs),
+        allow_remote: arguments.allow_remote,
+    };
+    let report = publish::run(&broadcast, interrupted()).await?;
+    write(&arguments.output, &report)?;
+    Ok(true)
+}
+
+async fn run_procstat(arguments: &ProcstatArgs) -> Result<bool, Failure> {
+    procstat::Watch::start(arguments.pid, arguments.children)?;
+    tokio::time::sleep(Duration::from_secs(arguments.warm_up_seconds)).await;
+    let watch = procstat::Watch::start(arguments.pid, arguments.children)?;
+    let over = async {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(arguments.seconds)) => {}
+            () = interrupted() => {}
+        }
+    };
+    for report in procstat::follow(vec![watch], over).await {
+        write(&arguments.output, &report)?;
+    }
+    Ok(true)
+}
+
+fn write<R: Serialize + Display>(output: &Output, report: &R) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    let json = || serde_json::to_string_pretty(report);
+    match &output.json {
+        Some(path) if path == Path::new("-") => return Ok(writeln!(stdout, "{}", json()?)?),
+        Some(path) => write_file(path, &json()?)?,
+        None => {}
+    }
+    Ok(writeln!(stdout, "{report}")?)
+}
+
+fn write_file(path: &PathBuf, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, format!("{text}\n")).map_err(|error| format!("{}: {error}", path.display()).into())
+}

@@ -74,8 +74,6 @@ pub struct MediaPlaylist<'a> {
     pub segments: &'a [SegmentLines<'a>],
     /// How far it has got; names the hinted part (PH-01).
     pub tip: Tip,
-    /// The hint is withheld while it cannot be known which part comes next.
-    pub hint: bool,
     /// The other renditions.
     pub reports: &'a [RenditionReport],
 }
@@ -91,11 +89,9 @@ impl fmt::Display for MediaPlaylist<'_> {
         if self.tip.ended {
             return f.write_str("#EXT-X-ENDLIST\n"); // PH-02: no hint, EV-10
         }
-        if self.hint {
-            let (msn, part) = self.tip.next_part();
-            let uri = MediaResource::Part { msn, part };
-            writeln!(f, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{uri}\"")?;
-        }
+        let (msn, part) = self.tip.next_part();
+        let uri = MediaResource::Part { msn, part };
+        writeln!(f, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{uri}\"")?;
         for report in self.reports {
             write!(
                 f,

@@ -23,7 +23,8 @@ use bytes::{Buf, BufMut, Bytes};
 pub struct VideoSample {
     /// Decode time, ticks of 1/90000 s.
     pub dts: i64,
-    /// Presentation time, ticks of 1/90000 s. Must be unique within a run.
+    /// Presentation time, ticks of 1/90000 s. Unique within a run; the channel's timeline keeps it growing, and what
+    /// decodes to a time not after the last picture's is dropped.
     pub pts: i64,
     /// The sample is a random access point (IDR).
     pub sync: bool,
@@ -92,7 +93,7 @@ pub struct Totals {
 /// Parent to child.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToWorker {
-    /// Begins a run. A run still going on is thrown away unflushed.
+    /// Begins a run. A run still going on is ended as by `Flush`, but without `Flushed`.
     Start(Box<Job>),
     /// One video sample, in decode order.
     Video(VideoSample),
@@ -160,7 +161,13 @@ impl Message for ToWorker {
                 let dts = body.try_get_i64().map_err(short)?;
                 let pts = body.try_get_i64().map_err(short)?;
                 let (sync, segment_start) = unflags(body.try_get_u8().map_err(short)?)?;
-                Ok(Self::Video(VideoSample { dts, pts, sync, segment_start, payload: body }))
+                Ok(Self::Video(VideoSample {
+                    dts,
+                    pts,
+                    sync,
+                    segment_start,
+                    payload: body,
+                }))
             }
             AUDIO_SAMPLE => Ok(Self::Audio(get_audio(body)?)),
             FLUSH => at_end(&body, Self::Flush),
@@ -224,7 +231,14 @@ impl Message for FromWorker {
                 let dts = body.try_get_i64().map_err(short)?;
                 let pts = body.try_get_i64().map_err(short)?;
                 let (sync, segment_start) = unflags(body.try_get_u8().map_err(short)?)?;
-                Ok(Self::Video(VideoFrame { track, dts, pts, sync, segment_start, payload: body }))
+                Ok(Self::Video(VideoFrame {
+                    track,
+                    dts,
+                    pts,
+                    sync,
+                    segment_start,
+                    payload: body,
+                }))
             }
             AUDIO_FRAME => Ok(Self::Audio(get_audio(body)?)),
             FLUSHED => {
@@ -269,5 +283,9 @@ fn short(_: bytes::TryGetError) -> ProtocolError {
 }
 
 fn at_end<T>(body: &Bytes, message: T) -> Result<T, ProtocolError> {
-    if body.is_empty() { Ok(message) } else { Err(ProtocolError::Body) }
+    if body.is_empty() {
+        Ok(message)
+    } else {
+        Err(ProtocolError::Body)
+    }
 }

@@ -1,1 +1,18 @@
-//! placeholder
+//! The HTTP shell of origin and edge: listeners with TLS and limits, drain, operator endpoints, logs, signals,
+//! configuration files and the embedded watch page.
+//!
+//! Invariants: every resource a peer can take (connections, streams, header bytes, time) has a bound in
+//! [`listener::Limits`], and what is refused is counted in [`connections::ConnectionMetrics`].
+//! Deliberately absent: routing, caching, anything about live streams.
+
+pub mod assets;
+pub mod config;
+pub mod connections;
+pub mod drain;
+pub mod headers;
+pub mod listener;
+pub mod logging;
+pub mod ops;
+pub mod problem;
+pub mod signals;
+pub mod tls;

@@ -59,7 +59,6 @@ fn golden_live() {
         discontinuity_sequence: 3,
         segments: &segments,
         tip: tip(1),
-        hint: true,
         reports: &reports,
     };
     insta::assert_snapshot!(playlist, @r##"
@@ -110,7 +109,6 @@ fn golden_discontinuity_and_gap() {
             open_parts: 0,
             ended: true,
         },
-        hint: true,
         reports: &[],
     };
     insta::assert_snapshot!(playlist, @r##"

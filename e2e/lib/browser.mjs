@@ -1,0 +1,109 @@
+// A headless Chromium, and watch pages in it.
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+import { until } from './until.mjs';
+
+const EXECUTABLE = process.env.SIGMA_CHROMIUM ?? '/usr/bin/chromium';
+export const OUT = process.env.SIGMA_E2E_OUT ?? fileURLToPath(new URL('../out', import.meta.url));
+
+export const DESKTOP = { width: 1280, height: 900 };
+export const PHONE = { width: 360, height: 740 };
+
+/** Starts a browser; close it with `.close()`. */
+export function openBrowser() {
+  return chromium.launch({
+    executablePath: EXECUTABLE,
+    headless: true,
+    // No sandbox: tests run as root in CI. No background traffic: the network may be closed, and refused look-ups cost
+    // time that would count as latency.
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+      '--autoplay-policy=no-user-gesture-required',
+      '--mute-audio',
+    ],
+  });
+}
+
+/** Where the watch page of a channel is, through edge number `edge`, over TLS. */
+export function watchUrl(ready, channel, edge = 0) {
+  return `${ready.edges[edge].https}/watch/${channel}`;
+}
+
+export class Watcher {
+  /** Uncaught exceptions and console errors that are not the browser's own notes about failed requests. */
+  faults = [];
+  navigations = 0;
+
+  constructor(context, page) {
+    this.context = context;
+    this.page = page;
+    page.on('pageerror', (error) => this.faults.push(`exception: ${error.message}`));
+    page.on('console', (message) => {
+      if (message.type() === 'error' && !message.text().startsWith('Failed to load resource')) {
+        this.faults.push(`console: ${message.text()}`);
+      }
+    });
+    page.on('framenavigated', (frame) => {
+      if (frame === page.mainFrame()) this.navigations += 1;
+    });
+  }
+
+  /** Opens `url` in a fresh context (own cache and storage). The certificate is a development one. */
+  static async open(browser, url, { viewport = DESKTOP, phone = false } = {}) {
+    const context = await browser.newContext({
+      viewport,
+      ignoreHTTPSErrors: true,
+      deviceScaleFactor: phone ? 2 : 1,
+      isMobile: phone,
+      hasTouch: phone,
+    });
+    const watcher = new Watcher(context, await context.newPage());
+    await watcher.page.goto(url, { waitUntil: 'domcontentloaded' });
+    return watcher;
+  }
+
+  snapshot() {
+    return this.page.evaluate(() => window.__sigma.snapshot());
+  }
+
+  /** Waits until `test(snapshot)` holds and returns the snapshot it held for. */
+  async until(what, within_ms, test) {
+    try {
+      return await until(what, within_ms, async () => {
+        const now = await this.page.evaluate(() => window.__sigma?.snapshot());
+        if (now && test(now)) return now;
+        this.last = now;
+        return undefined;
+      });
+    } catch (error) {
+      throw new Error(`${error.message}\nplayer: ${JSON.stringify(this.last)}\nfaults: ${this.faults.join('; ')}`);
+    }
+  }
+
+  /** Waits until the media clock has gone on by `seconds` from `from` (by default from now). */
+  async played(seconds, within_ms, from) {
+    const start = from ?? (await this.snapshot());
+    return this.until(`${seconds} s played`, within_ms, (s) => s.current_time >= start.current_time + seconds);
+  }
+
+  playing(within_ms) {
+    return this.until('the picture to move', within_ms, (s) => s.state === 'playing' && s.startup_ms !== null);
+  }
+
+  async screenshot(name) {
+    await mkdir(OUT, { recursive: true });
+    await this.page.screenshot({ path: join(OUT, `${name}.png`), fullPage: true });
+  }
+
+  close() {
+    return this.context.close();
+  }
+}

@@ -1,0 +1,118 @@
+//! The edge put together: configuration in, listeners out.
+
+use crate::cache::{Store, StoreParts};
+use crate::config::Config;
+use crate::fill::WaiterLimits;
+use crate::handler::Handler;
+use crate::metrics::{Metrics, OnScrape};
+use crate::upstream::Upstream;
+use prometheus_client::registry::Registry;
+use sigma_http::drain::Drain;
+use sigma_http::listener::{BindError, Bound, Server};
+use sigma_http::ops::{self, Readiness};
+use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Why an edge cannot start: the configuration, its files, or another process on its ports.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// An edge that serves.
+pub(crate) struct Running {
+    pub(crate) http: Vec<SocketAddr>,
+    pub(crate) tls: Vec<SocketAddr>,
+    pub(crate) ops: SocketAddr,
+    pub(crate) certificate: Option<Arc<ReloadableCertificate>>,
+    pub(crate) drain: Drain,
+    server: Server,
+    #[cfg(test)]
+    pub(crate) metrics: Arc<Metrics>,
+    #[cfg(test)]
+    pub(crate) store: Arc<Store>,
+}
+
+/// Starts an edge. Everything is bound when this returns; the upstream may still be connecting.
+///
+/// # Errors
+/// A certificate, key or CA file cannot be used, or an address cannot be bound.
+pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let certificate = match &config.tls {
+        Some(tls) => Some(ReloadableCertificate::load(&tls.certificate, &tls.key)?),
+        None => None,
+    };
+    let tls_config = match &certificate {
+        Some(certificate) => Some(server_config(Arc::clone(certificate), ALPN_ALL)?),
+        None => None,
+    };
+    let ops_bound = Bound::bind(config.ops.bind)?;
+    let plain = bind_all(&config.http.bind)?;
+    let encrypted = bind_all(config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
+
+    let upstream = Upstream::start(&config.upstream, Arc::clone(&metrics))?;
+    let store = Store::new(StoreParts {
+        upstream: upstream.clone(),
+        waiters: WaiterLimits {
+            per_object_max: config.limits.waiters_per_object_max,
+            total_max: config.limits.waiters_max,
+            waiting: metrics.waiters.clone(),
+        },
+        fills_max: config.upstream.requests_max,
+        config: config.cache.clone(),
+        metrics: Arc::clone(&metrics),
+    });
+    let scraped = Arc::clone(&store);
+    registry.register_collector(Box::new(OnScrape(move || scraped.readings())));
+
+    let drain = Drain::new();
+    let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
+    let handler = Handler::new(Arc::clone(&store), Arc::clone(&metrics));
+    let addresses = |bound: &[Bound]| bound.iter().map(Bound::local_addr).collect();
+    let running = Running {
+        http: addresses(&plain),
+        tls: addresses(&encrypted),
+        ops: ops_bound.local_addr(),
+        certificate,
+        drain: drain.clone(),
+        server: server.clone(),
+        #[cfg(test)]
+        metrics,
+        #[cfg(test)]
+        store,
+    };
+    let listeners = plain
+        .into_iter()
+        .map(|bound| (bound, None))
+        .chain(encrypted.into_iter().map(|bound| (bound, tls_config.clone())));
+    for (bound, tls) in listeners {
+        let handler = Arc::clone(&handler);
+        server.serve(bound, tls, move |request, _from| Arc::clone(&handler).serve(request));
+    }
+    ops::serve(ops_bound, drain, Arc::new(registry), move || {
+        if upstream.is_connected() {
+            Readiness::Ready
+        } else {
+            Readiness::NotReady("the upstream is not connected".to_owned())
+        }
+    });
+    Ok(running)
+}
+
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {
+    addresses.iter().copied().map(Bound::bind).collect()
+}
+
+impl Running {
+    /// Waits for the drain signal, then for the connections to finish, in bounded time.
+    pub(crate) async fn until_drained(self) {
+        self.drain.started().await;
+        self.server.drained().await;
+    }
+}

@@ -1,0 +1,353 @@
+//! The cache: finished objects in memory, bounded by bytes, and the fills of those that are not finished.
+//!
+//! Invariants: at any moment an object has at most one fill, and it belongs to the cache (A6); a fill leaves the table
+//! only after its object can be found in the cache, so nobody in between fetches it again; errors live in a small cache
+//! of their own and cannot push media out. Deliberately absent: stale answers and revalidation.
+
+use crate::coalesce::{Cause, retry_after_s};
+use crate::config::CacheConfig;
+use crate::fill::{Fill, Follower, WaiterLimits};
+use crate::freshness::{Stated, keep_for};
+use crate::head::{Head, Served};
+use crate::key::CacheKey;
+use crate::metrics::{Metrics, Reading};
+use crate::upstream::{Upstream, UpstreamError};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const SHARDS: usize = 64;
+/// What the cache's own bookkeeping takes per object, bytes, roughly.
+const ENTRY_OVERHEAD_BYTES: usize = 256;
+
+/// A finished object.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) head: Arc<Head>,
+    pub(crate) body: Bytes,
+    keep_for: Duration,
+}
+
+/// What a request finds.
+pub(crate) enum Found {
+    /// It is there, complete.
+    Stored(Arc<Stored>),
+    /// It is on its way.
+    Coming(Follower, Served),
+    /// Too many are waiting already: come back after this many seconds.
+    Shed {
+        /// `Retry-After`
+        retry_after_s: u32,
+    },
+}
+
+/// See the module.
+pub(crate) struct Store {
+    objects: Cache<CacheKey, Arc<Stored>>,
+    negatives: Cache<CacheKey, Arc<Stored>>,
+    filling: Vec<Mutex<HashMap<CacheKey, Arc<Fill>>>>,
+    hasher: RandomState,
+    upstream: Upstream,
+    waiters: WaiterLimits,
+    fills_max: usize,
+    config: CacheConfig,
+    metrics: Arc<Metrics>,
+}
+
+/// What a [`Store`] is made of.
+pub(crate) struct StoreParts {
+    pub(crate) upstream: Upstream,
+    pub(crate) waiters: WaiterLimits,
+    pub(crate) fills_max: usize,
+    pub(crate) config: CacheConfig,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+struct AsStated;
+
+impl moka::Expiry<CacheKey, Arc<Stored>> for AsStated {
+    fn expire_after_create(&self, _: &CacheKey, stored: &Arc<Stored>, _: Instant) -> Option<Duration> {
+        Some(stored.keep_for)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &CacheKey,
+        stored: &Arc<Stored>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(stored.keep_for)
+    }
+}
+
+fn bounded(bytes_max: u64) -> Cache<CacheKey, Arc<Stored>> {
+    Cache::builder()
+        .max_capacity(bytes_max)
+        // Live objects are asked for in the order they are made: what was frequent is what is over.
+        .eviction_policy(EvictionPolicy::lru())
+        .weigher(|key: &CacheKey, stored: &Arc<Stored>| {
+            let bytes = key.weight() + stored.head.weight() + stored.body.len() + ENTRY_OVERHEAD_BYTES;
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        })
+        .expire_after(AsStated)
+        .build()
+}
+
+impl Store {
+    /// An empty cache.
+    pub(crate) fn new(parts: StoreParts) -> Arc<Self> {
+        let StoreParts {
+            upstream,
+            waiters,
+            fills_max,
+            config,
+            metrics,
+        } = parts;
+        Arc::new(Self {
+            objects: bounded(config.bytes_max),
+            negatives: bounded(config.negative_bytes_max),
+            filling: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            upstream,
+            waiters,
+            fills_max,
+            config,
+            metrics,
+        })
+    }
+
+    /// Finds an object, and has it fetched when it is neither there nor on its way.
+    pub(crate) fn find(self: &Arc<Self>, key: CacheKey) -> Found {
+        if let Some(stored) = self.stored(&key) {
+            return Found::Stored(stored);
+        }
+        let mut filling = self.shard(&key);
+        if let Some(fill) = filling.get(&key) {
+            return self.coming(fill.follow(&self.waiters), Served::Joined);
+        }
+        // Its fill may have ended between the two looks.
+        if let Some(stored) = self.stored(&key) {
+            return Found::Stored(stored);
+        }
+        if self.metrics.fills.get() >= i64::try_from(self.fills_max).unwrap_or(i64::MAX) {
+            return self.coming(None, Served::Miss);
+        }
+        let fill = Fill::new();
+        let follower = fill.follow(&self.waiters);
+        if follower.is_some() {
+            filling.insert(key.clone(), Arc::clone(&fill));
+            drop(filling);
+            let fetch = Fetch::new(Arc::clone(self), key, fill);
+            tokio::spawn(fetch.run());
+        }
+        self.coming(follower, Served::Miss)
+    }
+
+    /// What is in the cache, read at scrape time.
+    pub(crate) fn readings(&self) -> Vec<Reading> {
+        for cache in [&self.objects, &self.negatives] {
+            cache.run_pending_tasks();
+        }
+        vec![
+            (
+                "sigma_edge_cache_bytes",
+                "Bytes of the objects in the cache, with overhead",
+                self.objects.weighted_size(),
+            ),
+            (
+                "sigma_edge_cache_entries",
+                "Objects in the cache",
+                self.objects.entry_count(),
+            ),
+            (
+                "sigma_edge_negative_bytes",
+                "Bytes of the cached error answers, with overhead",
+                self.negatives.weighted_size(),
+            ),
+            (
+                "sigma_edge_negative_entries",
+                "Cached error answers",
+                self.negatives.entry_count(),
+            ),
+        ]
+    }
+
+    fn stored(&self, key: &CacheKey) -> Option<Arc<Stored>> {
+        self.objects.get(key).or_else(|| self.negatives.get(key))
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as part of the lookup")]
+    fn coming(&self, follower: Option<Follower>, served: Served) -> Found {
+        match follower {
+            Some(follower) => Found::Coming(follower, served),
+            None => Found::Shed {
+                retry_after_s: retry_after_s(fastrand::u32(..)),
+            },
+        }
+    }
+
+    fn shard(&self, key: &CacheKey) -> MutexGuard<'_, HashMap<CacheKey, Arc<Fill>>> {
+        let hash = usize::try_from(self.hasher.hash_one(key)).unwrap_or(0);
+        self.filling[hash % SHARDS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, key: &CacheKey, head: &Arc<Head>, body: Bytes) {
+        let success = head.status.is_success();
+        let stated = Stated {
+            cache_control: &head.cache_control(),
+            age_s: head.age_s,
+            success,
+            moment: key.names_a_moment(),
+        };
+        let negative_max = Duration::from_millis(self.config.negative_age_ms_max);
+        let Some(lifetime) = keep_for(stated, negative_max) else {
+            return;
+        };
+        let keep_for = lifetime.saturating_sub(head.arrived.elapsed());
+        if keep_for.is_zero() {
+            return;
+        }
+        let cache = if success { &self.objects } else { &self.negatives };
+        cache.insert(
+            key.clone(),
+            Arc::new(Stored {
+                head: Arc::clone(head),
+                body,
+                keep_for,
+            }),
+        );
+    }
+}
+
+/// The detached task that fetches one object. However it ends, by panic too, the fill leaves the table and has an end.
+struct Fetch {
+    store: Arc<Store>,
+    key: CacheKey,
+    fill: Arc<Fill>,
+    bytes: usize,
+}
+
+impl Fetch {
+    fn new(store: Arc<Store>, key: CacheKey, fill: Arc<Fill>) -> Self {
+        store.metrics.fills.inc();
+        Self {
+            store,
+            key,
+            fill,
+            bytes: 0,
+        }
+    }
+
+    async fn run(mut self) {
+        let results = self.store.metrics.upstream_requests.clone();
+        let result = match self.fetch().await {
+            Ok(head) => {
+                self.store.keep(&self.key, &head, self.fill.body());
+                self.leave_table();
+                self.fill.complete();
+                if head.status.is_success() {
+                    results.success
+                } else {
+                    results.error_status
+                }
+            }
+            Err(cause) => {
+                tracing::debug!(key = %self.key, %cause, "fill aborted");
+                self.leave_table();
+                self.fill.abort(cause);
+                match cause {
+                    Cause::Unreachable => results.unreachable,
+                    Cause::TimedOut => results.timed_out,
+                    Cause::Broken => results.broken,
+                    Cause::TooLarge => results.too_large,
+                }
+            }
+        };
+        result.inc();
+    }
+
+    async fn fetch(&mut self) -> Result<Arc<Head>, Cause> {
+        let response = self.store.upstream.fetch(&self.key).await.map_err(|error| {
+            tracing::debug!(key = %self.key, %error, "no response");
+            match error {
+                UpstreamError::Unreachable => Cause::Unreachable,
+                UpstreamError::TimedOut => Cause::TimedOut,
+                UpstreamError::Broken(_) => Cause::Broken,
+            }
+        })?;
+        let head = Arc::new(Head::new(&response, Instant::now()));
+        let object_bytes_max = self.store.config.object_bytes_max;
+        if head.content_length.is_some_and(|length| length > object_bytes_max) {
+            return Err(Cause::TooLarge);
+        }
+        self.fill.head(Arc::clone(&head));
+        self.read(response.into_body()).await?;
+        match head.content_length {
+            Some(length) if length != self.bytes as u64 => Err(Cause::Broken),
+            _ => Ok(head),
+        }
+    }
+
+    async fn read(&mut self, mut body: Incoming) -> Result<(), Cause> {
+        let patience = self.store.upstream.patience();
+        loop {
+            let frame = match tokio::time::timeout(patience, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => {
+                    tracing::debug!(key = %self.key, %error, "response broke off");
+                    return Err(Cause::Broken);
+                }
+                Ok(None) => return Ok(()),
+                Err(_elapsed) => return Err(Cause::TimedOut),
+            };
+            // Trailers are not passed on.
+            let Ok(chunk) = frame.into_data() else { continue };
+            if chunk.is_empty() {
+                continue;
+            }
+            self.grow(chunk.len())?;
+            self.fill.chunk(chunk);
+        }
+    }
+
+    fn grow(&mut self, bytes: usize) -> Result<(), Cause> {
+        let config = &self.store.config;
+        self.bytes += bytes;
+        let all = self.store.metrics.fill_bytes.inc_by(gauge_step(bytes));
+        let all = u64::try_from(all).unwrap_or(0).saturating_add(bytes as u64);
+        if self.bytes as u64 > config.object_bytes_max || all > config.fill_bytes_max {
+            return Err(Cause::TooLarge);
+        }
+        Ok(())
+    }
+
+    fn leave_table(&self) {
+        let mut filling = self.store.shard(&self.key);
+        if filling.get(&self.key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+            filling.remove(&self.key);
+        }
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.leave_table();
+        // Changes nothing after a proper end.
+        self.fill.abort(Cause::Broken);
+        self.store.metrics.fills.dec();
+        self.store.metrics.fill_bytes.dec_by(gauge_step(self.bytes));
+    }
+}
+
+fn gauge_step(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

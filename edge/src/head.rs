@@ -1,0 +1,185 @@
+//! What of the upstream's response head goes on to viewers, prepared once per object and cloned per viewer.
+//!
+//! Invariants: nothing that belongs to one connection or one person passes (hop-by-hop fields, cookies, Alt-Svc);
+//! `Cache-Control`, `CMSD-Static`, `ETag`, `Vary`, `Date` and the content fields pass unchanged.
+#![deny(clippy::disallowed_methods)]
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use std::time::Instant;
+
+const DROPPED: [HeaderName; 13] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::SET_COOKIE,
+    header::ALT_SVC,
+    header::AGE,
+    header::SERVER,
+    CACHE_STATUS,
+];
+
+/// RFC 9211
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// How an object came to a viewer, for `Cache-Status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// It was in the cache.
+    Hit,
+    /// This request made the edge fetch it.
+    Miss,
+    /// It was being fetched for somebody else.
+    Joined,
+}
+
+/// A response head, ready for any number of viewers.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// The upstream's status.
+    pub(crate) status: StatusCode,
+    /// Everything but `Age` and `Cache-Status`.
+    headers: HeaderMap,
+    /// When it arrived here…
+    pub(crate) arrived: Instant,
+    /// …and how old it was by then, in seconds: 0 from an origin.
+    pub(crate) age_s: u32,
+    /// The body's length, when the upstream said it.
+    pub(crate) content_length: Option<u64>,
+}
+
+impl Head {
+    /// Prepares the head of an upstream response that arrived at `arrived`.
+    pub(crate) fn new<B>(response: &Response<B>, arrived: Instant) -> Self {
+        let mut headers = response.headers().clone();
+        let number = |name: HeaderName| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+        let age_s = number(header::AGE).map_or(0, |age| u32::try_from(age).unwrap_or(u32::MAX));
+        let content_length = number(header::CONTENT_LENGTH);
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in DROPPED.iter().chain(&named) {
+            headers.remove(name);
+        }
+        sigma_http::headers::apply_cors(&mut headers);
+        Self {
+            status: response.status(),
+            headers,
+            arrived,
+            age_s,
+            content_length,
+        }
+    }
+
+    /// The `Cache-Control` fields in one string.
+    pub(crate) fn cache_control(&self) -> String {
+        let fields = self.headers.get_all(header::CACHE_CONTROL).iter();
+        let fields: Vec<&str> = fields.filter_map(|value| value.to_str().ok()).collect();
+        fields.join(",")
+    }
+
+    /// A viewer's response at `now`. `Age` counts whole seconds since the origin made it (DL-04).
+    pub(crate) fn response<B>(&self, served: Served, now: Instant, body: B) -> Response<B> {
+        let elapsed = now.saturating_duration_since(self.arrived).as_secs();
+        let age = u64::from(self.age_s).saturating_add(elapsed);
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        *headers = self.headers.clone();
+        headers.insert(header::AGE, HeaderValue::from(age));
+        let status = match served {
+            Served::Hit => "sigma-edge; hit",
+            Served::Miss => "sigma-edge; fwd=miss",
+            Served::Joined => "sigma-edge; fwd=miss; collapsed",
+        };
+        headers.insert(CACHE_STATUS, HeaderValue::from_static(status));
+        response
+    }
+
+    /// Whether the viewer has this object already: its `If-None-Match` names the ETag of a 200.
+    pub(crate) fn is_known_to(&self, request_headers: &HeaderMap) -> bool {
+        let Some(etag) = self.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()) else {
+            return false;
+        };
+        let same = |tag: &str| tag.trim().trim_start_matches("W/") == etag.trim_start_matches("W/");
+        self.status == StatusCode::OK
+            && request_headers
+                .get_all(header::IF_NONE_MATCH)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .any(|tags| tags.trim() == "*" || tags.split(',').any(same))
+    }
+
+    /// The answer to a viewer that has the object already.
+    pub(crate) fn not_modified<B>(&self, now: Instant, body: B) -> Response<B> {
+        let mut response = self.response(Served::Hit, now, body);
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE] {
+            response.headers_mut().remove(name);
+        }
+        response
+    }
+
+    /// Bytes of the head in memory, roughly, for the cache's weights.
+    pub(crate) fn weight(&self) -> usize {
+        let text: usize = self.headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
+        // A header map keeps an index and an entry of about this size per field.
+        size_of::<Self>() + text + self.headers.len() * 104
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn what_passes_and_what_does_not() {
+        let upstream = Response::builder()
+            .header("cache-control", "max-age=12")
+            .header("cmsd-static", "ot=v")
+            .header("content-type", "video/mp4")
+            .header("content-length", "7")
+            .header("vary", "accept-encoding")
+            .header("etag", "\"a\"")
+            .header("age", "3")
+            .header("connection", "x-hop, close")
+            .header("x-hop", "1")
+            .header("set-cookie", "who=1")
+            .header("alt-svc", "h3=\":7443\"")
+            .body(())
+            .unwrap();
+        let now = Instant::now();
+        let head = Head::new(&upstream, now);
+        assert_eq!(head.content_length, Some(7));
+        let response = head.response(Served::Joined, now + Duration::from_millis(2999), ());
+        for (name, expected) in [
+            ("cache-control", Some("max-age=12")),
+            ("cmsd-static", Some("ot=v")),
+            ("content-type", Some("video/mp4")),
+            ("content-length", Some("7")),
+            ("vary", Some("accept-encoding")),
+            ("etag", Some("\"a\"")),
+            ("age", Some("5")),
+            ("cache-status", Some("sigma-edge; fwd=miss; collapsed")),
+            ("access-control-allow-origin", Some("*")),
+            ("connection", None),
+            ("x-hop", None),
+            ("set-cookie", None),
+            ("alt-svc", None),
+        ] {
+            let value = response.headers().get(name).map(|v| v.to_str().unwrap());
+            assert_eq!(value, expected, "{name}");
+        }
+    }
+}

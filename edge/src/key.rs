@@ -1,0 +1,133 @@
+//! The cache key: everything that may tell two answers apart, and nothing else (A13, BR-14).
+//!
+//! Invariant: viewer identity, tokens, CMCD and unknown query keys cannot get in, because there is no field for them.
+#![deny(clippy::disallowed_methods)]
+
+use sigma_shared::directives::{DirectiveError, Directives};
+use sigma_shared::resource::{LiveResource, MediaResource};
+use std::fmt;
+
+/// The content coding a viewer gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Coding {
+    /// As it is. Media is never compressed.
+    Identity,
+    /// gzip, for playlists when the viewer takes it (DL-03).
+    Gzip,
+}
+
+/// One object of the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct CacheKey {
+    resource: LiveResource,
+    directives: Directives,
+    coding: Coding,
+}
+
+impl CacheKey {
+    /// The key of a request. Directives count for Media Playlists only, the coding for playlists only.
+    pub(crate) fn new(
+        resource: LiveResource,
+        query: Option<&str>,
+        accepts_gzip: bool,
+    ) -> Result<Self, DirectiveError> {
+        let directives = match query {
+            Some(query) if resource.is_media_playlist() => Directives::parse(query)?,
+            _ => Directives::default(),
+        };
+        let playlist = resource.is_media_playlist() || matches!(resource, LiveResource::Multivariant(_));
+        let coding = if playlist && accepts_gzip {
+            Coding::Gzip
+        } else {
+            Coding::Identity
+        };
+        Ok(Self {
+            resource,
+            directives,
+            coding,
+        })
+    }
+
+    /// What is asked of the upstream.
+    pub(crate) fn coding(&self) -> Coding {
+        self.coding
+    }
+
+    /// Whether the answer is about a moment that is still to come: "not there" is then true only until it comes, so
+    /// keeping it would hide the object from those who ask in time (BR-16).
+    pub(crate) fn names_a_moment(&self) -> bool {
+        match self.resource {
+            LiveResource::Media(.., MediaResource::Part { .. } | MediaResource::Segment { .. }) => true,
+            _ => self.directives.is_blocking(),
+        }
+    }
+
+    /// Heap and inline bytes of the key, for the cache's weights.
+    pub(crate) fn weight(&self) -> usize {
+        let names = match &self.resource {
+            LiveResource::Multivariant(channel) => channel.as_str().len(),
+            LiveResource::Media(channel, rendition, _) => channel.as_str().len() + rendition.as_str().len(),
+        };
+        size_of::<Self>() + names
+    }
+}
+
+/// Path and query as the upstream is asked.
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.resource)?;
+        if self.directives != Directives::default() {
+            write!(f, "?{}", self.directives)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(path: &str, query: &str, gzip: bool) -> CacheKey {
+        CacheKey::new(LiveResource::parse(path).unwrap(), Some(query), gzip).unwrap()
+    }
+
+    #[test]
+    fn br_14_what_does_not_count_is_dropped() {
+        let playlist = "/live/demo/v720/media.m3u8";
+        let plain = key(playlist, "_HLS_part=1&_HLS_msn=7", false);
+        for query in [
+            "_HLS_msn=7&_HLS_part=1&CMCD=bl%3D1",
+            "token=abc&_HLS_msn=7&_HLS_throughput=9&_HLS_part=1&mode=low",
+        ] {
+            assert_eq!(key(playlist, query, false), plain);
+        }
+        assert_ne!(key(playlist, "_HLS_msn=7&_HLS_part=2", false), plain);
+        assert_ne!(key(playlist, "_HLS_msn=7&_HLS_part=1", true), plain, "codings are told apart");
+        assert_eq!(plain.to_string(), "/live/demo/v720/media.m3u8?_HLS_msn=7&_HLS_part=1");
+    }
+
+    #[test]
+    fn media_has_neither_directives_nor_codings() {
+        let part = key("/live/demo/v720/7.1.m4s", "_HLS_msn=x&token=1", true);
+        assert_eq!(part, key("/live/demo/v720/7.1.m4s", "", false));
+        assert_eq!(part.to_string(), "/live/demo/v720/7.1.m4s");
+        let multivariant = key("/live/demo/index.m3u8", "_HLS_msn=1&mode=low", true);
+        assert_eq!(multivariant.to_string(), "/live/demo/index.m3u8");
+        assert_eq!(multivariant.coding(), Coding::Gzip);
+    }
+
+    #[test]
+    fn moments() {
+        for (path, query, expected) in [
+            ("/live/demo/v/7.1.m4s", "", true),
+            ("/live/demo/v/7.m4s", "", true),
+            ("/live/demo/v/media.m3u8", "_HLS_msn=7", true),
+            ("/live/demo/v/media.m3u8", "_HLS_skip=YES", false),
+            ("/live/demo/v/media.m3u8", "", false),
+            ("/live/demo/v/init-00000000000000af.mp4", "", false),
+            ("/live/demo/index.m3u8", "", false),
+        ] {
+            assert_eq!(key(path, query, false).names_a_moment(), expected, "{path} {query}");
+        }
+    }
+}

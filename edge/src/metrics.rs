@@ -1,0 +1,127 @@
+//! What the edge counts. Names, units and meanings: docs/METRICS.md, "Edge".
+//!
+//! Invariant: the hot path touches atomics only; label sets are looked up once, here.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+use sigma_http::connections::ConnectionMetrics;
+use std::fmt;
+use std::sync::Arc;
+
+type Labels = Vec<(&'static str, &'static str)>;
+
+macro_rules! labelled_counters {
+    ($(#[$doc:meta])* $name:ident, $label:literal: $($field:ident),+ $(,)?) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone)]
+        pub(crate) struct $name { $(pub(crate) $field: Counter,)+ }
+
+        impl $name {
+            fn register(registry: &mut Registry, name: &str, help: &str) -> Self {
+                let family = Family::<Labels, Counter>::default();
+                registry.register(name, help, family.clone());
+                Self { $($field: family.get_or_create_owned(&vec![($label, stringify!($field))]),)+ }
+            }
+        }
+    };
+}
+
+labelled_counters!(
+    /// Viewer requests by how they were answered.
+    Requests, "outcome": hit, negative_hit, miss, join, shed, refused, page, preflight
+);
+labelled_counters!(
+    /// Upstream requests by how they ended.
+    UpstreamRequests, "result": success, error_status, unreachable, timed_out, broken, too_large
+);
+labelled_counters!(
+    /// Viewer bodies by how they ended.
+    Bodies, "end": complete, aborted
+);
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) requests: Requests,
+    pub(crate) upstream_requests: UpstreamRequests,
+    pub(crate) upstream_connects: Counter,
+    pub(crate) upstream_connect_failures: Counter,
+    pub(crate) upstream_connected: Gauge,
+    pub(crate) fills: Gauge,
+    pub(crate) fill_bytes: Gauge,
+    pub(crate) waiters: Gauge,
+    pub(crate) bodies: Bodies,
+    pub(crate) body_bytes: Counter,
+    pub(crate) connections: ConnectionMetrics,
+}
+
+impl Metrics {
+    /// Registers everything under `sigma_edge_…`.
+    pub(crate) fn register(registry: &mut Registry) -> Arc<Self> {
+        let registry = registry.sub_registry_with_prefix("sigma_edge");
+        let connections = ConnectionMetrics::default();
+        connections.register(registry);
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let upstream_connects = counter("upstream_connects", "Connections made to the upstream");
+        let upstream_connect_failures =
+            counter("upstream_connect_failures", "Failed attempts to connect to the upstream");
+        let body_bytes = counter("body_bytes", "Body bytes handed to viewers' connections");
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let upstream_connected = gauge("upstream_connected", "1 while the upstream is connected");
+        let fills = gauge("fills", "Objects being fetched now");
+        let fill_bytes = gauge("fill_bytes", "Bytes of objects being fetched now");
+        let waiters = gauge("waiters", "Requests attached to an object being fetched now");
+        Arc::new(Self {
+            requests: Requests::register(registry, "requests", "Viewer requests by how they were answered"),
+            upstream_requests: UpstreamRequests::register(
+                registry,
+                "upstream_requests",
+                "Requests to the upstream by how they ended",
+            ),
+            bodies: Bodies::register(registry, "bodies", "Viewer bodies by how they ended"),
+            upstream_connects,
+            upstream_connect_failures,
+            upstream_connected,
+            fills,
+            fill_bytes,
+            waiters,
+            body_bytes,
+            connections,
+        })
+    }
+}
+
+/// Gauges that are read when somebody scrapes: `(name, help, value)`.
+pub(crate) type Reading = (&'static str, &'static str, u64);
+
+/// Reads its gauges at scrape time.
+pub(crate) struct OnScrape<F>(pub(crate) F);
+
+impl<F> fmt::Debug for OnScrape<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnScrape")
+    }
+}
+
+impl<F: Fn() -> Vec<Reading> + Send + Sync + 'static> Collector for OnScrape<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, help, value) in (self.0)() {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            gauge.encode(metric)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! The command line: what can be asked, within which bounds.
+
+use crate::address::Address;
+use crate::dial::Protocol;
+use crate::prometheus::Selector;
+use crate::viewer::Pick;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "sigma-load",
+    version,
+    about = "LL-HLS viewers and publishers in numbers, measuring what a viewer gets",
+    after_help = "Exit codes: 0 no errors beyond --max-errors; 1 errors, or a target that refuses; 2 wrong usage.\n\
+                  Targets are loopback addresses only, unless --allow-remote is given.\n\
+                  `sigma-load COMMAND --help` has examples."
+)]
+pub(crate) struct Cli {
+    /// Log format on stderr; RUST_LOG chooses what is logged (default: info)
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Many LL-HLS viewers: blocking reload and every new part, as a real player does
+    Run(RunArgs),
+    /// Many identical blocking requests at once: is everybody answered, and what did the upstream see?
+    Herd(HerdArgs),
+    /// Send an FLV file or stream in real time by RTMP
+    Publish(PublishArgs),
+    /// CPU time and memory of a process tree over a time
+    Procstat(ProcstatArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// HTTP version; default: h2 for https, h1 for http
+    #[arg(long, value_enum)]
+    pub(crate) protocol: Option<Protocol>,
+    /// Believe certificates of this CA (PEM)
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure_loopback")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Believe any certificate; loopback targets only
+    #[arg(long)]
+    pub(crate) insecure_loopback: bool,
+    /// Permit targets that are not this machine. Test only what is yours
+    #[arg(long)]
+    pub(crate) allow_remote: bool,
+    /// Longest wait for a complete response, held or not
+    #[arg(long, value_name = "S", default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub(crate) timeout_seconds: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// Write the report as JSON to FILE; `-`: to stdout, instead of the table
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sigma-load run http://127.0.0.1:7070/live/bench/index.m3u8 --viewers 1000 --seconds 60 --ramp-seconds 5\n  \
+    sigma-load run https://127.0.0.1:8443/live/demo/index.m3u8 --ca data/dev-ca.pem --viewers 200 --seconds 60 \
+--server-pid $(pidof sigma-edge) --json report.json\n\n\
+    Part delay is the last byte at the viewer minus `at` of the part's CMSD-Static header, which the origin sets to \
+the wall clock at which it had the part: origin and viewers must share a clock.\n\
+    Rates, delays and CPU are measured after the ramp; errors and start-up times are of the whole run. Parts missed \
+(gap), playlists that go back (msn_regression) and differing bytes (hash_mismatch) are errors too.")]
+pub(crate) struct RunArgs {
+    /// Multivariant playlists (or media playlists); viewers take turns on them
+    #[arg(required = true, num_args = 1..=256, value_name = "URL")]
+    pub(crate) urls: Vec<Address>,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) viewers: u32,
+    /// Time measured, after the ramp
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Time over which the viewers start
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub(crate) ramp_seconds: u64,
+    /// first, lowest, highest, or a number from 0
+    #[arg(long, default_value = "first")]
+    pub(crate) variant: Pick,
+    /// Leave the audio rendition out
+    #[arg(long)]
+    pub(crate) video_only: bool,
+    /// Measure CPU and memory of this server; may be repeated
+    #[arg(long, value_name = "PID", num_args = 1..=16)]
+    pub(crate) server_pid: Vec<u32>,
+    /// Include the servers' child processes
+    #[arg(long)]
+    pub(crate) server_children: bool,
+    /// Errors up to this many still exit 0
+    #[arg(long, default_value_t = 0)]
+    pub(crate) max_errors: u64,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    sigma-load herd http://127.0.0.1:8080/live/bench/source/media.m3u8 --requests 1000 \
+--metrics http://127.0.0.1:8081/metrics\n\n\
+    The edge must have no other viewers of the channel meanwhile, or their upstream requests are counted too.")]
+pub(crate) struct HerdArgs {
+    /// A media playlist with blocking reload
+    pub(crate) url: Address,
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) requests: u32,
+    /// How far ahead the wanted part is, as far as the Advance Part Limit allows
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub(crate) lead_ms: u64,
+    /// Metrics page of the edge, read before and after
+    #[arg(long, value_name = "URL")]
+    pub(crate) metrics: Option<Address>,
+    /// What counts upstream requests there: NAME or NAME{label="value"}
+    #[arg(long, default_value = "sigma_edge_upstream_requests_total")]
+    pub(crate) metric: Selector,
+    /// More upstream requests than this exit 1
+    #[arg(long, default_value_t = 1)]
+    pub(crate) max_upstream: u64,
+    /// Errors up to this many still exit 0
+    #[arg(long, default_value_t = 0)]
+    pub(crate) max_errors: u64,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sigma-load publish rtmp://127.0.0.1:1935/live/KEY --file clip.flv --loop --seconds 60\n  \
+    ffmpeg -re -i clip.mp4 -c copy -f flv - | sigma-load publish rtmp://127.0.0.1:1935/live/KEY")]
+pub(crate) struct PublishArgs {
+    /// rtmp://HOST[:PORT]/APP/KEY
+    pub(crate) url: String,
+    /// FLV file; without it, or with `-`, FLV is read from stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Begin again at the end of the file, with timestamps that go on
+    #[arg(long = "loop", requires = "file")]
+    pub(crate) repeat: bool,
+    /// End after this time
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: Option<u64>,
+    /// Permit targets that are not this machine. Test only what is yours
+    #[arg(long)]
+    pub(crate) allow_remote: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sigma-load procstat --pid $(pidof sigma-origin) --seconds 600 --children --json -")]
+pub(crate) struct ProcstatArgs {
+    #[arg(long)]
+    pub(crate) pid: u32,
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Wait this long before the first sample
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(crate) warm_up_seconds: u64,
+    /// Include child processes
+    #[arg(long)]
+    pub(crate) children: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bounds() {
+        let url = "http://127.0.0.1/live/a/index.m3u8";
+        for (arguments, accepted) in [
+            (vec!["run", url], true),
+            (vec!["run", url, url, "--viewers", "50000", "--seconds", "86400"], true),
+            (vec!["run"], false),
+            (vec!["run", "file:///x"], false),
+            (vec!["run", url, "--viewers", "50001"], false),
+            (vec!["run", url, "--viewers", "0"], false),
+            (vec!["run", url, "--seconds", "86401"], false),
+            (vec!["run", url, "--variant", "best"], false),
+            (vec!["run", url, "--ca", "x", "--insecure-loopback"], false),
+            (vec!["herd", url, "--metric", "x{a=\"b\"}"], true),
+            (vec!["herd", url, "--metric", "x y"], false),
+            (vec!["publish", "rtmp://127.0.0.1/live/k", "--loop"], false),
+            (vec!["procstat", "--pid", "1", "--seconds", "5"], true),
+        ] {
+            let result = Cli::try_parse_from(std::iter::once("sigma-load").chain(arguments.iter().copied()));
+            assert_eq!(result.is_ok(), accepted, "{arguments:?}");
+        }
+    }
+}

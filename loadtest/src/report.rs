@@ -1,0 +1,218 @@
+//! The report of a run: JSON for machines, a table for people.
+
+use crate::dial::Protocol;
+use crate::procstat::UsageReport;
+use crate::run::Scenario;
+use crate::tally::{SpreadFigures, Tally};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What was measured.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) seconds: f64,
+    pub(crate) own_cpu_s: f64,
+    /// Being played at the end.
+    pub(crate) renditions: u64,
+    pub(crate) compared: u64,
+    /// Of the measured time.
+    pub(crate) tally: Tally,
+    /// Before it.
+    pub(crate) warm_up: Tally,
+    pub(crate) servers: Vec<UsageReport>,
+}
+
+/// The report. Names are part of the outside: scripts read them.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) urls: Vec<String>,
+    pub(crate) viewers: u32,
+    pub(crate) protocol: Protocol,
+    pub(crate) ramp_seconds: f64,
+    pub(crate) seconds: f64,
+    pub(crate) requests: u64,
+    pub(crate) requests_per_s: f64,
+    pub(crate) bytes_per_s: f64,
+    pub(crate) playlists: u64,
+    pub(crate) parts: u64,
+    pub(crate) segments: u64,
+    pub(crate) inits: u64,
+    /// Parts (or segments, without parts) per viewer and second, over all its renditions.
+    pub(crate) parts_per_viewer_s: f64,
+    /// What that must be for viewers to keep up: renditions per viewer / mean duration of the parts got.
+    pub(crate) expected_parts_per_viewer_s: f64,
+    /// Seconds of media got per second and rendition; below 1: not keeping up.
+    pub(crate) realtime_factor: f64,
+    /// Last byte at the viewer minus `at` of CMSD-Static, of parts learnt from a reload.
+    pub(crate) part_delay_ms: Option<SpreadFigures>,
+    /// Blocking reloads, request to last byte.
+    pub(crate) playlist_hold_ms: Option<SpreadFigures>,
+    /// Parts and segments, request to response header.
+    pub(crate) media_first_byte_ms: Option<SpreadFigures>,
+    /// First request to the end of the first media part, whole run.
+    pub(crate) startup_ms: Option<SpreadFigures>,
+    /// By kind, whole run.
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) errors_total: u64,
+    /// Viewers that got media at all.
+    pub(crate) viewers_started: u64,
+    /// Viewers whose broadcast ended.
+    pub(crate) viewers_ended: u64,
+    /// Bodies compared with what another viewer got under the same URI.
+    pub(crate) bodies_compared: u64,
+    /// Parts without `at`: their delay is unknown.
+    pub(crate) parts_undated: u64,
+    /// Parts with `at` in the future: the clocks differ, the delays mean nothing.
+    pub(crate) parts_from_the_future: u64,
+    /// CPU of the load tester.
+    pub(crate) own_cpu_s: f64,
+    pub(crate) own_cpu_us_per_request: f64,
+    pub(crate) servers: Vec<UsageReport>,
+}
+
+fn ratio(a: f64, b: f64) -> f64 {
+    if b > 0.0 { a / b } else { 0.0 }
+}
+
+impl Report {
+    pub(crate) fn new(scenario: &Scenario, protocol: Protocol, measured: Measured) -> Self {
+        let mut whole = measured.warm_up;
+        whole.add(&measured.tally);
+        let tally = measured.tally;
+        let seconds = measured.seconds;
+        let requests = tally.requests as f64;
+        let units = (tally.parts + tally.segments) as f64;
+        let viewers = f64::from(scenario.viewers);
+        let media_s = tally.media_us as f64 / 1e6;
+        let startup = whole.startup.figures();
+        let mut servers = measured.servers;
+        for server in &mut servers {
+            server.cpu_us_per_request = Some(ratio(server.cpu_s * 1e6, requests));
+        }
+        Self {
+            urls: scenario.addresses.iter().map(ToString::to_string).collect(),
+            viewers: scenario.viewers,
+            protocol,
+            ramp_seconds: scenario.ramp.as_secs_f64(),
+            seconds,
+            requests: tally.requests,
+            requests_per_s: ratio(requests, seconds),
+            bytes_per_s: ratio(tally.bytes as f64, seconds),
+            playlists: tally.playlists,
+            parts: tally.parts,
+            segments: tally.segments,
+            inits: tally.inits,
+            parts_per_viewer_s: ratio(units, viewers * seconds),
+            expected_parts_per_viewer_s: ratio(
+                measured.renditions as f64 / viewers,
+                ratio(media_s, units),
+            ),
+            realtime_factor: ratio(media_s, seconds * measured.renditions as f64),
+            part_delay_ms: tally.part_delay.figures(),
+            playlist_hold_ms: tally.hold.figures(),
+            media_first_byte_ms: tally.first_byte.figures(),
+            startup_ms: startup,
+            errors_total: whole.errors_total(),
+            errors: whole.errors.iter().map(|(kind, count)| (kind.to_string(), *count)).collect(),
+            viewers_started: startup.map_or(0, |figures| figures.count),
+            viewers_ended: whole.ended,
+            bodies_compared: measured.compared,
+            parts_undated: whole.undated,
+            parts_from_the_future: whole.future,
+            own_cpu_s: measured.own_cpu_s,
+            own_cpu_us_per_request: ratio(measured.own_cpu_s * 1e6, requests),
+            servers,
+        }
+    }
+}
+
+/// A spread as one cell.
+pub(crate) struct Cell<'a>(pub(crate) &'a Option<SpreadFigures>);
+
+impl fmt::Display for Cell<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("-"),
+            Some(s) => write!(
+                f,
+                "p50 {:.1}  p95 {:.1}  p99 {:.1}  max {:.1}  (n {})",
+                s.p50, s.p95, s.p99, s.max, s.count
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::H1 => "HTTP/1.1",
+            Protocol::H2 => "HTTP/2",
+        };
+        writeln!(
+            f,
+            "{} viewers ({} started, {} ended), {protocol}, {:.1} s measured after {:.1} s of ramp",
+            self.viewers, self.viewers_started, self.viewers_ended, self.seconds, self.ramp_seconds
+        )?;
+        writeln!(
+            f,
+            "requests           {:.0}/s, {:.2} MB/s ({} playlists, {} parts, {} segments)",
+            self.requests_per_s,
+            self.bytes_per_s / 1e6,
+            self.playlists,
+            self.parts,
+            self.segments
+        )?;
+        writeln!(
+            f,
+            "parts per viewer   {:.3}/s, expected {:.3}/s, real-time factor {:.3}",
+            self.parts_per_viewer_s, self.expected_parts_per_viewer_s, self.realtime_factor
+        )?;
+        writeln!(f, "part delay ms      {}", Cell(&self.part_delay_ms))?;
+        writeln!(f, "playlist hold ms   {}", Cell(&self.playlist_hold_ms))?;
+        writeln!(f, "media 1st byte ms  {}", Cell(&self.media_first_byte_ms))?;
+        writeln!(f, "startup ms         {}", Cell(&self.startup_ms))?;
+        writeln!(f, "byte identity      {} bodies compared", self.bodies_compared)?;
+        if self.parts_undated > 0 {
+            writeln!(f, "parts without `at` {} (delay unknown)", self.parts_undated)?;
+        }
+        if self.parts_from_the_future > 0 {
+            writeln!(f, "clocks differ      {} parts from the future", self.parts_from_the_future)?;
+        }
+        writeln!(
+            f,
+            "own CPU            {:.2} s, {:.1} us per request",
+            self.own_cpu_s, self.own_cpu_us_per_request
+        )?;
+        for server in &self.servers {
+            server.fmt(f)?;
+        }
+        write!(f, "errors             {}", self.errors_total)?;
+        for (kind, count) in &self.errors {
+            write!(f, "  {kind} {count}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for UsageReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        write!(
+            f,
+            "process {:<10} {:.2} CPU s in {:.1} s = {:.2} CPU s/min ({:.1} % of a core)",
+            self.pid, self.cpu_s, self.seconds, self.cpu_s_per_minute, self.cpu_percent_of_core
+        )?;
+        if let Some(us) = self.cpu_us_per_request {
+            write!(f, ", {us:.1} us per request")?;
+        }
+        writeln!(
+            f,
+            ", RSS MB first {:.1} last {:.1} max {:.1} trend {:+.3}/min",
+            mb(self.rss_first_bytes),
+            mb(self.rss_last_bytes),
+            mb(self.rss_max_bytes),
+            self.rss_trend_bytes_per_minute / 1e6
+        )
+    }
+}

@@ -1,0 +1,230 @@
+// Playback through hls.js. Owns the engine's failures: a fatal error of hls.js never ends the page, it only decides
+// what is tried next: load on, recover the media pipeline, or start from the multivariant playlist.
+import Hls, { ErrorDetails, ErrorTypes, Events, type ErrorData, type Level } from 'hls.js';
+import { Retry } from './retry';
+import { isRunning, statusForHttp, type Rung, type Source, type SourceListener, type SourceStatus } from './source';
+import { FALL_BEHIND_MAX_S, tuning } from './tuning';
+
+/** Resumed this often in vain, the multivariant playlist is asked whether the channel is still there. */
+const RESUMES_BEFORE_CHECK = 3;
+/** Media pipeline failures within this time count as one series. */
+const MEDIA_FAILURE_SERIES_MS = 30_000;
+/** The clock standing this long although newer media is listed: seek to live; after twice that, start again. */
+const STUCK_MS = 5_000;
+/** With more than this ahead, a chosen rung is fetched again from the next segment on instead of after the buffer. */
+const LONG_BUFFER_S = 6;
+
+const BEGIN_AGAIN = new Set<string>([
+  ErrorDetails.MANIFEST_LOAD_ERROR,
+  ErrorDetails.MANIFEST_LOAD_TIMEOUT,
+  ErrorDetails.MANIFEST_PARSING_ERROR,
+]);
+
+const UNPLAYABLE = new Set<string>([
+  ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR,
+  ErrorDetails.BUFFER_INCOMPATIBLE_CODECS_ERROR,
+]);
+
+export class HlsSource implements Source {
+  status: SourceStatus = 'connecting';
+  private hls: Hls | undefined;
+  private readonly begin = new Retry({ first_ms: 700, max_ms: 5_000 }, () => this.load());
+  private readonly resume = new Retry({ first_ms: 300, max_ms: 3_000 }, () => this.loadOn());
+  private readonly next = new Retry({ first_ms: 2_000, max_ms: 15_000 }, () => void this.lookForNext());
+  private mediaFailures: number[] = [];
+  private seekedToLiveAtMs = 0;
+  private everLive = false;
+
+  constructor(
+    private readonly video: HTMLVideoElement,
+    private readonly playlist: string,
+    private readonly listener: SourceListener,
+  ) {
+    video.addEventListener('ended', () => this.ended());
+  }
+
+  static supported(): boolean {
+    return Hls.isSupported();
+  }
+
+  start(): void {
+    const hls = new Hls(tuning());
+    this.hls = hls;
+    hls.on(Events.MANIFEST_PARSED, () => this.listener.rungsChanged());
+    hls.on(Events.LEVELS_UPDATED, () => this.listener.rungsChanged());
+    hls.on(Events.LEVEL_SWITCHED, () => this.listener.rungsChanged());
+    hls.on(Events.LEVEL_UPDATED, () => this.followTarget(hls));
+    hls.on(Events.FRAG_BUFFERED, () => this.mediaArrived());
+    hls.on(Events.ERROR, (_, error) => this.failure(error));
+    hls.attachMedia(this.video);
+    hls.loadSource(this.playlist);
+  }
+
+  restart(): void {
+    for (const retry of [this.begin, this.resume, this.next]) retry.cancel();
+    this.hls?.destroy();
+    this.mediaFailures = [];
+    this.setStatus(this.everLive ? 'reconnecting' : 'connecting', '');
+    this.start();
+  }
+
+  watch(standing_ms: number): void {
+    const hls = this.hls;
+    if (!hls || this.status !== 'live' || standing_ms < STUCK_MS) return;
+    const edge = hls.latestLevelDetails?.edge;
+    const live = hls.liveSyncPosition;
+    if (edge === undefined || live === null || edge < this.video.currentTime + STUCK_MS / 1000) return;
+    const now = performance.now();
+    if (now - this.seekedToLiveAtMs > 4 * STUCK_MS) {
+      this.seekedToLiveAtMs = now;
+      this.video.currentTime = live;
+    } else if (now - this.seekedToLiveAtMs > STUCK_MS) {
+      this.seekedToLiveAtMs = 0;
+      this.restart();
+    }
+  }
+
+  rungs(): Rung[] {
+    return (this.hls?.levels ?? []).map(rungOf);
+  }
+
+  playing(): Rung | undefined {
+    const index = this.hls?.currentLevel ?? -1;
+    const level = this.hls?.levels[index];
+    return level ? rungOf(level, index) : undefined;
+  }
+
+  selected(): number {
+    return this.hls?.autoLevelEnabled === false ? this.hls.manualLevel : -1;
+  }
+
+  select(index: number): void {
+    const hls = this.hls;
+    if (!hls) return;
+    const ahead = hls.mainForwardBufferInfo?.len ?? 0;
+    if (ahead > LONG_BUFFER_S) hls.nextLevel = index;
+    else hls.loadLevel = index;
+  }
+
+  playingDateMs(): number | undefined {
+    return this.hls?.playingDate?.getTime();
+  }
+
+  livePosition(): number | undefined {
+    return this.hls?.liveSyncPosition ?? undefined;
+  }
+
+  targetLatencyS(): number | undefined {
+    return this.hls?.targetLatency ?? undefined;
+  }
+
+  // Set after construction: given to the constructor, hls.js wants liveSyncDuration with it, and that would replace the
+  // server's PART-HOLD-BACK as the target.
+  private followTarget(hls: Hls): void {
+    hls.config.liveMaxLatencyDuration = (hls.targetLatency ?? 0) + FALL_BEHIND_MAX_S;
+  }
+
+  private mediaArrived(): void {
+    this.everLive = true;
+    this.begin.succeeded();
+    this.resume.succeeded();
+    this.setStatus('live', '');
+  }
+
+  private failure(error: ErrorData): void {
+    this.listener.failed({
+      at_ms: Date.now(),
+      kind: error.type,
+      detail: error.details,
+      fatal: error.fatal,
+      code: error.response?.code,
+    });
+    if (!error.fatal) return;
+    if (UNPLAYABLE.has(error.details)) this.setStatus('failed', 'This browser cannot play the codecs of this channel.');
+    else if (BEGIN_AGAIN.has(error.details)) this.beginAgain(error.response?.code ?? 0);
+    else if (error.type === ErrorTypes.NETWORK_ERROR) this.resumeLater(error.response?.code ?? 0);
+    else this.mediaFailure(error);
+  }
+
+  private beginAgain(code: number): void {
+    const status = statusForHttp(code);
+    const fresh = status === 'reconnecting' && !this.everLive && this.begin.attempts < 2;
+    this.setStatus(fresh ? 'connecting' : status, '');
+    if (status !== 'denied') this.begin.plan();
+  }
+
+  private resumeLater(code: number): void {
+    this.setStatus('reconnecting', '');
+    if (statusForHttp(code) !== 'reconnecting' || this.resume.attempts >= RESUMES_BEFORE_CHECK) {
+      void this.checkChannel();
+    } else {
+      this.resume.plan();
+    }
+  }
+
+  // Loading on keeps the picture and the clock; starting again loses both, so it is done only once the channel is gone.
+  private async checkChannel(): Promise<void> {
+    const answer = await fetch(this.playlist, { cache: 'no-store', signal: AbortSignal.timeout(5_000) }).catch(() => undefined);
+    if (answer && !answer.ok && statusForHttp(answer.status) !== 'reconnecting') this.beginAgain(answer.status);
+    else this.resume.plan();
+  }
+
+  private mediaFailure(error: ErrorData): void {
+    const now = performance.now();
+    this.mediaFailures = this.mediaFailures.filter((at) => now - at < MEDIA_FAILURE_SERIES_MS);
+    this.mediaFailures.push(now);
+    if (error.type === ErrorTypes.MEDIA_ERROR && this.mediaFailures.length <= 2) {
+      this.hls?.recoverMediaError();
+    } else if (this.mediaFailures.length <= 4) {
+      this.setStatus('reconnecting', '');
+      this.begin.plan();
+    } else {
+      this.setStatus('failed', `Playing failed again and again (${error.details}).`);
+    }
+  }
+
+  private load(): void {
+    this.resume.cancel();
+    this.hls?.loadSource(this.playlist);
+  }
+
+  private loadOn(): void {
+    this.hls?.startLoad();
+    if (this.video.paused && !this.video.ended) return;
+    void this.video.play().catch(() => undefined);
+  }
+
+  private ended(): void {
+    if (this.hls?.latestLevelDetails?.live !== false) return;
+    this.setStatus('ended', '');
+    this.next.plan();
+  }
+
+  private async lookForNext(): Promise<void> {
+    const running = await isRunning(this.playlist, AbortSignal.timeout(8_000)).catch(() => false);
+    if (this.status !== 'ended') return;
+    if (running) {
+      this.next.succeeded();
+      this.restart();
+    } else {
+      this.next.plan();
+    }
+  }
+
+  private setStatus(status: SourceStatus, detail: string): void {
+    if (this.status === status) return;
+    this.status = status;
+    this.listener.statusChanged(status, detail);
+  }
+}
+
+function rungOf(level: Level, index: number): Rung {
+  return {
+    index,
+    name: level.name ?? '',
+    width: level.width || 0,
+    height: level.height || 0,
+    fps: level.frameRate || 0,
+    kbps: Math.round(level.bitrate / 1000),
+  };
+}

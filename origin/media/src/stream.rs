@@ -1,0 +1,607 @@
+//! The stream of one channel: the one writer that owns timeline, plan, renditions and windows (A2).
+//!
+//! A broadcast session is a `Stream`; each time a publisher connects is a run within it. A run starts at its first
+//! random access point, on the segment grid; between two runs the playlists stand still, and the next run continues
+//! the numbers behind one EXT-X-DISCONTINUITY.
+//!
+//! Invariants: every method is a decision without waiting; what has to happen outside (render, feed the worker, log) is
+//! collected and handed out by [`Stream::take_changes`]. Renditions of one stream are cut by one plan.
+
+mod publish;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use publish::{Changes, MultivariantSnapshot};
+pub use worker::{WorkerInput, WorkerPicture, WorkerSample};
+
+use crate::codec::{AacConfig, AccessUnit, AvcConfig, FrameRate};
+use crate::fmp4::{Fmp4Error, TrackConfig};
+use crate::pace::Pacer;
+use crate::packager::{TrackSample, part_ceiling, part_target_ms, to_channel_ticks, to_track_ticks};
+use crate::plan::{Boundary, Grid, SegmentPlan};
+use crate::rendition::{Feed, Rendition, RenditionSetup};
+use crate::timeline::{Placement, Timeline, Track};
+use crate::window::WindowLimits;
+use crate::{TICKS_PER_MS, TICKS_PER_SECOND};
+use bytes::Bytes;
+use publish::Published;
+use sigma_shared::id::RenditionId;
+use std::collections::VecDeque;
+
+/// Audio that waits for the picture that decides where a segment starts; at 48 kHz, six seconds.
+const HELD_AUDIO_MAX: usize = 288;
+/// Audio alone for this long means that there is no video, milliseconds of media.
+const AUDIO_ALONE_MS: i64 = 1500;
+/// No segment is longer before the target duration is fixed, seconds.
+const SEGMENT_MAX_S: i64 = 10;
+
+/// What a channel does with its publisher's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelKind {
+    /// Passes them through.
+    Forward,
+    /// Passes them through and adds transcoded rungs.
+    Hybrid,
+    /// Serves transcoded renditions only.
+    Transcode,
+}
+
+/// What a stream is made with.
+#[derive(Debug, Clone)]
+pub struct StreamSetup {
+    /// What is served.
+    pub kind: ChannelKind,
+    /// Length of a cell of the segment grid, milliseconds.
+    pub segment_ms: u32,
+    /// Part target, milliseconds.
+    pub part_target_ms: u32,
+    /// Length of a playlist, milliseconds.
+    pub window_ms: u32,
+    /// The lowest Media Sequence Number that has never been given out (A12).
+    pub msn_min: u64,
+    /// EXT-X-DISCONTINUITY-SEQUENCE to start with (EV-02).
+    pub discontinuity_sequence: u64,
+    /// The rungs that the media worker delivers, by its track number.
+    pub rungs: Vec<RenditionId>,
+    /// The id of the passed-through video.
+    pub source_id: RenditionId,
+    /// The id of the audio.
+    pub audio_id: RenditionId,
+}
+
+/// Something worth a log line or a counter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A run started with this segment.
+    RunStarted {
+        /// Media Sequence Number.
+        msn: u64,
+    },
+    /// The publisher's clock jumped; the timeline goes on.
+    ClockJumped {
+        /// Milliseconds.
+        by_ms: i64,
+    },
+    /// Nothing came for this long; a new run begins at the next random access point.
+    Hole {
+        /// Milliseconds.
+        ms: i64,
+    },
+    /// The codec configuration changed; a new run begins at the next random access point.
+    Reconfigured,
+    /// A segment had to end without a random access point, because the publisher sends them too rarely.
+    SegmentForced {
+        /// Media Sequence Number.
+        msn: u64,
+    },
+    /// A sample was dropped.
+    Dropped(Drop),
+}
+
+/// Why a sample was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Drop {
+    /// It came before the first random access point, or before its track was configured.
+    BeforeStart,
+    /// Audio came for seconds without the video it belongs to.
+    AudioWithoutVideo,
+    /// A track appeared after the playlists had been published without it.
+    LateTrack,
+}
+
+/// One publishing run.
+#[derive(Debug)]
+struct Run {
+    timeline: Timeline,
+    lead: Track,
+    /// Places of the publisher's video, whether it is served or only transcoded.
+    video: Pacer,
+    /// The first picture's presentation minus decoding time, ticks: pictures are shifted by it so that the run starts
+    /// with its presentation on the grid (MP-12).
+    composition_base: i64,
+    start: i64,
+    frames: u32,
+    held_audio: VecDeque<TrackSample>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Stream {
+    setup: StreamSetup,
+    plan: SegmentPlan,
+    renditions: Vec<Rendition>,
+    video: Option<AvcConfig>,
+    audio: Option<AacConfig>,
+    /// Frame rate that the publisher states outside the bitstream.
+    stated_frame_rate: Option<FrameRate>,
+    run: Option<Run>,
+    /// Media time of the first audio of a run that has no video yet.
+    audio_alone_since: Option<u32>,
+    published: Published,
+    worker: worker::Worker,
+    notices: Vec<Notice>,
+}
+
+impl Stream {
+    /// A stream that nobody publishes to yet.
+    #[must_use]
+    pub fn new(setup: StreamSetup) -> Self {
+        let cell = i64::from(setup.segment_ms) * TICKS_PER_MS;
+        let grid = if setup.kind == ChannelKind::Transcode {
+            Grid::Exact
+        } else {
+            Grid::RandomAccess
+        };
+        Self {
+            plan: SegmentPlan::new(cell, grid, SEGMENT_MAX_S * TICKS_PER_SECOND),
+            renditions: Vec::new(),
+            video: None,
+            audio: None,
+            stated_frame_rate: None,
+            run: None,
+            audio_alone_since: None,
+            published: Published::default(),
+            worker: worker::Worker::new(setup.kind, setup.rungs.len()),
+            notices: Vec::new(),
+            setup,
+        }
+    }
+
+    /// What the publisher says of its frame rate beside the bitstream (onMetaData).
+    pub fn state_frame_rate(&mut self, frames_per_second: f64) {
+        self.stated_frame_rate = FrameRate::nearest(frames_per_second);
+    }
+
+    /// The video's configuration. A change ends the run.
+    ///
+    /// # Errors
+    /// Only when the box writer has a bug.
+    pub fn configure_video(&mut self, config: AvcConfig, now_ms: u64) -> Result<(), Fmp4Error> {
+        if self.video.as_ref() == Some(&config) {
+            return Ok(());
+        }
+        self.interrupt_for_change(now_ms)?;
+        self.video = Some(config);
+        Ok(())
+    }
+
+    /// The audio's configuration. A change ends the run.
+    ///
+    /// # Errors
+    /// Only when the box writer has a bug.
+    pub fn configure_audio(&mut self, config: AacConfig, now_ms: u64) -> Result<(), Fmp4Error> {
+        if self.audio.as_ref() == Some(&config) {
+            return Ok(());
+        }
+        if self.audio.is_some() {
+            self.interrupt_for_change(now_ms)?;
+        }
+        self.audio = Some(config);
+        if self.run.is_some() {
+            self.add_publisher_renditions()?;
+        }
+        Ok(())
+    }
+
+    fn interrupt_for_change(&mut self, now_ms: u64) -> Result<(), Fmp4Error> {
+        if self.run.is_some() {
+            self.notices.push(Notice::Reconfigured);
+            self.end_run(now_ms)?;
+        }
+        Ok(())
+    }
+
+    /// A picture of the publisher. `raw_ms` is its decoding time on the publisher's clock, `now_ms` the wall clock.
+    ///
+    /// # Errors
+    /// Only when the box writer has a bug.
+    pub fn push_video(
+        &mut self,
+        raw_ms: u32,
+        composition_ms: i32,
+        unit: AccessUnit,
+        now_ms: u64,
+    ) -> Result<(), Fmp4Error> {
+        let composition = i64::from(composition_ms) * TICKS_PER_MS;
+        if self.run.is_none() {
+            if !unit.idr || self.video.is_none() {
+                self.notices.push(Notice::Dropped(Drop::BeforeStart));
+                return Ok(());
+            }
+            self.start_run(Track::Video, raw_ms, composition, now_ms)?;
+        }
+        let Some(tick) = self.locate(Track::Video, raw_ms, now_ms)? else {
+            return Ok(());
+        };
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let paced = run.video.place(tick + run.composition_base);
+        run.frames += 1;
+        let tolerance = i64::from(run.video.nominal()) / 2;
+        let offset = snap(composition - run.composition_base, i64::from(run.video.nominal()));
+        let starts = if paced.start == run.start {
+            self.plan.current()
+        } else if run.lead == Track::Video {
+            self.plan.lead(paced.start, unit.idr, tolerance)
+        } else {
+            None
+        };
+        if let Some(boundary) = starts {
+            self.segment_starts(boundary);
+        }
+        let sample = WorkerSample::Video {
+            dts: paced.start,
+            pts: paced.start + offset,
+            sync: unit.idr,
+            segment_start: starts.is_some(),
+            data: unit.data.clone(),
+        };
+        self.worker.feed(sample);
+        if let Some(source) = find(&mut self.renditions, &self.setup.source_id) {
+            source.follow(paced);
+            let composition_offset = i32::try_from(offset).unwrap_or(0);
+            source.push(
+                TrackSample {
+                    paced,
+                    composition_offset,
+                    sync: unit.idr,
+                    data: unit.data,
+                },
+                starts,
+            )?;
+        }
+        self.release_audio()?;
+        self.settle(now_ms)
+    }
+
+    /// An audio frame of the publisher.
+    ///
+    /// # Errors
+    /// Only when the box writer has a bug.
+    pub fn push_audio(&mut self, raw_ms: u32, data: Bytes, now_ms: u64) -> Result<(), Fmp4Error> {
+        let Some(timescale) = self.audio.as_ref().map(|audio| audio.sample_rate) else {
+            self.notices.push(Notice::Dropped(Drop::BeforeStart));
+            return Ok(());
+        };
+        if self.run.is_none() && !self.start_audio_alone(raw_ms, now_ms)? {
+            return Ok(());
+        }
+        let Some(tick) = self.locate(Track::Audio, raw_ms, now_ms)? else {
+            return Ok(());
+        };
+        let Some(run) = &mut self.run else { return Ok(()) };
+        if tick < run.start {
+            self.notices.push(Notice::Dropped(Drop::BeforeStart));
+            return Ok(());
+        }
+        self.worker.feed(WorkerSample::Audio {
+            pts: tick,
+            data: data.clone(),
+        });
+        let Some(audio) =
+            find(&mut self.renditions, &self.setup.audio_id).filter(|r| r.feed == Feed::Publisher)
+        else {
+            return self.settle(now_ms);
+        };
+        let paced = audio.place(to_track_ticks(tick, timescale));
+        if run.held_audio.len() == HELD_AUDIO_MAX {
+            run.held_audio.pop_front();
+            self.notices.push(Notice::Dropped(Drop::AudioWithoutVideo));
+        }
+        run.held_audio.push_back(TrackSample {
+            paced,
+            composition_offset: 0,
+            sync: true,
+            data,
+        });
+        if run.lead == Track::Audio {
+            let start = to_channel_ticks(paced.start, timescale);
+            if start != run.start
+                && let Some(boundary) = self.plan.lead(start, true, 0)
+            {
+                self.segment_starts(boundary);
+            }
+        }
+        self.release_audio()?;
+        self.settle(now_ms)
+    }
+
+    /// The publisher is gone: everything that was delivered is published; the playlists then stand still.
+    ///
+    /// # Errors
+    /// Only when the box writer has a bug.
+    pub fn end_run(&mut self, now_ms: u64) -> Result<(), Fmp4Error> {
+        self.audio_alone_since = None;
+        let Some(mut run) = self.run.take() else {
+            return Ok(());
+        };
+        if let Some(audio) = find(&mut self.renditions, &self.setup.audio_id) {
+            for sample in run.held_audio.drain(..) {
+                push_audio_sample(audio, &self.plan, sample)?;
+            }
+        }
+        for rendition in self.renditions.iter_mut().filter(|r| r.feed == Feed::Publisher) {
+            rendition.end_run()?;
+        }
+        self.worker.flush();
+        self.published.last_timeline = Some(run.timeline);
+        self.apply(now_ms);
+        Ok(())
+    }
+
+    /// The broadcast session is over: the playlists end.
+    ///
+    /// # Errors
+    /// Only when the box writer has a bug.
+    pub fn finish(&mut self, now_ms: u64) -> Result<(), Fmp4Error> {
+        self.end_run(now_ms)?;
+        for rendition in &mut self.renditions {
+            rendition.end_run()?;
+        }
+        self.apply(now_ms);
+        self.renditions.iter_mut().for_each(Rendition::finish);
+        Ok(())
+    }
+
+    /// Whether a run is going on.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// The lowest Media Sequence Number and the EXT-X-DISCONTINUITY-SEQUENCE that a later stream of this channel may
+    /// start with (A12).
+    #[must_use]
+    pub fn resume_point(&self) -> (u64, u64) {
+        let msn = self
+            .plan
+            .current()
+            .map_or(self.setup.msn_min, |current| current.msn + 1);
+        let passed = self.renditions.iter().map(|r| r.window().discontinuities()).max();
+        (msn, passed.unwrap_or(self.setup.discontinuity_sequence))
+    }
+
+    /// Starts a run at a random access point: it goes to the start of the wall clock's cell of the grid.
+    fn start_run(
+        &mut self,
+        lead: Track,
+        raw_ms: u32,
+        composition: i64,
+        now_ms: u64,
+    ) -> Result<(), Fmp4Error> {
+        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let newest = self
+            .plan
+            .current()
+            .map_or(self.setup.msn_min, |current| current.msn + 1);
+        let first = self.plan.current().is_none();
+        let past = self
+            .renditions
+            .iter()
+            .filter_map(|r| r.window().tip_tick())
+            .max()
+            .unwrap_or(0);
+        let wall_cell = self.plan.cell_of(now_ms * TICKS_PER_MS);
+        let cell = wall_cell.max(self.plan.cell_of(past - 1) + u64::from(past > 0));
+        let cell = if first { cell.max(newest) } else { cell };
+        let start = self.plan.cell_start(cell);
+        // Within a session the numbers go on by one, whatever the length of the pause (EV-01).
+        let msn = if first { cell } else { newest };
+        let anchor = start - composition;
+        let frame_rate = self.frame_rate();
+        let nominal = frame_rate.map_or(3000, |rate| rate.frame_ticks());
+        let mut video = Pacer::new(nominal, 90_000);
+        video.set_ceiling(part_ceiling(
+            part_target_ms(self.setup.part_target_ms, nominal, 90_000),
+            90_000,
+        ));
+        self.run = Some(Run {
+            timeline: Timeline::anchor(lead, raw_ms, now_ms, anchor),
+            lead,
+            video,
+            composition_base: composition,
+            start,
+            frames: 0,
+            held_audio: VecDeque::new(),
+        });
+        self.add_publisher_renditions()?;
+        let boundary = self.plan.start_run(msn, start);
+        self.notices.push(Notice::RunStarted { msn });
+        self.worker
+            .start(self.video.as_ref(), self.audio.as_ref(), frame_rate);
+        self.fill_gaps(boundary.msn);
+        Ok(())
+    }
+
+    /// Whether audio may start a run on its own: it has come for a while and no video configuration with it.
+    fn start_audio_alone(&mut self, raw_ms: u32, now_ms: u64) -> Result<bool, Fmp4Error> {
+        let since = *self.audio_alone_since.get_or_insert(raw_ms);
+        let alone_ms = i64::from(raw_ms.wrapping_sub(since).cast_signed());
+        if self.video.is_some() || alone_ms < AUDIO_ALONE_MS {
+            self.notices.push(Notice::Dropped(Drop::BeforeStart));
+            return Ok(false);
+        }
+        self.start_run(Track::Audio, raw_ms, 0, now_ms)?;
+        Ok(true)
+    }
+
+    fn add_publisher_renditions(&mut self) -> Result<(), Fmp4Error> {
+        let frame_rate = self.frame_rate();
+        if self.setup.kind != ChannelKind::Transcode
+            && let Some(video) = self.video.clone()
+        {
+            let id = self.setup.source_id.clone();
+            self.add_rendition(id, Feed::Publisher, TrackConfig::Video(video), frame_rate)?;
+        }
+        if !self.worker.makes_audio()
+            && let Some(audio) = self.audio.clone()
+        {
+            let id = self.setup.audio_id.clone();
+            self.add_rendition(id, Feed::Publisher, TrackConfig::Audio(audio), None)?;
+        }
+        Ok(())
+    }
+
+    fn add_rendition(
+        &mut self,
+        id: RenditionId,
+        feed: Feed,
+        config: TrackConfig,
+        frame_rate: Option<FrameRate>,
+    ) -> Result<(), Fmp4Error> {
+        if let Some(known) = find(&mut self.renditions, &id) {
+            if known.config != config {
+                known.reconfigure(config, frame_rate)?;
+            }
+            return Ok(());
+        }
+        if self.published.is_closed(&self.renditions) && feed == Feed::Publisher {
+            self.notices.push(Notice::Dropped(Drop::LateTrack));
+            return Ok(());
+        }
+        let limits = WindowLimits {
+            window: i64::from(self.setup.window_ms) * TICKS_PER_MS,
+            discontinuity_sequence: self.setup.discontinuity_sequence,
+        };
+        let part_target_ms = self.setup.part_target_ms;
+        let setup = RenditionSetup {
+            id,
+            feed,
+            config,
+            frame_rate,
+            part_target_ms,
+            limits,
+        };
+        self.renditions.push(Rendition::new(setup)?);
+        Ok(())
+    }
+
+    fn frame_rate(&self) -> Option<FrameRate> {
+        self.video
+            .as_ref()
+            .and_then(|video| video.frame_rate)
+            .or(self.stated_frame_rate)
+    }
+
+    /// The tick of a sample on the timeline; `None` when it ended the run.
+    fn locate(&mut self, track: Track, raw_ms: u32, now_ms: u64) -> Result<Option<i64>, Fmp4Error> {
+        let Some(run) = &mut self.run else { return Ok(None) };
+        match run
+            .timeline
+            .place(track, raw_ms, i64::try_from(now_ms).unwrap_or(i64::MAX))
+        {
+            Placement::At(tick) => Ok(Some(tick)),
+            Placement::Jumped { at, by_ms } => {
+                self.notices.push(Notice::ClockJumped { by_ms });
+                Ok(Some(at))
+            }
+            Placement::Hole { ms } => {
+                self.notices.push(Notice::Hole { ms });
+                self.end_run(now_ms)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Moves audio on whose segment is decided: everything before the place where the next segment may start, and
+    /// everything that the pictures have passed.
+    fn release_audio(&mut self) -> Result<(), Fmp4Error> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let Some(audio) =
+            find(&mut self.renditions, &self.setup.audio_id).filter(|r| r.feed == Feed::Publisher)
+        else {
+            run.held_audio.clear();
+            return Ok(());
+        };
+        let passed = match run.lead {
+            Track::Video => run.video.tip().unwrap_or(run.start),
+            Track::Audio => i64::MAX,
+        };
+        let undecided_from = self.plan.next_from().unwrap_or(run.start).max(passed);
+        while let Some(sample) = run.held_audio.front() {
+            if to_channel_ticks(sample.paced.start, audio.config.timescale()) >= undecided_from {
+                break;
+            }
+            if let Some(sample) = run.held_audio.pop_front() {
+                push_audio_sample(audio, &self.plan, sample)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A segment starts: the first one that does so in a session fixes what playlists must keep constant.
+    fn segment_starts(&mut self, boundary: Boundary) {
+        if boundary.forced {
+            self.notices.push(Notice::SegmentForced { msn: boundary.msn });
+        }
+        if !boundary.run_start {
+            self.fix_constants();
+            self.fill_gaps(boundary.msn);
+        }
+    }
+
+    fn settle(&mut self, now_ms: u64) -> Result<(), Fmp4Error> {
+        for rendition in &mut self.renditions {
+            rendition.settle(&self.plan)?;
+        }
+        self.apply(now_ms);
+        Ok(())
+    }
+
+    fn apply(&mut self, now_ms: u64) {
+        let timeline = self
+            .run
+            .as_ref()
+            .map(|run| &run.timeline)
+            .or(self.published.last_timeline.as_ref());
+        let pdt = |tick| timeline.map_or(0, |timeline| timeline.program_date_time_ms(tick));
+        for rendition in &mut self.renditions {
+            rendition.apply_cuts(now_ms, pdt);
+        }
+    }
+}
+
+fn push_audio_sample(
+    audio: &mut Rendition,
+    plan: &SegmentPlan,
+    sample: TrackSample,
+) -> Result<(), Fmp4Error> {
+    let start = to_channel_ticks(sample.paced.start, audio.config.timescale());
+    let starts = audio.next_boundary(plan, start);
+    audio.push(sample, starts)
+}
+
+fn find<'a>(renditions: &'a mut [Rendition], id: &RenditionId) -> Option<&'a mut Rendition> {
+    renditions.iter_mut().find(|rendition| rendition.id == *id)
+}
+
+/// A composition offset in whole samples, if the milliseconds of the ingest protocol hide one.
+fn snap(offset: i64, nominal: i64) -> i64 {
+    let samples = (offset + nominal / 2).div_euclid(nominal);
+    let snapped = samples * nominal;
+    if (snapped - offset).abs() <= 2 * TICKS_PER_MS {
+        snapped
+    } else {
+        offset
+    }
+}

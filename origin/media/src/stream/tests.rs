@@ -1,0 +1,519 @@
+use super::*;
+use crate::codec::test_record;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::window::{PartLookup, RenditionSnapshot};
+
+const NOW_MS: u64 = 1_795_333_200_700;
+
+fn avc() -> AvcConfig {
+    AvcConfig::parse(test_record()).expect("valid")
+}
+
+fn aac() -> AacConfig {
+    AacConfig::parse(Bytes::from_static(&[0x11, 0x90])).expect("valid")
+}
+
+fn picture(idr: bool) -> AccessUnit {
+    AccessUnit {
+        data: Bytes::from_static(if idr { b"\0\0\0\x01\x65" } else { b"\0\0\0\x01\x41" }),
+        idr,
+    }
+}
+
+fn setup(kind: ChannelKind, rungs: &[&str]) -> StreamSetup {
+    StreamSetup {
+        kind,
+        segment_ms: 2000,
+        part_target_ms: 200,
+        window_ms: 60_000,
+        msn_min: 0,
+        discontinuity_sequence: 0,
+        rungs: rungs.iter().map(|id| id.parse().expect("id")).collect(),
+        source_id: "source".parse().expect("id"),
+        audio_id: "audio".parse().expect("id"),
+    }
+}
+
+/// A publisher, a worker that delivers at once, and a reader of every snapshot, in simulated time.
+struct Simulation {
+    stream: Stream,
+    now_ms: u64,
+    gop: u32,
+    has_video: bool,
+    has_audio: bool,
+    /// The worker's process is there.
+    worker: bool,
+    latest: BTreeMap<String, Arc<RenditionSnapshot>>,
+    multivariant: Option<String>,
+    notices: Vec<Notice>,
+}
+
+impl Simulation {
+    fn new(setup: StreamSetup) -> Self {
+        let worker = setup.kind != ChannelKind::Forward;
+        let mut stream = Stream::new(setup);
+        if worker {
+            stream.worker_ready();
+        }
+        Self {
+            stream,
+            now_ms: NOW_MS,
+            gop: 60,
+            has_video: true,
+            has_audio: true,
+            worker,
+            latest: BTreeMap::new(),
+            multivariant: None,
+            notices: Vec::new(),
+        }
+    }
+
+    fn connect(&mut self) {
+        if self.has_video {
+            self.stream
+                .configure_video(avc(), self.now_ms)
+                .expect("configured");
+        }
+        if self.has_audio {
+            self.stream
+                .configure_audio(aac(), self.now_ms)
+                .expect("configured");
+        }
+    }
+
+    /// Publishes `frames` pictures at 30 per second and the audio to them, from source time `from_ms` on.
+    fn publish(&mut self, from_ms: u32, frames: u32) {
+        let mut audio = 0u32;
+        let started = self.now_ms;
+        for n in 0..frames {
+            self.now_ms = started + u64::from(n * 1000 / 30);
+            let raw = from_ms.wrapping_add(n * 1000 / 30);
+            if self.has_video {
+                self.stream
+                    .push_video(raw, 0, picture(n % self.gop == 0), self.now_ms)
+                    .expect("pushed");
+                self.work();
+            }
+            while self.has_audio && audio * 1024 / 48 <= n * 1000 / 30 {
+                let raw = from_ms.wrapping_add(audio * 1024 / 48);
+                self.stream
+                    .push_audio(raw, Bytes::from_static(b"aac"), self.now_ms)
+                    .expect("pushed");
+                self.work();
+                audio += 1;
+            }
+        }
+        self.now_ms = started + u64::from(frames * 1000 / 30);
+    }
+
+    fn disconnect(&mut self) {
+        self.stream.end_run(self.now_ms).expect("ended");
+        self.work();
+    }
+
+    /// Delivers what the worker would, and reads what readers would.
+    fn work(&mut self) {
+        loop {
+            let changes = self.stream.take_changes();
+            for (id, snapshot) in changes.renditions {
+                self.latest.insert(id.to_string(), snapshot);
+            }
+            if let Some(multivariant) = changes.multivariant {
+                self.multivariant = Some(String::from_utf8(multivariant.plain.to_vec()).expect("text"));
+            }
+            if changes.worker.is_empty() {
+                break;
+            }
+            changes.worker.into_iter().for_each(|input| self.deliver(input));
+        }
+        self.notices.extend(self.stream.take_notices());
+    }
+
+    fn deliver(&mut self, input: WorkerInput) {
+        assert!(self.worker, "a dead worker is not fed");
+        let now = self.now_ms;
+        let rungs = self.stream.setup.rungs.len();
+        match input {
+            WorkerInput::Start {
+                video,
+                audio,
+                frame_rate,
+            } => {
+                for rung in 0..rungs {
+                    let config = TrackConfig::Video(video.clone());
+                    self.stream
+                        .configure_worker_track(Some(rung), config, frame_rate)
+                        .expect("configured");
+                }
+                if let Some(audio) = audio {
+                    self.stream
+                        .configure_worker_track(None, TrackConfig::Audio(audio), None)
+                        .expect("configured");
+                }
+            }
+            WorkerInput::Sample(WorkerSample::Video {
+                pts,
+                segment_start,
+                data,
+                ..
+            }) => {
+                for rung in 0..rungs {
+                    let picture = WorkerPicture {
+                        pts,
+                        sync: segment_start,
+                        segment_start,
+                        data: data.clone(),
+                    };
+                    self.stream.push_worker_video(rung, picture, now).expect("pushed");
+                }
+            }
+            WorkerInput::Sample(WorkerSample::Audio { pts, data }) => {
+                self.stream.push_worker_audio(pts, data, now).expect("pushed");
+            }
+            WorkerInput::Flush => self.stream.worker_flushed(now).expect("flushed"),
+        }
+    }
+
+    fn playlist(&self, id: &str) -> String {
+        String::from_utf8(self.latest[id].plain.to_vec()).expect("text")
+    }
+}
+
+/// MSN to (PROGRAM-DATE-TIME, EXTINF, discontinuity, gap) of the complete segments of a playlist.
+fn segments(playlist: &str) -> BTreeMap<u64, (f64, bool, bool)> {
+    let (mut discontinuity, mut gap, mut extinf) = (false, false, 0.0);
+    let mut found = BTreeMap::new();
+    for line in playlist.lines() {
+        match line {
+            "#EXT-X-DISCONTINUITY" => discontinuity = true,
+            "#EXT-X-GAP" => gap = true,
+            _ if line.starts_with("#EXTINF:") => extinf = line[8..line.len() - 1].parse().expect("number"),
+            _ if !line.starts_with('#') => {
+                let msn = line.trim_end_matches(".m4s").parse().expect("msn");
+                found.insert(msn, (extinf, discontinuity, gap));
+                (discontinuity, gap) = (false, false);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn numbers(simulation: &Simulation, id: &str) -> Vec<u64> {
+    segments(&simulation.playlist(id)).into_keys().collect()
+}
+
+#[test]
+fn a_forward_channel_is_cut_on_the_grid() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
+    simulation.connect();
+    simulation.publish(0, 30 * 11);
+    let cell = NOW_MS / 2000;
+    for id in ["source", "audio"] {
+        assert_eq!(
+            numbers(&simulation, id),
+            (cell..cell + 5).collect::<Vec<_>>(),
+            "A12: the number is the cell's"
+        );
+    }
+    assert!(
+        segments(&simulation.playlist("source"))
+            .values()
+            .all(|(length, ..)| *length == 2.0)
+    );
+    assert!(!simulation.playlist("source").contains("DISCONTINUITY\n"));
+    let multivariant = simulation.multivariant.as_ref().expect("published");
+    assert!(multivariant.contains("CODECS=\"avc1.4d401f,mp4a.40.2\",RESOLUTION=1280x720,FRAME-RATE=30.000"));
+}
+
+#[test]
+fn mp_12_audio_and_video_of_a_segment_start_within_one_audio_frame() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
+    simulation.connect();
+    simulation.publish(40, 30 * 21);
+    let (video, audio) = (&simulation.latest["source"], &simulation.latest["audio"]);
+    for msn in numbers(&simulation, "source") {
+        let (v, a) = (
+            video.segment(msn).expect("there"),
+            audio.segment(msn).expect("there"),
+        );
+        assert!(
+            (0..1920).contains(&(a.start_of_media() - v.start_of_media())),
+            "{msn}"
+        );
+    }
+}
+
+#[test]
+fn a_part_is_out_with_its_last_frame() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
+    simulation.has_audio = false;
+    simulation.connect();
+    simulation.publish(0, 90);
+    let before = simulation.latest["source"].tip;
+    // 90 frames are the first segment and five parts of the second.
+    assert_eq!((before.complete_parts, before.open_parts), (10, 5));
+}
+
+#[test]
+fn a_reconnect_continues_the_numbers_behind_one_discontinuity() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Hybrid, &["v360"]));
+    simulation.connect();
+    simulation.publish(5000, 30 * 7);
+    simulation.disconnect();
+    let before = numbers(&simulation, "source");
+    simulation.now_ms += 9000;
+    simulation.connect();
+    simulation.publish(0, 30 * 7);
+    for id in ["source", "v360", "audio"] {
+        let playlist = simulation.playlist(id);
+        let found = segments(&playlist);
+        let all: Vec<_> = found.keys().copied().collect();
+        assert!(
+            all.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            "EV-01 {id}: {all:?}"
+        );
+        let marked: Vec<_> = found.iter().filter(|(_, s)| s.1).map(|(msn, _)| *msn).collect();
+        assert_eq!(marked, [before[before.len() - 1] + 1], "{id}\n{playlist}");
+        assert!(found.values().all(|s| !s.2), "no gaps in {id}");
+    }
+}
+
+#[test]
+fn a_lost_worker_costs_its_rungs_gaps_and_they_rejoin_aligned() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Hybrid, &["v480", "v360"]));
+    simulation.connect();
+    simulation.publish(0, 30 * 5);
+    simulation.worker = false;
+    simulation.stream.worker_lost(simulation.now_ms).expect("lost");
+    simulation.gop = u32::MAX;
+    simulation.has_audio = false;
+    // Goes on in mid-segment without random access points of its own: the frames of the same run.
+    simulation.publish_more(5000, 30 * 5, 30 * 10);
+    simulation.worker = true;
+    simulation.stream.worker_ready();
+    simulation.publish_more(10_000, 30 * 10, 30 * 17);
+    let (source, rung) = (
+        segments(&simulation.playlist("source")),
+        segments(&simulation.playlist("v480")),
+    );
+    assert!(source.values().all(|s| !s.1 && !s.2), "the source is untouched");
+    let gaps: Vec<_> = rung.iter().filter(|(_, s)| s.2).map(|(msn, _)| *msn).collect();
+    let first = *source.keys().next().expect("some");
+    assert_eq!(
+        gaps,
+        [first + 2, first + 3, first + 4],
+        "{}",
+        simulation.playlist("v480")
+    );
+    assert_eq!(
+        source.keys().collect::<Vec<_>>(),
+        rung.keys().collect::<Vec<_>>(),
+        "in step"
+    );
+    for (msn, (length, ..)) in &rung {
+        assert!((length - source[msn].0).abs() < 0.001, "same length, {msn}");
+    }
+    assert!(matches!(
+        simulation.latest["v480"].part(first + 2, 5),
+        PartLookup::Absent
+    ));
+}
+
+impl Simulation {
+    /// Pictures `from..to` of a run that goes on, one random access point every 60.
+    fn publish_more(&mut self, _from_ms: u32, from: u32, to: u32) {
+        for n in from..to {
+            let raw = n * 1000 / 30;
+            self.now_ms = NOW_MS + u64::from(raw);
+            self.stream
+                .push_video(raw, 0, picture(n % 60 == 0), self.now_ms)
+                .expect("pushed");
+            self.work();
+        }
+    }
+}
+
+#[test]
+fn a_transcoded_channel_is_cut_exactly_on_the_grid_whatever_the_publisher_sends() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Transcode, &["v480"]));
+    simulation.gop = 73;
+    simulation.connect();
+    simulation.publish(0, 30 * 15);
+    assert!(!simulation.latest.contains_key("source"));
+    let found = segments(&simulation.playlist("v480"));
+    assert!(
+        found.len() >= 6 && found.values().all(|s| s.0 == 2.0),
+        "{found:?}"
+    );
+    assert_eq!(numbers(&simulation, "v480"), numbers(&simulation, "audio"));
+}
+
+#[test]
+fn video_alone_and_audio_alone_are_served() {
+    for (has_video, has_audio) in [(true, false), (false, true)] {
+        let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
+        (simulation.has_video, simulation.has_audio) = (has_video, has_audio);
+        simulation.connect();
+        simulation.publish(0, 30 * 12);
+        let id = if has_video { "source" } else { "audio" };
+        assert!(numbers(&simulation, id).len() >= 4);
+        let multivariant = simulation.multivariant.as_ref().expect("published");
+        assert_eq!(multivariant.contains("TYPE=AUDIO"), false);
+        assert!(multivariant.contains(&format!("{id}/media.m3u8")));
+        assert_eq!(multivariant.contains("RESOLUTION"), has_video);
+    }
+}
+
+#[test]
+fn without_a_random_access_point_nothing_is_published() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
+    simulation.connect();
+    for n in 0..300u32 {
+        simulation
+            .stream
+            .push_video(n * 33, 0, picture(false), NOW_MS)
+            .expect("dropped");
+        simulation.work();
+    }
+    assert!(simulation.latest.is_empty());
+    assert!(
+        simulation
+            .notices
+            .iter()
+            .all(|n| *n == Notice::Dropped(Drop::BeforeStart))
+    );
+}
+
+#[test]
+fn another_resolution_gets_an_init_section_of_its_own_and_keeps_the_old() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
+    simulation.connect();
+    simulation.publish(0, 150);
+    let old = simulation.playlist("source");
+    let map = |playlist: &str| {
+        playlist
+            .lines()
+            .rfind(|l| l.starts_with("#EXT-X-MAP"))
+            .map(str::to_owned)
+    };
+    let mut record = test_record().to_vec();
+    record[3] = 0x20; // another level: another configuration
+    simulation
+        .stream
+        .configure_video(AvcConfig::parse(&record).expect("valid"), simulation.now_ms)
+        .expect("set");
+    simulation.publish(5000, 150);
+    let new = simulation.playlist("source");
+    assert_ne!(map(&old), map(&new));
+    assert_eq!(new.matches("#EXT-X-DISCONTINUITY\n").count(), 1);
+    assert!(new.contains(&map(&old).expect("mapped")), "EV-03");
+}
+
+#[test]
+fn a_group_of_pictures_of_four_seconds_sets_the_target_duration() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
+    simulation.gop = 120;
+    simulation.connect();
+    simulation.publish(0, 30 * 30);
+    let playlist = simulation.playlist("source");
+    assert!(playlist.contains("#EXT-X-TARGETDURATION:4\n"), "{playlist}");
+    assert!(segments(&playlist).values().all(|s| s.0 == 4.0));
+}
+
+#[test]
+fn syn_11_random_access_points_that_become_rare_do_not_exceed_the_target_duration() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
+    simulation.connect();
+    simulation.publish(0, 120);
+    simulation.gop = 400;
+    simulation.publish(4000, 600);
+    let playlist = simulation.playlist("source");
+    assert!(segments(&playlist).values().all(|s| s.0 < 2.5), "{playlist}");
+    assert!(
+        simulation
+            .notices
+            .iter()
+            .any(|n| matches!(n, Notice::SegmentForced { .. }))
+    );
+}
+
+#[test]
+fn ev_10_a_finished_session_ends_its_playlists_and_names_where_the_next_may_start() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Hybrid, &["v360"]));
+    simulation.connect();
+    simulation.publish(0, 200);
+    simulation.stream.finish(simulation.now_ms).expect("finished");
+    simulation.work();
+    for id in ["source", "v360", "audio"] {
+        assert!(simulation.playlist(id).ends_with("#EXT-X-ENDLIST\n"));
+        assert!(!simulation.playlist(id).contains("PRELOAD-HINT"), "PH-02");
+    }
+    let newest = *numbers(&simulation, "source").last().expect("some");
+    assert!(simulation.stream.resume_point().0 > newest);
+}
+
+#[test]
+fn b_frames_keep_their_order_and_the_first_picture_is_on_the_grid() {
+    let mut stream = Stream::new(setup(ChannelKind::Forward, &[]));
+    stream.configure_video(avc(), NOW_MS).expect("set");
+    // Decoding order I P B B, presentation two frames later: offsets 67, 167, 33, 0 ms.
+    for n in 0..120u32 {
+        let composition = if n % 60 == 0 {
+            67
+        } else {
+            [67, 167, 33, 0][n as usize % 4]
+        };
+        stream
+            .push_video(n * 1000 / 30, composition, picture(n % 60 == 0), NOW_MS)
+            .expect("pushed");
+    }
+    stream
+        .push_video(4000, 67, picture(true), NOW_MS)
+        .expect("pushed");
+    let changes = stream.take_changes();
+    let segment = Arc::clone(changes.renditions[0].1.segment(NOW_MS / 2000).expect("there"));
+    assert_eq!(segment.start % 180_000, 0, "on the grid");
+}
+
+proptest! {
+    /// Whatever times a publisher sends, the playlists keep their promises.
+    #[test]
+    fn any_timestamps(
+        steps in proptest::collection::vec((0u32..200, any::<bool>(), 0u8..60, any::<u32>()), 50..400),
+    ) {
+        let mut stream = Stream::new(setup(ChannelKind::Forward, &[]));
+        stream.configure_video(avc(), NOW_MS).expect("set");
+        stream.configure_audio(aac(), NOW_MS).expect("set");
+        let (mut raw, mut now, mut newest) = (0u32, NOW_MS, BTreeMap::new());
+        for (step, idr, odd, wild) in steps {
+            raw = if odd == 0 { wild } else { raw.wrapping_add(step).wrapping_sub(u32::from(odd == 1) * 150) };
+            now += u64::from(step);
+            if odd % 2 == 0 {
+                stream.push_video(raw, (wild % 300) as i32, picture(idr), now).expect("pushed");
+            } else {
+                stream.push_audio(raw, Bytes::from_static(b"aac"), now).expect("pushed");
+            }
+            for (id, snapshot) in stream.take_changes().renditions {
+                let playlist = String::from_utf8(snapshot.plain.to_vec()).expect("text");
+                let target: f64 = playlist.split("PART-TARGET=").nth(1).and_then(|t| t.lines().next())
+                    .and_then(|t| t.parse().ok()).expect("stated");
+                for part in playlist.lines().filter_map(|line| line.strip_prefix("#EXT-X-PART:DURATION=")) {
+                    let duration: f64 = part.split(',').next().and_then(|d| d.parse().ok()).expect("stated");
+                    prop_assert!(duration <= target + 0.00002, "PT-03 {duration} > {target}");
+                }
+                let td: f64 = playlist.split("TARGETDURATION:").nth(1).and_then(|t| t.lines().next())
+                    .and_then(|t| t.parse().ok()).expect("stated");
+                for (_, (length, ..)) in segments(&playlist) {
+                    prop_assert!(length.round() <= td, "SYN-11 {length} > {td}\n{playlist}");
+                }
+                let tip = snapshot.tip.last_part();
+                let before = newest.insert(id, tip);
+                prop_assert!(before.is_none_or(|before| before <= tip), "EV-01 {before:?} {tip:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! Listeners: plain TCP or TLS, HTTP/1.1 and HTTP/2 on the same port, every limit explicit.
+//!
+//! Invariants: a connection holds one permit of `connections_max` from accept to close; a handler that panics costs its
+//! own connection at most; after the drain signal nothing is accepted and every connection ends within
+//! `drain_timeout`. Deliberately absent: routing, and upgrades (WebSocket, CONNECT).
+
+use crate::connections::{Activity, ConnectionMetrics, CountedIo, TrackedBody};
+use crate::drain::Drain;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What peers may take. Every field is a bound; none can be switched off.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections open at once over all listeners of a [`Server`]; one more is closed at once and counted.
+    pub connections_max: usize,
+    /// A TLS handshake that takes longer is cut.
+    pub handshake_timeout: Duration,
+    /// A request head that takes longer is cut. Also how long an HTTP/1.1 connection may stay silent.
+    pub header_read_timeout: Duration,
+    /// A connection without a request in flight is closed after this.
+    pub idle_timeout: Duration,
+    /// After the drain signal, or once found idle, a connection has this long to finish.
+    pub drain_timeout: Duration,
+    /// Requests at once on one HTTP/2 connection: 128 for viewers, thousands for an edge at its origin.
+    pub h2_streams_max: u32,
+    /// Decoded size of one request's headers on HTTP/2, bytes.
+    pub h2_header_list_bytes_max: u32,
+    /// Resets that a peer may provoke by breaking the protocol before its connection is closed (MadeYouReset).
+    pub h2_local_error_resets_max: usize,
+    /// Initial flow-control window of a stream and of the connection, bytes.
+    pub h2_window_bytes: u32,
+    /// Response bytes buffered per stream, bytes.
+    pub h2_send_buffer_bytes: usize,
+    /// An HTTP/2 ping is sent this often…
+    pub ping_interval: Duration,
+    /// …and the connection is closed when the answer takes longer than this.
+    pub ping_timeout: Duration,
+    /// Bytes that a peer's kernel does not acknowledge for this long close its connection: a black-holed peer leaves.
+    pub tcp_user_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 20_000,
+            handshake_timeout: Duration::from_secs(10),
+            header_read_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
+            h2_streams_max: 128,
+            h2_header_list_bytes_max: 16 * 1024,
+            h2_local_error_resets_max: 64,
+            h2_window_bytes: 1024 * 1024,
+            h2_send_buffer_bytes: 128 * 1024,
+            ping_interval: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(10),
+            tcp_user_timeout: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnInfo {
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// The address it connected to.
+    pub local: SocketAddr,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// What ALPN chose; on plain TCP nothing was negotiated.
+    pub alpn: Alpn,
+}
+
+/// The protocol chosen by ALPN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alpn {
+    /// Nothing negotiated: detected from the first bytes.
+    None,
+    /// `http/1.1`
+    Http1,
+    /// `h2`
+    Http2,
+}
+
+/// An address that cannot be listened on: the operator's configuration, or another process holds it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {addr}: {source}")]
+pub struct BindError {
+    /// The address asked for.
+    pub addr: SocketAddr,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// A bound TCP port that nobody is answering yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+impl Bound {
+    /// Binds `addr`; port 0 takes a free one. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The address is in use, not ours or not allowed.
+    pub fn bind(addr: SocketAddr) -> Result<Self, BindError> {
+        let listen = || {
+            let socket = if addr.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            socket.set_reuseaddr(true)?;
+            socket.bind(addr)?;
+            let listener = socket.listen(4096)?;
+            let addr = listener.local_addr()?;
+            Ok(Self { listener, addr })
+        };
+        listen().map_err(|source| BindError { addr, source })
+    }
+
+    /// The address really bound.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+/// What all listeners of a process share: limits, permits, counters and the drain signal. Clones are the same server.
+#[derive(Clone)]
+pub struct Server {
+    limits: Arc<Limits>,
+    permits: Arc<Semaphore>,
+    metrics: ConnectionMetrics,
+    drain: Drain,
+}
+
+impl Server {
+    /// A server without listeners.
+    #[must_use]
+    pub fn new(limits: Limits, metrics: ConnectionMetrics, drain: Drain) -> Self {
+        let permits = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
+        Self {
+            limits: Arc::new(limits),
+            permits,
+            metrics,
+            drain,
+        }
+    }
+
+    /// Answers everything that connects to `bound` with `handler` until the drain signal; with `tls`, encrypted.
+    /// The returned task ends when accepting ended; see [`Server::drained`] for the connections.
+    pub fn serve<H, F, B>(
+        &self,
+        bound: Bound,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        handler: H,
+    ) -> JoinHandle<()>
+    where
+        H: Fn(Request<Incoming>, ConnInfo) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let server = self.clone();
+        let acceptor = tls.map(TlsAcceptor::from);
+        tokio::spawn(async move { server.accept_loop(&bound, acceptor, handler).await })
+    }
+
+    /// Waits until every connection is gone. Bounded by `drain_timeout` once the drain signal was given.
+    pub async fn drained(&self) {
+        let all = u32::try_from(self.limits.connections_max).unwrap_or(u32::MAX);
+        let wait = self.permits.acquire_many(all);
+        // The connections end themselves in time; the slack covers a busy machine.
+        let bound = self.limits.drain_timeout + Duration::from_secs(1);
+        if tokio::time::timeout(bound, wait).await.is_err() {
+            tracing::warn!("connections were still open when the drain ended");
+        }
+    }
+
+    async fn accept_loop<H, F, B>(&self, bound: &Bound, acceptor: Option<TlsAcceptor>, handler: H)
+    where
+        H: Fn(Request<Incoming>, ConnInfo) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut backoff = AcceptBackoff::default();
+        let mut draining = pin!(self.drain.started());
+        loop {
+            let accepted = tokio::select! {
+                () = &mut draining => return,
+                accepted = bound.listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(connection) => connection,
+                Err(error) => {
+                    self.metrics.accept_errors.inc();
+                    backoff.after(&error).await;
+                    continue;
+                }
+            };
+            backoff = AcceptBackoff::default();
+            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+                self.metrics.refused.inc();
+                continue;
+            };
+            let open = self.metrics.opened();
+            let (server, acceptor, handler) = (self.clone(), acceptor.clone(), handler.clone());
+            let local = bound.addr;
+            tokio::spawn(async move {
+                let _held = (permit, open);
+                server
+                    .connection(stream, Ends { peer, local }, acceptor, handler)
+                    .await;
+            });
+        }
+    }
+
+    async fn connection<H, F, B>(
+        &self,
+        stream: TcpStream,
+        ends: Ends,
+        acceptor: Option<TlsAcceptor>,
+        handler: H,
+    ) where
+        H: Fn(Request<Incoming>, ConnInfo) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if let Err(error) = set_socket_options(&stream, self.limits.tcp_user_timeout) {
+            tracing::debug!(peer = %ends.peer, %error, "socket options refused");
+        }
+        let mut from = ConnInfo {
+            peer: ends.peer,
+            local: stream.local_addr().unwrap_or(ends.local),
+            tls: acceptor.is_some(),
+            alpn: Alpn::None,
+        };
+        let Some(acceptor) = acceptor else {
+            return Box::pin(self.serve_io(stream, from, handler)).await;
+        };
+        let handshake = tokio::time::timeout(self.limits.handshake_timeout, acceptor.accept(stream));
+        let stream = match handshake.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                self.metrics.handshake_failures.inc();
+                tracing::debug!(peer = %from.peer, %error, "TLS handshake failed");
+                return;
+            }
+            Err(_elapsed) => {
+                self.metrics.handshake_failures.inc();
+                return;
+            }
+        };
+        from.alpn = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Alpn::Http2,
+            Some(b"http/1.1") => Alpn::Http1,
+            _ => Alpn::None,
+        };
+        Box::pin(self.serve_io(stream, from, handler)).await;
+    }
+
+    /// Serves one connection until it ends, is found idle, or the drain cuts it.
+    async fn serve_io<IO, H, F, B>(&self, io: IO, from: ConnInfo, handler: H)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        H: Fn(Request<Incoming>, ConnInfo) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let activity = Activity::new(Instant::now());
+        let io = TokioIo::new(CountedIo::new(io, Arc::clone(&activity)));
+        let requests = Arc::clone(&activity);
+        let service = service_fn(move |request| {
+            let in_flight = requests.begin();
+            let answer = handler(request, from);
+            async move {
+                let response = answer.await;
+                Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
+            }
+        });
+        let builder = self.builder(from.alpn);
+        let mut connection = pin!(builder.serve_connection(io, service));
+        let mut drain = pin!(self.drain.started());
+        let mut timer = pin!(tokio::time::sleep(self.limits.header_read_timeout));
+        let mut leaving = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(peer = %from.peer, %error, "connection ended early");
+                    }
+                    return;
+                }
+                () = &mut drain, if !leaving => leaving = true,
+                () = &mut timer => {
+                    if leaving {
+                        return;
+                    }
+                    if let Some(next) = activity.next_check(Instant::now(), &self.limits) {
+                        timer.as_mut().reset(tokio::time::Instant::now() + next);
+                        continue;
+                    }
+                    self.metrics.timed_out.inc();
+                    leaving = true;
+                }
+            }
+            connection.as_mut().graceful_shutdown();
+            timer
+                .as_mut()
+                .reset(tokio::time::Instant::now() + self.limits.drain_timeout);
+        }
+    }
+
+    fn builder(&self, alpn: Alpn) -> auto::Builder<TokioExecutor> {
+        let limits = &self.limits;
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_read_timeout)
+            .max_buf_size(64 * 1024);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.h2_streams_max)
+            .max_header_list_size(limits.h2_header_list_bytes_max)
+            .max_local_error_reset_streams(limits.h2_local_error_resets_max)
+            .initial_stream_window_size(limits.h2_window_bytes)
+            .initial_connection_window_size(limits.h2_window_bytes)
+            .max_send_buf_size(limits.h2_send_buffer_bytes)
+            .keep_alive_interval(limits.ping_interval)
+            .keep_alive_timeout(limits.ping_timeout);
+        match alpn {
+            Alpn::None => builder,
+            Alpn::Http1 => builder.http1_only(),
+            Alpn::Http2 => builder.http2_only(),
+        }
+    }
+}
+
+/// The two addresses of a connection.
+struct Ends {
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+/// The rest after a failed `accept`: none when the peer was gone already, longer and longer when the system is out of
+/// something.
+#[derive(Default)]
+struct AcceptBackoff(u32);
+
+impl AcceptBackoff {
+    async fn after(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+        if matches!(
+            error.kind(),
+            ConnectionAborted | ConnectionRefused | ConnectionReset
+        ) {
+            return;
+        }
+        if self.0 == 0 {
+            tracing::error!(%error, "cannot accept connections; retrying");
+        }
+        let rest = Duration::from_millis(10 << self.0.min(6));
+        self.0 = self.0.saturating_add(1);
+        tokio::time::sleep(rest).await;
+    }
+}
+
+/// Sends small writes at once and lets go of peers that vanished without a word.
+///
+/// # Errors
+/// The system refused an option; the socket works without it.
+pub fn set_socket_options(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(user_timeout)
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(user_timeout))
+}
