@@ -165,7 +165,9 @@ pub(crate) struct PublishArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sigma-load procstat --pid $(pidof sigma-origin) --seconds 600 --children --json -")]
+#[command(
+    after_help = "Example:\n  sigma-load procstat --pid $(pidof sigma-origin) --seconds 600 --children --json -"
+)]
 pub(crate) struct ProcstatArgs {
     #[arg(long)]
     pub(crate) pid: u32,
@@ -196,7 +198,10 @@ mod tests {
         let url = "http://127.0.0.1/live/a/index.m3u8";
         for (arguments, accepted) in [
             (vec!["run", url], true),
-            (vec!["run", url, url, "--viewers", "50000", "--seconds", "86400"], true),
+            (
+                vec!["run", url, url, "--viewers", "50000", "--seconds", "86400"],
+                true,
+            ),
             (vec!["run"], false),
             (vec!["run", "file:///x"], false),
             (vec!["run", url, "--viewers", "50001"], false),

@@ -66,7 +66,10 @@ pub(crate) enum DialError {
 impl DialError {
     /// The caller's fault: the same for every connection, a retry does not help.
     pub(crate) fn is_misuse(&self) -> bool {
-        matches!(self, Self::NotLoopback(_) | Self::InsecureRemote(_) | Self::NoTrust)
+        matches!(
+            self,
+            Self::NotLoopback(_) | Self::InsecureRemote(_) | Self::NoTrust
+        )
     }
 }
 
@@ -112,7 +115,12 @@ impl Dialer {
             return Err(DialError::NoTrust);
         }
         let key = (authority.host.clone(), authority.port);
-        let known = self.names.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        let known = self
+            .names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .copied();
         let address = if let Some(address) = known {
             address
         } else {
@@ -206,7 +214,9 @@ impl Dialer {
 }
 
 async fn h1_over<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) -> Result<H1, DialError> {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(DialError::Http)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(DialError::Http)?;
     tokio::spawn(async move {
         // How a connection ended shows in the request that was on it.
         let _ = connection.await;

@@ -85,7 +85,11 @@ pub(crate) fn target(view: &MediaView<'_>, lead: Duration) -> Option<Directives>
     }
     let (msn, next) = view.next;
     let Some(part_us) = view.part_target_us.filter(|us| *us > 0) else {
-        return Some(Directives { msn: Some(msn), part: None, skip: None });
+        return Some(Directives {
+            msn: Some(msn),
+            part: None,
+            skip: None,
+        });
     };
     // The limit counts from the newest part, which is one before the next; one less leaves room for a slower edge.
     let part_ms = u32::try_from(part_us.div_ceil(1000)).unwrap_or(u32::MAX);
@@ -97,7 +101,11 @@ pub(crate) fn target(view: &MediaView<'_>, lead: Duration) -> Option<Directives>
         parts if parts > 0 && part >= parts && next < parts => (msn + 1, (part - parts).min(parts - 1)),
         _ => (msn, part),
     };
-    Some(Directives { msn: Some(msn), part: Some(part), skip: None })
+    Some(Directives {
+        msn: Some(msn),
+        part: Some(part),
+        skip: None,
+    })
 }
 
 /// One answer, with times since the herd's epoch.
@@ -138,7 +146,10 @@ pub(crate) async fn run(dialer: Arc<Dialer>, herd: &Herd) -> Result<HerdReport, 
     }
     opened.wait().await;
     let text = page(&dialer, &herd.address, herd.timeout).await?;
-    let view = playlist::media(&text).map_err(|error| HerdError::Playlist { what: herd.address.clone(), error })?;
+    let view = playlist::media(&text).map_err(|error| HerdError::Playlist {
+        what: herd.address.clone(),
+        error,
+    })?;
     let want = target(&view, herd.lead).ok_or_else(|| HerdError::NotBlocking(herd.address.clone()))?;
     let mut before = None;
     if let Some((address, selector)) = &herd.metrics {
@@ -148,7 +159,10 @@ pub(crate) async fn run(dialer: Arc<Dialer>, herd: &Herd) -> Result<HerdReport, 
     let mut report = collect(tasks, herd, dialer.protocol()).await;
     if let Some((address, selector)) = &herd.metrics {
         let after = selector.sum(&page(&dialer, address, herd.timeout).await?);
-        let missing = || HerdError::NoMetric { what: address.clone(), metric: selector.to_string() };
+        let missing = || HerdError::NoMetric {
+            what: address.clone(),
+            metric: selector.to_string(),
+        };
         report.upstream_requests = Some(after.ok_or_else(missing)? - before.unwrap_or_default());
     }
     Ok(report)
@@ -160,8 +174,14 @@ async fn page(dialer: &Dialer, what: &Address, timeout: Duration) -> Result<Vec<
     let mut text = Vec::new();
     match link.get(dialer, &what.path, Sink::Text(&mut text)).await {
         Ok(reply) if reply.status == 200 => Ok(text),
-        Ok(reply) => Err(HerdError::Status { what: what.clone(), status: reply.status }),
-        Err(error) => Err(HerdError::Fetch { what: what.clone(), error }),
+        Ok(reply) => Err(HerdError::Status {
+            what: what.clone(),
+            status: reply.status,
+        }),
+        Err(error) => Err(HerdError::Fetch {
+            what: what.clone(),
+            error,
+        }),
     }
 }
 
@@ -170,16 +190,26 @@ async fn collect(mut tasks: JoinSet<Answer>, herd: &Herd, protocol: Protocol) ->
     let mut errors: BTreeMap<String, u64> = BTreeMap::new();
     let (mut first_sent, mut last_sent) = (Duration::MAX, Duration::ZERO);
     while let Some(joined) = tasks.join_next().await {
-        let Ok(Answer { sent, result }) = joined else { continue };
+        let Ok(Answer { sent, result }) = joined else {
+            continue;
+        };
         first_sent = first_sent.min(sent);
         last_sent = last_sent.max(sent);
         match result {
             Ok(reply) if reply.status == 200 => answers.push((sent, reply)),
-            Ok(reply) => *errors.entry(ErrorKind::Status(reply.status).to_string()).or_default() += 1,
+            Ok(reply) => {
+                *errors
+                    .entry(ErrorKind::Status(reply.status).to_string())
+                    .or_default() += 1;
+            }
             Err(error) => *errors.entry(error.kind().to_string()).or_default() += 1,
         }
     }
-    let released = answers.iter().map(|(sent, reply)| *sent + reply.first_byte).min().unwrap_or_default();
+    let released = answers
+        .iter()
+        .map(|(sent, reply)| *sent + reply.first_byte)
+        .min()
+        .unwrap_or_default();
     let (mut first_byte, mut last_byte) = (Spread::default(), Spread::default());
     let mut bodies = BTreeSet::new();
     for (sent, reply) in &answers {
@@ -212,8 +242,16 @@ impl fmt::Display for HerdReport {
             "{} identical requests, {} answered, {} distinct bodies (of {} bytes)",
             self.requests, self.answered, self.distinct_bodies, self.body_bytes
         )?;
-        writeln!(f, "sent within        {:.1} ms, held {:.1} ms", self.send_spread_ms, self.held_ms)?;
-        writeln!(f, "first byte ms      {}  after the first release", Cell(&self.first_byte_after_release_ms))?;
+        writeln!(
+            f,
+            "sent within        {:.1} ms, held {:.1} ms",
+            self.send_spread_ms, self.held_ms
+        )?;
+        writeln!(
+            f,
+            "first byte ms      {}  after the first release",
+            Cell(&self.first_byte_after_release_ms)
+        )?;
         writeln!(f, "last byte ms       {}", Cell(&self.last_byte_after_release_ms))?;
         if let Some(upstream) = self.upstream_requests {
             writeln!(f, "upstream requests  {upstream}")?;

@@ -234,7 +234,13 @@ fn attribute<'a>(list: &'a str, wanted: &str) -> Option<&'a str> {
 /// Decimal seconds as microseconds; digits beyond the sixth are dropped, what is no number counts as 0.
 fn micros(seconds: &str) -> u64 {
     let (whole, fraction) = seconds.trim().split_once('.').unwrap_or((seconds.trim(), ""));
-    let digit = |b: u8| if b.is_ascii_digit() { u64::from(b - b'0') } else { 0 };
+    let digit = |b: u8| {
+        if b.is_ascii_digit() {
+            u64::from(b - b'0')
+        } else {
+            0
+        }
+    };
     let mut value = whole.parse::<u64>().unwrap_or_default();
     let mut digits = fraction.bytes();
     for _ in 0..6 {
@@ -332,7 +338,11 @@ mod tests {
         use sigma_shared::playlist::{MediaPlaylist, PartLine, SegmentLines, ServerControl};
         use sigma_shared::reload::Tip;
         use sigma_shared::resource::InitHash;
-        let part = PartLine { duration: 18_000, independent: false, gap: false };
+        let part = PartLine {
+            duration: 18_000,
+            independent: false,
+            gap: false,
+        };
         let segment = |msn, duration, parts| SegmentLines {
             msn,
             duration,
@@ -342,13 +352,21 @@ mod tests {
             program_date_time_ms: 0,
             parts,
         };
-        let tip = Tip { complete_msn: 8, complete_parts: 2, open_parts: 1, ended: false };
+        let tip = Tip {
+            complete_msn: 8,
+            complete_parts: 2,
+            open_parts: 1,
+            ended: false,
+        };
         let text = MediaPlaylist {
-            control: ServerControl { target_duration_s: 1, part_target_ms: 200, part_hold_back_ms: 600 },
+            control: ServerControl {
+                target_duration_s: 1,
+                part_target_ms: 200,
+                part_hold_back_ms: 600,
+            },
             discontinuity_sequence: 0,
             segments: &[segment(8, Some(36_000), &[part, part]), segment(9, None, &[part])],
             tip,
-            hint: true,
             reports: &[],
         }
         .to_string();
@@ -365,16 +383,18 @@ mod tests {
             let _ = media(&body);
             let _ = multivariant(&body);
         }
+    }
 
-        #[test]
-        fn units_are_bounded(parts in 0..3000usize) {
-            let mut text = String::from("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-PART-INF:PART-TARGET=0.2\n");
-            for _ in 0..parts {
-                text.push_str("#EXT-X-PART:DURATION=0.2,URI=\"p\"\n");
+    #[test]
+    fn units_are_bounded() {
+        let mut text = String::from("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-PART-INF:PART-TARGET=0.2\n");
+        for parts in 1..=3000u32 {
+            text.push_str("#EXT-X-PART:DURATION=0.2,URI=\"p\"\n");
+            if parts % 500 == 0 {
+                let view = media(text.as_bytes()).unwrap();
+                assert!(view.units.len() <= MAX_UNITS);
+                assert_eq!(view.next.1, parts);
             }
-            let view = media(text.as_bytes()).unwrap();
-            prop_assert!(view.units.len() <= MAX_UNITS);
-            prop_assert_eq!(view.next.1 as usize, parts);
         }
     }
 }

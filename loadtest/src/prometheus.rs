@@ -38,10 +38,16 @@ impl std::str::FromStr for Selector {
             .filter(|label| !label.is_empty())
             .map(str::to_owned)
             .collect();
-        if !labels.iter().all(|label| label.contains("=\"") && label.ends_with('"')) {
+        if !labels
+            .iter()
+            .all(|label| label.contains("=\"") && label.ends_with('"'))
+        {
             return Err(bad());
         }
-        Ok(Self { name: name.to_owned(), labels })
+        Ok(Self {
+            name: name.to_owned(),
+            labels,
+        })
     }
 }
 
@@ -50,17 +56,24 @@ impl Selector {
     pub(crate) fn sum(&self, page: &[u8]) -> Option<f64> {
         let mut sum = None;
         for line in String::from_utf8_lossy(page).lines() {
-            let Some(rest) = line.strip_prefix(self.name.as_str()) else { continue };
+            let Some(rest) = line.strip_prefix(self.name.as_str()) else {
+                continue;
+            };
             let (labels, value) = match rest.strip_prefix('{') {
                 Some(rest) => {
-                    let Some((labels, value)) = rest.rsplit_once('}') else { continue };
+                    let Some((labels, value)) = rest.rsplit_once('}') else {
+                        continue;
+                    };
                     (labels, value)
                 }
                 None if rest.starts_with(' ') => ("", rest),
                 None => continue,
             };
             let selected = self.labels.iter().all(|wanted| labels.contains(wanted.as_str()));
-            let value = value.split_ascii_whitespace().next().and_then(|v| v.parse::<f64>().ok());
+            let value = value
+                .split_ascii_whitespace()
+                .next()
+                .and_then(|v| v.parse::<f64>().ok());
             if let Some(value) = value.filter(|_| selected) {
                 sum = Some(sum.unwrap_or(0.0) + value);
             }

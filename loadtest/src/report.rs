@@ -104,17 +104,18 @@ impl Report {
             segments: tally.segments,
             inits: tally.inits,
             parts_per_viewer_s: ratio(units, viewers * seconds),
-            expected_parts_per_viewer_s: ratio(
-                measured.renditions as f64 / viewers,
-                ratio(media_s, units),
-            ),
+            expected_parts_per_viewer_s: ratio(measured.renditions as f64 / viewers, ratio(media_s, units)),
             realtime_factor: ratio(media_s, seconds * measured.renditions as f64),
             part_delay_ms: tally.part_delay.figures(),
             playlist_hold_ms: tally.hold.figures(),
             media_first_byte_ms: tally.first_byte.figures(),
             startup_ms: startup,
             errors_total: whole.errors_total(),
-            errors: whole.errors.iter().map(|(kind, count)| (kind.to_string(), *count)).collect(),
+            errors: whole
+                .errors
+                .iter()
+                .map(|(kind, count)| (kind.to_string(), *count))
+                .collect(),
             viewers_started: startup.map_or(0, |figures| figures.count),
             viewers_ended: whole.ended,
             bodies_compared: measured.compared,
@@ -177,7 +178,11 @@ impl fmt::Display for Report {
             writeln!(f, "parts without `at` {} (delay unknown)", self.parts_undated)?;
         }
         if self.parts_from_the_future > 0 {
-            writeln!(f, "clocks differ      {} parts from the future", self.parts_from_the_future)?;
+            writeln!(
+                f,
+                "clocks differ      {} parts from the future",
+                self.parts_from_the_future
+            )?;
         }
         writeln!(
             f,

@@ -105,7 +105,10 @@ impl Crowd {
 
     /// Bodies compared with an earlier one of the same URI.
     pub(crate) fn compared(&self) -> u64 {
-        self.identity.lock().unwrap_or_else(PoisonError::into_inner).compared()
+        self.identity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .compared()
     }
 }
 
@@ -174,7 +177,9 @@ impl Viewer {
 
     fn count(&self, update: impl FnOnce(&mut Tally)) {
         let shard = usize::try_from(self.index % TALLIES as u64).unwrap_or_default();
-        let mut tally = self.crowd.tallies[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tally = self.crowd.tallies[shard]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         update(&mut tally);
     }
 
@@ -199,7 +204,11 @@ impl Viewer {
         if !std::str::from_utf8(&text).is_ok_and(playlist::is_multivariant) {
             // A media playlist may be given directly.
             playlist::media(&text).map_err(|_| ErrorKind::BadPlaylist)?;
-            return Ok(Selection { link, main: address, audio: None });
+            return Ok(Selection {
+                link,
+                main: address,
+                audio: None,
+            });
         }
         let variants = playlist::multivariant(&text).map_err(|_| ErrorKind::BadPlaylist)?;
         let habits = &self.crowd.habits;
@@ -209,7 +218,9 @@ impl Viewer {
             let here = target.authority == address.authority;
             here.then_some(target).ok_or(ErrorKind::BadUri)
         };
-        let audio_uri = variant.audio_uri.filter(|uri| !habits.video_only && *uri != variant.uri);
+        let audio_uri = variant
+            .audio_uri
+            .filter(|uri| !habits.video_only && *uri != variant.uri);
         Ok(Selection {
             main: join(variant.uri)?,
             audio: audio_uri.map(join).transpose()?,
@@ -329,7 +340,13 @@ struct Rendition<'a> {
 impl<'a> Rendition<'a> {
     fn new(viewer: &'a Viewer, link: Link, address: Address, player: &'a mut Player) -> Self {
         viewer.crowd.renditions.fetch_add(1, Ordering::Relaxed);
-        Self { viewer, link, address, player, text: Vec::new() }
+        Self {
+            viewer,
+            link,
+            address,
+            player,
+            text: Vec::new(),
+        }
     }
 
     async fn play(mut self) -> Exit {
@@ -365,7 +382,10 @@ impl<'a> Rendition<'a> {
         }
         let viewer = self.viewer;
         let path = self.address.with_query(&directives.to_string());
-        let result = match viewer.get(&mut self.link, &path, Sink::Text(&mut self.text)).await {
+        let result = match viewer
+            .get(&mut self.link, &path, Sink::Text(&mut self.text))
+            .await
+        {
             Ok(reply) if reply.status != 200 => Err(ErrorKind::Status(reply.status)),
             Ok(reply) => playlist::media(&self.text)
                 .map(|view| (reply, view))

@@ -1,0 +1,194 @@
+use super::*;
+use crate::dial::Protocol;
+use crate::fake::{self, Fake, Fault};
+use crate::player::Patience;
+use crate::viewer::{Habits, Pick};
+
+fn crowd(protocol: Protocol) -> Arc<Crowd> {
+    impatient(protocol, Duration::from_secs(20))
+}
+
+fn impatient(protocol: Protocol, request_timeout: Duration) -> Arc<Crowd> {
+    let habits = Habits {
+        pick: Pick::First,
+        video_only: false,
+        patience: Patience {
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(4),
+            restart_after: 3,
+        },
+        request_timeout,
+    };
+    Arc::new(Crowd::new(fake::dialer(protocol), habits))
+}
+
+fn scenario(address: Address, viewers: u32) -> Scenario {
+    Scenario {
+        addresses: vec![address],
+        viewers,
+        ramp: Duration::ZERO,
+        duration: Duration::from_secs(20),
+        server_pids: vec![std::process::id()],
+        server_children: false,
+    }
+}
+
+async fn report(protocol: Protocol, faults: impl Fn(&str, u64) -> Fault + Send + Sync + 'static) -> Report {
+    let fake = Fake::start(1, 80, faults).await;
+    let scenario = scenario(fake.address.clone(), 2);
+    run(crowd(protocol), &scenario, fake.done()).await.unwrap()
+}
+
+#[tokio::test]
+async fn viewers_get_every_part_without_errors() {
+    for protocol in [Protocol::H1, Protocol::H2] {
+        let report = report(protocol, |_, _| Fault::None).await;
+        assert_eq!(report.errors, [].into(), "{protocol:?}");
+        assert_eq!(report.viewers_started, 2);
+        assert!(report.parts >= 70 && report.segments == 0, "{}", report.parts);
+        assert_eq!(report.inits, 4, "video and audio of two viewers");
+        assert!(report.bodies_compared > 0);
+        assert!(report.part_delay_ms.is_some() && report.playlist_hold_ms.is_some());
+        assert_eq!(report.parts_undated, 0);
+        assert_eq!(report.servers.len(), 1);
+        assert!(report.servers[0].cpu_us_per_request.is_some());
+        assert!(report.to_string().contains("errors             0"));
+        assert!(
+            serde_json::to_string(&report)
+                .unwrap()
+                .contains("\"part_delay_ms\"")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_session_redirect_is_followed_once() {
+    let report = report(Protocol::H1, |path, _| match path {
+        "/live/a/index.m3u8" => Fault::Redirect("/s/T/live/a/index.m3u8"),
+        path if !path.starts_with("/s/T/") => Fault::Status(403),
+        _ => Fault::None,
+    })
+    .await;
+    assert_eq!(report.errors, [].into());
+}
+
+/// Each kind of fault, once, is counted under its name and the viewers go on.
+async fn count_every_fault(protocol: Protocol) {
+    const PART: &str = "/live/a/v/101.3.m4s";
+    const RELOAD: &str = "/live/a/v/media.m3u8?_HLS_msn=101&_HLS_part=3";
+    for (path, fault, name) in [
+        (PART, Fault::Status(404), "http_404"),
+        (PART, Fault::Status(503), "http_503"),
+        (PART, Fault::Close, "closed"),
+        (PART, Fault::Truncate, "truncated"),
+        (PART, Fault::OtherBytes, "hash_mismatch"),
+        (RELOAD, Fault::Status(400), "http_400"),
+        (RELOAD, Fault::Status(503), "http_503"),
+        (RELOAD, Fault::Close, "closed"),
+        (RELOAD, Fault::Truncate, "truncated"),
+        (RELOAD, Fault::Past, "msn_regression"),
+        ("/live/a/index.m3u8", Fault::Status(500), "http_500"),
+        (
+            "/live/a/index.m3u8",
+            Fault::Redirect("/live/a/index.m3u8"),
+            "http_302",
+        ),
+    ] {
+        let report = report(protocol, move |asked, hit| {
+            // A redirect to itself is followed once: it takes two.
+            let times = if matches!(fault, Fault::Redirect(_)) { 3 } else { 1 };
+            if asked == path && hit <= times {
+                fault
+            } else {
+                Fault::None
+            }
+        })
+        .await;
+        assert!(
+            report.errors.contains_key(name),
+            "{path} {fault:?} {protocol:?}: {:?}",
+            report.errors
+        );
+        assert_eq!(report.viewers_started, 2, "{path} {fault:?}: viewers go on");
+    }
+}
+
+#[tokio::test]
+async fn every_fault_is_counted_with_h1() {
+    count_every_fault(Protocol::H1).await;
+}
+
+#[tokio::test]
+async fn every_fault_is_counted_with_h2() {
+    count_every_fault(Protocol::H2).await;
+}
+
+#[tokio::test]
+async fn a_response_that_never_comes_is_a_timeout() {
+    for protocol in [Protocol::H1, Protocol::H2] {
+        let fake = Fake::start(1, 1, |path, hit| {
+            if path == "/live/a/v/101.3.m4s" && hit == 1 {
+                Fault::Stall
+            } else {
+                Fault::None
+            }
+        })
+        .await;
+        let scenario = scenario(fake.address.clone(), 1);
+        let crowd = impatient(protocol, Duration::from_millis(100));
+        let report = run(crowd, &scenario, fake.asked("/live/a/v/102.0.m4s", 1))
+            .await
+            .unwrap();
+        assert!(report.errors["timeout"] >= 1, "{protocol:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_hurried_answer_is_an_unsatisfied_reload() {
+    // Always hurried: nothing new ever comes.
+    let fake = Fake::start(1, 1, |path, _| {
+        if path.contains("_HLS_msn") {
+            Fault::Hurry
+        } else {
+            Fault::None
+        }
+    })
+    .await;
+    let stop = fake.asked("/live/a/v/media.m3u8?_HLS_msn=101&_HLS_part=2", 2);
+    let scenario = scenario(fake.address.clone(), 1);
+    let report = run(crowd(Protocol::H1), &scenario, stop).await.unwrap();
+    assert!(report.errors["unsatisfied_reload"] >= 1, "{:?}", report.errors);
+}
+
+#[tokio::test]
+async fn nobody_listening_is_a_connect_error() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let address: Address = format!("http://127.0.0.1:{port}/live/a/index.m3u8")
+        .parse()
+        .unwrap();
+    let scenario = Scenario {
+        duration: Duration::from_millis(50),
+        ..scenario(address, 1)
+    };
+    let report = run(crowd(Protocol::H1), &scenario, std::future::pending())
+        .await
+        .unwrap();
+    assert!(report.errors["connect"] >= 1);
+    assert_eq!(report.viewers_started, 0);
+}
+
+#[tokio::test]
+async fn other_machines_and_https_without_a_ca_are_refused() {
+    for url in [
+        "http://192.0.2.1/live/a/index.m3u8",
+        "https://127.0.0.1:1/live/a/index.m3u8",
+    ] {
+        let scenario = scenario(url.parse().unwrap(), 1);
+        let refused = run(crowd(Protocol::H1), &scenario, std::future::pending()).await;
+        assert!(matches!(refused, Err(RunError::Address { .. })), "{url}");
+    }
+}

@@ -109,14 +109,19 @@ impl SegmentPlan {
             .map(|current| (current.start.div_euclid(self.cell) + 1) * self.cell)
     }
 
-    /// Tells of a sample of the leading track; returns the boundary if a segment starts with it. `tolerance` is half
-    /// a sample, so that a picture that should be on the grid is taken to be.
-    pub fn lead(&mut self, start: i64, random_access: bool, tolerance: i64) -> Option<Boundary> {
+    /// Tells of a sample of the leading track, from `start` to `end`; returns the boundary if a segment starts with it.
+    /// `tolerance` is half a sample, so that a picture that should be on the grid is taken to be.
+    pub fn lead(
+        &mut self,
+        (start, end): (i64, i64),
+        random_access: bool,
+        tolerance: i64,
+    ) -> Option<Boundary> {
         let current = self.current()?;
         // A boundary just before a cell's start counts as at it, here as for the sample.
         let next = ((current.start + tolerance).div_euclid(self.cell) + 1) * self.cell;
         let may_start = random_access || self.grid == Grid::Exact;
-        let forced = start + 2 * tolerance - current.start > self.limit;
+        let forced = end - current.start > self.limit;
         if (may_start && start + tolerance >= next) || forced {
             let forced = !may_start;
             return Some(self.add(Boundary {
@@ -169,13 +174,18 @@ mod tests {
 
     const CELL: i64 = 180_000;
 
+    /// A sample of 3000 ticks.
+    fn at(start: i64) -> (i64, i64) {
+        (start, start + 3000)
+    }
+
     /// The lengths of the segments that a stream with a random access point every `gop` frames of 3000 ticks gets.
     fn lengths(gop: i64, frames: i64, grid: Grid) -> Vec<i64> {
         let mut plan = SegmentPlan::new(CELL, grid, 10 * 90_000);
         plan.start_run(1000, 1000 * CELL);
         let mut starts = vec![1000 * CELL];
         for frame in 1..frames {
-            if let Some(b) = plan.lead(1000 * CELL + frame * 3000, frame % gop == 0, 1500) {
+            if let Some(b) = plan.lead(at(1000 * CELL + frame * 3000), frame % gop == 0, 1500) {
                 starts.push(b.start);
             }
         }
@@ -218,7 +228,7 @@ mod tests {
             plan.start_run(1000, 1000 * CELL);
             for frame in 1..20_000 {
                 let start = 1000 * CELL + frame * 3000;
-                if let Some(b) = plan.lead(start, frame % gop == 0, 1500) {
+                if let Some(b) = plan.lead(at(start), frame % gop == 0, 1500) {
                     assert_eq!(b.msn, plan.cell_of(start + 1500), "gop {gop}, frame {frame}");
                 }
             }
@@ -230,7 +240,7 @@ mod tests {
         let mut plan = SegmentPlan::new(CELL, Grid::RandomAccess, CELL);
         plan.start_run(1, CELL);
         let cuts: Vec<_> = (1..600)
-            .filter_map(|n| plan.lead(CELL + n * 3000, n % 300 == 0, 1500))
+            .filter_map(|n| plan.lead(at(CELL + n * 3000), n % 300 == 0, 1500))
             .collect();
         assert!(cuts.iter().any(|b| b.forced));
         assert!(
@@ -243,7 +253,7 @@ mod tests {
     fn boundaries_are_found_again() {
         let mut plan = SegmentPlan::new(CELL, Grid::Exact, 10 * CELL);
         plan.start_run(7, 7 * CELL);
-        let next = plan.lead(8 * CELL, false, 1500).expect("on the grid");
+        let next = plan.lead(at(8 * CELL), false, 1500).expect("on the grid");
         assert_eq!(plan.boundary(8), Some(next));
         assert_eq!(plan.boundary_at(8 * CELL + 10, 1500), Some(next));
         assert_eq!(plan.boundary(9), None);
@@ -262,7 +272,7 @@ mod tests {
             let mut now = last.start;
             for (step, random_access) in steps {
                 now += step;
-                if let Some(boundary) = plan.lead(now, random_access, 1500) {
+                if let Some(boundary) = plan.lead(at(now), random_access, 1500) {
                     prop_assert_eq!(boundary.msn, last.msn + 1);
                     prop_assert!(boundary.start > last.start);
                     last = boundary;

@@ -242,7 +242,7 @@ impl Stream {
         let starts = if paced.start == run.start {
             self.plan.current()
         } else if run.lead == Track::Video {
-            self.plan.lead(paced.start, unit.idr, tolerance)
+            self.plan.lead((paced.start, paced.end()), unit.idr, tolerance)
         } else {
             None
         };
@@ -317,7 +317,9 @@ impl Stream {
         if run.lead == Track::Audio {
             let start = to_channel_ticks(paced.start, timescale);
             if start != run.start
-                && let Some(boundary) = self.plan.lead(start, true, 0)
+                && let Some(boundary) =
+                    self.plan
+                        .lead((start, to_channel_ticks(paced.end(), timescale)), true, 0)
             {
                 self.segment_starts(boundary);
             }

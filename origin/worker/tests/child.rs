@@ -462,6 +462,19 @@ fn garbage() {
             payload: payload.into(),
         }));
     }
+    for time in [i64::MIN, i64::MAX] {
+        let payload = footage.video[0].payload.clone();
+        let (dts, pts, sync, segment_start) = (time, time, true, false);
+        worker.send(&ToWorker::Video(VideoSample {
+            dts,
+            pts,
+            sync,
+            segment_start,
+            payload,
+        }));
+        let payload = footage.audio[0].payload.clone();
+        worker.send(&ToWorker::Audio(AudioFrame { pts: time, payload }));
+    }
     // From a good random access point on everything is back.
     for (at, frame) in footage.video.iter().enumerate().skip(45) {
         worker.send(&sample(frame, at == 45));

@@ -115,12 +115,14 @@ impl Stream {
         let rounded = |ticks: i64| (ticks + TICKS_PER_SECOND / 2).div_euclid(TICKS_PER_SECOND).max(1);
         let configured =
             (i64::from(self.setup.segment_ms) * TICKS_PER_MS + TICKS_PER_SECOND - 1) / TICKS_PER_SECOND;
-        let target_duration = rounded(length).max(configured);
-        // SYN-11: the rounded duration of no later segment may exceed the target duration.
-        self.plan
-            .set_limit(target_duration * TICKS_PER_SECOND + TICKS_PER_SECOND / 2 - TICKS_PER_MS);
         let part_target_ms = self.renditions.iter().map(Rendition::part_target_ms).max();
         let part_target_ms = part_target_ms.unwrap_or(self.setup.part_target_ms);
+        // SYN-11: rounded, no segment may exceed the target duration, and where another rendition's sample lies over
+        // the boundary, its segment is longer by up to that sample.
+        let room = i64::from(part_target_ms.min(400)) * TICKS_PER_MS;
+        let target_duration = rounded(length + room).max(configured);
+        self.plan
+            .set_limit(target_duration * TICKS_PER_SECOND + 499 * TICKS_PER_MS - room);
         self.published.first_msn = first_msn;
         self.published.control = Some(ServerControl {
             target_duration_s: u32::try_from(target_duration).unwrap_or(u32::MAX),

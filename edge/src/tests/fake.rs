@@ -1,0 +1,139 @@
+//! The scripted upstream: every request it gets is handed to the test, which answers it piece by piece or not at all.
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use sigma_http::connections::ConnectionMetrics;
+use sigma_http::drain::Drain;
+use sigma_http::listener::{Bound, Limits, Server};
+use sigma_http::tls::{ALPN_H2, ReloadableCertificate, server_config};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// A request to the upstream that waits for its answer.
+pub(super) struct Ask {
+    pub(super) path: String,
+    pub(super) headers: HeaderMap,
+    reply: oneshot::Sender<Response<Fed>>,
+}
+
+/// A response body fed by the test.
+pub(super) struct Feed(mpsc::Sender<io::Result<Bytes>>);
+
+pub(super) struct Fed(mpsc::Receiver<io::Result<Bytes>>);
+
+impl Body for Fed {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.0.poll_recv(cx).map_ok(Frame::data)
+    }
+}
+
+impl Feed {
+    pub(super) async fn send(&self, chunk: &'static str) {
+        self.0.send(Ok(Bytes::from_static(chunk.as_bytes()))).await.unwrap();
+    }
+
+    /// Breaks the response off. Dropping the feed ends it as it should.
+    pub(super) async fn abort(self) {
+        self.0.send(Err(io::Error::other("scripted"))).await.unwrap();
+    }
+}
+
+impl Ask {
+    /// Sends the head; the body follows through the feed.
+    pub(super) fn head(self, status: u16, headers: &[(&str, &str)]) -> Feed {
+        let (feed, fed) = mpsc::channel(64);
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        // The edge may have given up on this request: part of some scripts.
+        let _ = self.reply.send(response.body(Fed(fed)).unwrap());
+        Feed(feed)
+    }
+
+    /// The whole answer, with a lifetime.
+    pub(super) async fn answer(self, status: u16, max_age_s: u32, text: &'static str) {
+        let cache_control = format!("max-age={max_age_s}");
+        let headers = [
+            ("cache-control", cache_control.as_str()),
+            ("cmsd-static", "ot=v,sf=h,st=ll"),
+        ];
+        self.head(status, &headers).send(text).await;
+    }
+}
+
+pub(super) struct Fake {
+    pub(super) addr: SocketAddr,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    /// Requests that arrived so far.
+    pub(super) count: Arc<AtomicUsize>,
+    pub(super) connections: ConnectionMetrics,
+    /// GOAWAY on all connections, and no new ones.
+    pub(super) drain: Drain,
+}
+
+impl Fake {
+    pub(super) fn start(certificates: &Path, addr: SocketAddr, streams_max: u32) -> Self {
+        let certificate = ReloadableCertificate::load(
+            &certificates.join("cert.pem"),
+            &certificates.join("key.pem"),
+        );
+        let tls = server_config(certificate.unwrap(), ALPN_H2).unwrap();
+        let bound = Bound::bind(addr).unwrap();
+        let limits = Limits {
+            h2_streams_max: streams_max,
+            drain_timeout: Duration::from_secs(30),
+            ..Limits::default()
+        };
+        let (connections, drain) = (ConnectionMetrics::default(), Drain::new());
+        let server = Server::new(limits, connections.clone(), drain.clone());
+        let (sender, asks) = mpsc::channel(10_000);
+        let count = Arc::new(AtomicUsize::new(0));
+        let fake = Self {
+            addr: bound.local_addr(),
+            asks,
+            count: Arc::clone(&count),
+            connections,
+            drain,
+        };
+        server.serve(bound, Some(tls), move |request, _from| {
+            count.fetch_add(1, Ordering::SeqCst);
+            serve(request, sender.clone())
+        });
+        fake
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve(request: Request<Incoming>, asks: mpsc::Sender<Ask>) -> Response<Fed> {
+    let (reply, answer) = oneshot::channel();
+    let ask = Ask {
+        path: request.uri().path_and_query().unwrap().to_string(),
+        headers: request.headers().clone(),
+        reply,
+    };
+    asks.send(ask).await.ok();
+    match answer.await {
+        Ok(response) => response,
+        // The test dropped the ask: break the stream off before its head.
+        Err(_) => panic!("scripted: no answer"),
+    }
+}

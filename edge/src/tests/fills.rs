@@ -1,0 +1,231 @@
+//! Coalescing end to end: one upstream request, everybody answered, nobody left behind.
+
+use super::fake::Fake;
+use super::*;
+use std::sync::Arc;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn br_15_a_thousand_identical_requests_are_one_upstream_request() {
+    let mut lab = Lab::new();
+    let mut viewers = Vec::new();
+    for connection in 0..10 {
+        let viewer = lab.viewer().await;
+        for n in 0..100 {
+            let mut viewer = viewer.clone();
+            // Identity and unknown keys differ; the object does not.
+            let path = format!("{PLAYLIST}&CMCD=sid%3D{connection}&token=t{n}");
+            viewers.push(tokio::spawn(async move { body(viewer.get(&path).await).await.unwrap() }));
+        }
+    }
+    lab.until_waiting(1000).await;
+    let ask = lab.ask().await;
+    assert_eq!(ask.path, PLAYLIST);
+    ask.answer(200, 12, "#EXTM3U\nseven one").await;
+    for viewer in viewers {
+        assert_eq!(within(viewer).await.unwrap(), "#EXTM3U\nseven one");
+    }
+    assert_eq!(lab.fake.count(), 1);
+    lab.until_waiting(0).await;
+    let requests = &lab.edge.metrics.requests;
+    assert_eq!((requests.miss.get(), requests.join.get()), (1, 999));
+
+    let hit = lab.viewer().await.get(PLAYLIST).await;
+    assert_eq!(header(&hit, "cache-status"), "sigma-edge; hit");
+    assert_eq!(body(hit).await.unwrap(), "#EXTM3U\nseven one");
+    assert_eq!(lab.fake.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_stream_while_the_fill_is_running() {
+    let mut lab = Lab::new();
+    let early = lab.begin(PART).await;
+    let feed = lab.ask().await.head(200, &[("cache-control", "max-age=12")]);
+    let mut early = within(early).await.unwrap();
+    let mut late = lab.viewer().await.get(PART).await;
+    assert_eq!(header(&early, "cache-status"), "sigma-edge; fwd=miss");
+    assert_eq!(header(&late, "cache-status"), "sigma-edge; fwd=miss; collapsed");
+    for chunk in ["first", "second", "third"] {
+        // The next chunk is only sent after both viewers have this one.
+        feed.send(chunk).await;
+        for viewer in [&mut early, &mut late] {
+            let frame = within(viewer.body_mut().frame()).await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), chunk);
+        }
+    }
+    drop(feed);
+    for viewer in [&mut early, &mut late] {
+        assert!(within(viewer.body_mut().frame()).await.is_none(), "a proper end");
+    }
+    assert_eq!(lab.fake.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_viewer_leaving_cancels_nothing() {
+    let mut lab = Lab::new();
+    let first = lab.begin(PART).await;
+    lab.until_waiting(1).await;
+    let second = lab.begin(PART).await;
+    lab.until_waiting(2).await;
+    first.abort();
+    lab.until_waiting(1).await;
+    lab.ask().await.answer(200, 12, "part").await;
+    assert_eq!(body(within(second).await.unwrap()).await.unwrap(), "part");
+    assert_eq!(lab.fake.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_leaving_leaves_no_waiter_and_a_finished_object() {
+    let mut lab = Lab::new();
+    // One leaves before the head, one in the middle of the body; one of them over HTTP/1.1.
+    let mut sender = h1(lab.edge.http[0]).await;
+    let early = tokio::spawn(async move { sender.send_request(request(Method::GET, PART)).await.map(drop) });
+    lab.until_waiting(1).await;
+    let late = lab.begin(PART).await;
+    lab.until_waiting(2).await;
+    early.abort();
+    lab.until_waiting(1).await;
+    let feed = lab.ask().await.head(200, &[("cache-control", "max-age=12")]);
+    feed.send("half ").await;
+    drop(within(late).await.unwrap());
+    lab.until_waiting(0).await;
+    feed.send("whole").await;
+    drop(feed);
+    lab.until_no_fills().await;
+    let hit = lab.viewer().await.get(PART).await;
+    assert_eq!(header(&hit, "cache-status"), "sigma-edge; hit");
+    assert_eq!(body(hit).await.unwrap(), "half whole");
+    assert_eq!(lab.fake.count(), 1);
+    assert!(lab.edge.metrics.bodies.aborted.get() >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aborted_fill_is_an_error_and_is_fetched_again() {
+    let mut lab = Lab::new();
+    let h2 = lab.begin(PART).await;
+    lab.until_waiting(1).await;
+    let mut sender = h1(lab.edge.http[0]).await;
+    let h1 = tokio::spawn(async move { sender.send_request(request(Method::GET, PART)).await.unwrap() });
+    lab.until_waiting(2).await;
+    let feed = lab.ask().await.head(200, &[("cache-control", "max-age=12")]);
+    feed.send("half ").await;
+    let (h2, h1) = (within(h2).await.unwrap(), within(h1).await.unwrap());
+    feed.abort().await;
+    assert!(body(h2).await.is_err(), "RST_STREAM");
+    assert!(body(h1).await.is_err(), "closed without the final chunk");
+    lab.until_waiting(0).await;
+
+    let again = lab.begin(PART).await;
+    lab.ask().await.answer(200, 12, "half whole").await;
+    let again = within(again).await.unwrap();
+    assert_eq!(header(&again, "cache-status"), "sigma-edge; fwd=miss");
+    assert_eq!(body(again).await.unwrap(), "half whole");
+    assert_eq!(lab.edge.metrics.upstream_requests.broken.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_shorter_than_its_length_is_aborted() {
+    let mut lab = Lab::new();
+    let viewer = lab.begin(PART).await;
+    let headers = [("cache-control", "max-age=12"), ("content-length", "100")];
+    let feed = lab.ask().await.head(200, &headers);
+    feed.send("short").await;
+    let viewer = within(viewer).await.unwrap();
+    assert_eq!(header(&viewer, "content-length"), "100");
+    drop(feed);
+    assert!(body(viewer).await.is_err());
+    lab.until_no_fills().await;
+    assert_eq!(lab.edge.metrics.upstream_requests.broken.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiters_and_fills_are_bounded() {
+    let mut lab = Lab::with(|config| {
+        config.limits.waiters_per_object_max = 2;
+        config.limits.waiters_max = 3;
+        config.upstream.requests_max = 2;
+    });
+    let other = "/live/demo/v720/7.2.m4s";
+    let mut waiting = vec![lab.begin(PART).await, lab.begin(PART).await];
+    lab.until_waiting(2).await;
+    let shed = lab.viewer().await.get(PART).await;
+    assert_eq!(shed.status(), 503, "per object");
+    assert!(["1", "2", "3"].contains(&header(&shed, "retry-after")));
+    assert_eq!(header(&shed, "access-control-allow-origin"), "*");
+    waiting.push(lab.begin(other).await);
+    lab.until_waiting(3).await;
+    assert_eq!(lab.viewer().await.get(other).await.status(), 503, "in total");
+    assert_eq!(lab.edge.metrics.requests.shed.get(), 2);
+    for _ in 0..2 {
+        lab.ask().await.answer(200, 12, "part").await;
+    }
+    for viewer in waiting {
+        assert_eq!(body(within(viewer).await.unwrap()).await.unwrap(), "part");
+    }
+    lab.until_waiting(0).await;
+    lab.until_no_fills().await;
+
+    let _fills = [lab.begin("/live/a/v/1.m4s").await, lab.begin("/live/b/v/1.m4s").await];
+    lab.until_waiting(2).await;
+    assert_eq!(lab.viewer().await.get("/live/c/v/1.m4s").await.status(), 503, "fills");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_that_is_too_large_is_given_up() {
+    let mut lab = Lab::with(|config| config.cache.object_bytes_max = 8);
+    let viewer = lab.begin(PART).await;
+    let feed = lab.ask().await.head(200, &[("cache-control", "max-age=12")]);
+    feed.send("123456789").await;
+    let viewer = within(viewer).await.unwrap();
+    assert!(body(viewer).await.is_err());
+    lab.until_no_fills().await;
+    assert_eq!(lab.edge.metrics.upstream_requests.too_large.get(), 1);
+    assert_eq!(lab.edge.metrics.fill_bytes.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_fills_than_the_upstream_has_streams() {
+    let dir = certificates();
+    let mut fake = Fake::start(dir.path(), "127.0.0.1:0".parse().unwrap(), 4);
+    let edge = app::start(&config(dir.path(), fake.addr)).unwrap();
+    let viewer = Viewer::h2(edge.http[0]).await;
+    let viewers: Vec<_> = (0..50)
+        .map(|n| {
+            let mut viewer = viewer.clone();
+            tokio::spawn(async move { body(viewer.get(&format!("/live/demo/v/{n}.m4s")).await).await.unwrap() })
+        })
+        .collect();
+    within(until(|| edge.metrics.waiters.get() == 50)).await;
+    for _ in 0..50 {
+        within(fake.asks.recv()).await.unwrap().answer(200, 12, "segment").await;
+    }
+    for viewer in viewers {
+        assert_eq!(within(viewer).await.unwrap(), "segment");
+    }
+    assert_eq!(fake.connections.accepted.get(), 1, "one pooled connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaving_upstream_finishes_what_it_began() {
+    let mut lab = Lab::new();
+    let held = lab.begin(PART).await;
+    let ask = lab.ask().await;
+    // GOAWAY, and the listener is gone; a successor takes the same port.
+    lab.fake.drain.start();
+    let addr = lab.fake.addr;
+    let mut next = within(async {
+        loop {
+            if std::net::TcpListener::bind(addr).is_ok() {
+                break Fake::start(lab.dir.path(), addr, 1000);
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let fresh = lab.begin(PLAYLIST).await;
+    within(next.asks.recv()).await.unwrap().answer(200, 12, "new").await;
+    assert_eq!(body(within(fresh).await.unwrap()).await.unwrap(), "new");
+    ask.answer(200, 12, "old").await;
+    assert_eq!(body(within(held).await.unwrap()).await.unwrap(), "old");
+    let connects = Arc::clone(&lab.edge.metrics);
+    assert_eq!(connects.upstream_connects.get(), 2);
+}

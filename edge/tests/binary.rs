@@ -1,0 +1,109 @@
+//! The binary as operators meet it: help, configuration checks, signals and exit codes.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn edge() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_sigma-edge"))
+}
+
+fn check(file: &Path) -> Output {
+    edge().arg("check-config").arg(file).output().unwrap()
+}
+
+#[test]
+fn help_and_version() {
+    for (argument, expected) in [("--help", "check-config"), ("--version", env!("CARGO_PKG_VERSION"))] {
+        let output = edge().arg(argument).output().unwrap();
+        assert!(output.status.success());
+        assert!(String::from_utf8(output.stdout).unwrap().contains(expected));
+    }
+}
+
+#[test]
+fn the_reference_configuration_is_accepted_as_it_is() {
+    let output = check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/edge.toml"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn check_config_names_file_line_key_value_and_what_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("edge.toml");
+    std::fs::write(&file, "pop = \"p\"\n[upstream]\nurl = \"http://a\"\n[cache]\nbytes_max = 7\n").unwrap();
+    let output = check(&file);
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    let expected = format!("{}:5: cache.bytes_max: 7: 1048576 to", file.display());
+    assert!(said.starts_with(&expected), "{said}");
+}
+
+fn serve(dir: &Path) -> (Child, BufReader<std::process::ChildStderr>) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (cert, key, file) = (dir.join("cert.pem"), dir.join("key.pem"), dir.join("edge.toml"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let config = format!(
+        "pop = \"p\"\n[http]\nbind = [\"127.0.0.1:0\"]\n[ops]\nbind = \"127.0.0.1:0\"\n\
+         [tls]\nbind = [\"127.0.0.1:0\"]\ncertificate = {cert:?}\nkey = {key:?}\n\
+         [upstream]\nurl = \"http://127.0.0.1:9\"\n"
+    );
+    std::fs::write(&file, config).unwrap();
+    let mut child = edge()
+        .args(["--log-format", "json", "serve", "--config"])
+        .arg(file)
+        .env_remove("RUST_LOG")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    until_logged(&mut log, "serving");
+    (child, log)
+}
+
+fn until_logged(log: &mut impl BufRead, message: &str) {
+    let mut line = String::new();
+    while log.read_line(&mut line).unwrap() > 0 {
+        let event: serde_json::Value = serde_json::from_str(&line).expect("every line is JSON");
+        if event["message"] == message {
+            return;
+        }
+        line.clear();
+    }
+    panic!("never logged: {message}");
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn hangup_reloads_and_terminate_drains_and_exits_0() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, mut log) = serve(dir.path());
+    signal(&child, "HUP");
+    until_logged(&mut log, "certificate reloaded");
+    std::fs::write(dir.path().join("key.pem"), "").unwrap();
+    signal(&child, "HUP");
+    until_logged(&mut log, "the old certificate stays");
+    signal(&child, "TERM");
+    until_logged(&mut log, "drained");
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_missing_certificate_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("edge.toml");
+    let config = "pop = \"p\"\n[tls]\nbind = [\"127.0.0.1:0\"]\ncertificate = \"/nowhere/cert.pem\"\nkey = \"k\"\n\
+                  [upstream]\nurl = \"http://127.0.0.1:9\"\n";
+    std::fs::write(&file, config).unwrap();
+    let output = edge().args(["serve", "--config"]).arg(&file).output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("/nowhere/cert.pem"), "{said}");
+}
