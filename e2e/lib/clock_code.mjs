@@ -51,7 +51,8 @@ export async function installClockReader(page) {
           samples.push({
             now_ms: shown_ms,
             burned_ms: read(),
-            pdt_ms: s.playing_date_ms,
+            // The player's clock has gone on since the frame was chosen: back to the frame's own time.
+            pdt_ms: s.playing_date_ms === null ? undefined : s.playing_date_ms + (metadata.mediaTime - s.current_time) * 1000,
             latency_s: s.latency_s,
             buffer_s: s.buffer_s,
             rate: s.playback_rate,

@@ -40,7 +40,11 @@ impl Drop for Account {
     fn drop(&mut self) {
         self.metrics.body_bytes.inc_by(self.bytes);
         let ends = &self.metrics.bodies;
-        let end = if self.complete { &ends.complete } else { &ends.aborted };
+        let end = if self.complete {
+            &ends.complete
+        } else {
+            &ends.aborted
+        };
         end.inc();
     }
 }
@@ -81,10 +85,7 @@ impl Body for EdgeBody {
     type Data = Bytes;
     type Error = Cause;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         let Self { source, account } = self.get_mut();
         let chunk = match source {
             Source::Ended => None,

@@ -130,24 +130,39 @@ impl Store {
         }
         let mut filling = self.shard(&key);
         if let Some(fill) = filling.get(&key) {
-            return self.coming(fill.follow(&self.waiters), Served::Joined);
+            return coming(fill.follow(&self.waiters), Served::Joined);
         }
         // Its fill may have ended between the two looks.
         if let Some(stored) = self.stored(&key) {
             return Found::Stored(stored);
         }
-        if self.metrics.fills.get() >= i64::try_from(self.fills_max).unwrap_or(i64::MAX) {
-            return self.coming(None, Served::Miss);
-        }
         let fill = Fill::new();
-        let follower = fill.follow(&self.waiters);
-        if follower.is_some() {
-            filling.insert(key.clone(), Arc::clone(&fill));
-            drop(filling);
-            let fetch = Fetch::new(Arc::clone(self), key, fill);
-            tokio::spawn(fetch.run());
+        let Some(follower) = self.reserve_fill(&fill) else {
+            return coming(None, Served::Miss);
+        };
+        filling.insert(key.clone(), Arc::clone(&fill));
+        drop(filling);
+        let fetch = Fetch {
+            store: Arc::clone(self),
+            key,
+            fill,
+            bytes: 0,
+        };
+        tokio::spawn(fetch.run());
+        coming(Some(follower), Served::Miss)
+    }
+
+    /// Counts one more fill and its first waiter, if both are within bounds. [`Fetch`] counts it off.
+    fn reserve_fill(&self, fill: &Arc<Fill>) -> Option<Follower> {
+        // `inc` returns the count before, so each of several racing fills sees its own place.
+        let before = usize::try_from(self.metrics.fills.inc()).unwrap_or(usize::MAX);
+        let follower = (before < self.fills_max)
+            .then(|| fill.follow(&self.waiters))
+            .flatten();
+        if follower.is_none() {
+            self.metrics.fills.dec();
         }
-        self.coming(follower, Served::Miss)
+        follower
     }
 
     /// What is in the cache, read at scrape time.
@@ -183,16 +198,6 @@ impl Store {
         self.objects.get(key).or_else(|| self.negatives.get(key))
     }
 
-    #[expect(clippy::unused_self, reason = "reads as part of the lookup")]
-    fn coming(&self, follower: Option<Follower>, served: Served) -> Found {
-        match follower {
-            Some(follower) => Found::Coming(follower, served),
-            None => Found::Shed {
-                retry_after_s: retry_after_s(fastrand::u32(..)),
-            },
-        }
-    }
-
     fn shard(&self, key: &CacheKey) -> MutexGuard<'_, HashMap<CacheKey, Arc<Fill>>> {
         let hash = usize::try_from(self.hasher.hash_one(key)).unwrap_or(0);
         self.filling[hash % SHARDS]
@@ -225,6 +230,17 @@ impl Store {
                 keep_for,
             }),
         );
+        // Evict now, not when enough has piled up: the bound is on bytes, and objects are large and few.
+        cache.run_pending_tasks();
+    }
+}
+
+fn coming(follower: Option<Follower>, served: Served) -> Found {
+    match follower {
+        Some(follower) => Found::Coming(follower, served),
+        None => Found::Shed {
+            retry_after_s: retry_after_s(fastrand::u32(..)),
+        },
     }
 }
 
@@ -237,23 +253,13 @@ struct Fetch {
 }
 
 impl Fetch {
-    fn new(store: Arc<Store>, key: CacheKey, fill: Arc<Fill>) -> Self {
-        store.metrics.fills.inc();
-        Self {
-            store,
-            key,
-            fill,
-            bytes: 0,
-        }
-    }
-
     async fn run(mut self) {
         let results = self.store.metrics.upstream_requests.clone();
         let result = match self.fetch().await {
             Ok(head) => {
                 self.store.keep(&self.key, &head, self.fill.body());
                 self.leave_table();
-                self.fill.complete();
+                self.fill.complete(&self.store.waiters);
                 if head.status.is_success() {
                     results.success
                 } else {
@@ -263,7 +269,7 @@ impl Fetch {
             Err(cause) => {
                 tracing::debug!(key = %self.key, %cause, "fill aborted");
                 self.leave_table();
-                self.fill.abort(cause);
+                self.fill.abort(cause, &self.store.waiters);
                 match cause {
                     Cause::Unreachable => results.unreachable,
                     Cause::TimedOut => results.timed_out,
@@ -286,7 +292,10 @@ impl Fetch {
         })?;
         let head = Arc::new(Head::new(&response, Instant::now()));
         let object_bytes_max = self.store.config.object_bytes_max;
-        if head.content_length.is_some_and(|length| length > object_bytes_max) {
+        if head
+            .content_length
+            .is_some_and(|length| length > object_bytes_max)
+        {
             return Err(Cause::TooLarge);
         }
         self.fill.head(Arc::clone(&head));
@@ -332,7 +341,10 @@ impl Fetch {
 
     fn leave_table(&self) {
         let mut filling = self.store.shard(&self.key);
-        if filling.get(&self.key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+        if filling
+            .get(&self.key)
+            .is_some_and(|fill| Arc::ptr_eq(fill, &self.fill))
+        {
             filling.remove(&self.key);
         }
     }
@@ -342,7 +354,7 @@ impl Drop for Fetch {
     fn drop(&mut self) {
         self.leave_table();
         // Changes nothing after a proper end.
-        self.fill.abort(Cause::Broken);
+        self.fill.abort(Cause::Broken, &self.store.waiters);
         self.store.metrics.fills.dec();
         self.store.metrics.fill_bytes.dec_by(gauge_step(self.bytes));
     }

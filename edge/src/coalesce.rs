@@ -139,6 +139,11 @@ impl<H: Clone, W> Object<H, W> {
         self.wake()
     }
 
+    /// Whether the object is complete or aborted. Who still reads it waits for nobody any more.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Complete(_) | Phase::Aborted(..))
+    }
+
     /// What arrived of the body.
     pub(crate) fn chunks(&self) -> &[Bytes] {
         &self.chunks
@@ -179,7 +184,10 @@ impl<H: Clone, W> Object<H, W> {
     }
 
     fn wake(&mut self) -> Vec<W> {
-        let taken = self.slots.iter_mut().filter(|slot| matches!(slot, Slot::Waiting(_)));
+        let taken = self
+            .slots
+            .iter_mut()
+            .filter(|slot| matches!(slot, Slot::Waiting(_)));
         taken
             .filter_map(|slot| match std::mem::replace(slot, Slot::Taken) {
                 Slot::Waiting(waker) => Some(waker),

@@ -1,7 +1,8 @@
 //! An object being fetched, shared by the fetch that writes it and the requests that follow it.
 //!
-//! Invariants: wakers are called after the lock is released; a [`Follower`] that is dropped gives its place back, so
-//! the waiters gauge is what is really waiting. The lock is never held over an await.
+//! Invariants: wakers are called after the lock is released; a [`Follower`] that is dropped gives its place back, and a
+//! fill that is over has no waiters however slowly its followers read, so the waiters gauge is what is really waiting.
+//! The lock is never held over an await.
 
 use crate::coalesce::{Cause, Object, Step, Ticket};
 use crate::head::Head;
@@ -51,12 +52,22 @@ impl Fill {
         self.change(|object| object.chunk(chunk));
     }
 
-    pub(crate) fn complete(&self) {
-        self.change(Object::complete);
+    /// The end: who follows from now on reads what is there, and is no waiter any more.
+    pub(crate) fn complete(&self, limits: &WaiterLimits) {
+        self.end(limits, Object::complete);
     }
 
-    pub(crate) fn abort(&self, cause: Cause) {
-        self.change(|object| object.abort(cause));
+    /// The other end. Changes nothing when the fill is over already.
+    pub(crate) fn abort(&self, cause: Cause, limits: &WaiterLimits) {
+        self.end(limits, |object| object.abort(cause));
+    }
+
+    fn end(&self, limits: &WaiterLimits, transition: impl FnOnce(&mut Fetched) -> Vec<Waker>) {
+        self.change(|object| {
+            let released = if object.is_over() { 0 } else { object.waiters() };
+            limits.waiting.dec_by(i64::try_from(released).unwrap_or(i64::MAX));
+            transition(object)
+        });
     }
 
     /// The body so far, in one piece.
@@ -103,11 +114,7 @@ impl Follower {
     }
 
     /// The chunk at `position`, or `None` at the end of the body.
-    pub(crate) fn poll_chunk(
-        &self,
-        position: usize,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Option<Bytes>, Cause>> {
+    pub(crate) fn poll_chunk(&self, position: usize, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Cause>> {
         self.poll(|object, ticket| object.read_chunk(ticket, position, || cx.waker().clone()))
     }
 
@@ -126,8 +133,11 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.fill.object().leave(ticket);
-            self.waiting.dec();
+            let mut object = self.fill.object();
+            object.leave(ticket);
+            if !object.is_over() {
+                self.waiting.dec();
+            }
         }
     }
 }

@@ -85,7 +85,9 @@ mod tests {
 
     #[test]
     fn errors_are_kept_briefly_and_never_about_moments() {
-        for (moment, max_age, expected_ms) in [(false, 8, Some(1500)), (false, 1, Some(1000)), (true, 8, None)] {
+        for (moment, max_age, expected_ms) in
+            [(false, 8, Some(1500)), (false, 1, Some(1000)), (true, 8, None)]
+        {
             let stated = Stated {
                 cache_control: &format!("max-age={max_age}"),
                 age_s: 0,

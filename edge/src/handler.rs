@@ -70,10 +70,7 @@ impl Handler {
             }
             _ => return Err(Box::new(self.method_not_allowed())),
         };
-        let key = match self.key(request, head_only) {
-            Ok(key) => key,
-            Err(response) => return Err(response),
-        };
+        let key = self.key(request, head_only)?;
         let requests = &self.metrics.requests;
         match self.store.find(key) {
             Found::Stored(stored) => {
@@ -96,8 +93,11 @@ impl Handler {
             }
             Found::Shed { retry_after_s } => {
                 requests.shed.inc();
-                let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are waiting here")
-                    .retry_after_s(retry_after_s);
+                let problem = Problem::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "too many requests are waiting here",
+                )
+                .retry_after_s(retry_after_s);
                 Err(Box::new(self.small(&problem, head_only)))
             }
         }
@@ -146,7 +146,10 @@ impl Handler {
 
     fn method_not_allowed(&self) -> Response<EdgeBody> {
         self.metrics.requests.refused.inc();
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD and OPTIONS are answered here");
+        let problem = Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "GET, HEAD and OPTIONS are answered here",
+        );
         let mut response = self.small(&problem, false);
         let allow = HeaderValue::from_static("GET, HEAD, OPTIONS");
         response.headers_mut().insert(header::ALLOW, allow);
@@ -158,7 +161,11 @@ impl Handler {
     }
 
     fn own(&self, response: Response<Full<Bytes>>, head_only: bool) -> Response<EdgeBody> {
-        let response = if head_only { without_body(response) } else { response };
+        let response = if head_only {
+            without_body(response)
+        } else {
+            response
+        };
         response.map(|body| EdgeBody::whole(body.into_inner().unwrap_or_default(), Arc::clone(&self.metrics)))
     }
 }

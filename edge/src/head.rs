@@ -123,7 +123,11 @@ impl Head {
     pub(crate) fn not_modified<B>(&self, now: Instant, body: B) -> Response<B> {
         let mut response = self.response(Served::Hit, now, body);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE] {
+        for name in [
+            header::CONTENT_LENGTH,
+            header::CONTENT_ENCODING,
+            header::CONTENT_TYPE,
+        ] {
             response.headers_mut().remove(name);
         }
         response

@@ -93,7 +93,9 @@ impl Lab {
 }
 
 async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it never happened")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it never happened")
 }
 
 /// Looks again whenever other tasks had their turn.
@@ -110,7 +112,9 @@ struct Viewer(http2::SendRequest<Empty<Bytes>>);
 impl Viewer {
     async fn h2(addr: SocketAddr) -> Self {
         let tcp = TcpStream::connect(addr).await.unwrap();
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))
+            .await
+            .unwrap();
         tokio::spawn(connection);
         Self(sender)
     }
@@ -144,5 +148,8 @@ async fn body(response: Response<Incoming>) -> Result<Bytes, hyper::Error> {
 }
 
 fn header<'a>(response: &'a Response<Incoming>, name: &str) -> &'a str {
-    response.headers().get(name).map_or("", |value| value.to_str().unwrap())
+    response
+        .headers()
+        .get(name)
+        .map_or("", |value| value.to_str().unwrap())
 }

@@ -109,7 +109,11 @@ impl Upstream {
 
     /// Whether there is a connection that takes requests.
     pub(crate) fn is_connected(&self) -> bool {
-        self.0.link.borrow().as_ref().is_some_and(|link| !link.sender.is_closed())
+        self.0
+            .link
+            .borrow()
+            .as_ref()
+            .is_some_and(|link| !link.sender.is_closed())
     }
 
     /// How long the upstream may be silent, before the response head and inside the body.
@@ -133,9 +137,10 @@ impl Upstream {
             let mut link = self.link().await?;
             match link.sender.send_request(self.request(key)).await {
                 Ok(response) => return Ok(response),
+                // Never sent: the connection is going away. This link is not tried again, so it ends.
+                Err(error) if error.is_canceled() => self.0.retire(link.generation),
                 Err(error) => {
-                    // A canceled request was never sent: the connection is going away.
-                    if error.is_canceled() || link.sender.is_closed() {
+                    if link.sender.is_closed() {
                         self.0.retire(link.generation);
                     }
                     if attempt == ATTEMPTS_MAX {

@@ -1,9 +1,9 @@
 //! The command line: what can be asked, within which bounds.
 
 use crate::address::Address;
+use crate::crowd::Pick;
 use crate::dial::Protocol;
 use crate::prometheus::Selector;
-use crate::viewer::Pick;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 

@@ -19,6 +19,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 pub(crate) const FIRST_MSN: u64 = 100;
 pub(crate) const SEGMENT_PARTS: u64 = 4;
@@ -73,13 +74,23 @@ impl Fake {
         done_at: u64,
         faults: impl Fn(&str, u64) -> Fault + Send + Sync + 'static,
     ) -> Self {
+        Self::start_with(None, release_at, done_at, Box::new(faults)).await
+    }
+
+    /// With a certificate, and nothing going wrong.
+    pub(crate) async fn start_tls(tls: TlsAcceptor, done_at: u64) -> Self {
+        Self::start_with(Some(tls), 1, done_at, Box::new(|_, _| Fault::None)).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>, release_at: u64, done_at: u64, faults: Faults) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}/live/a/index.m3u8", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let address = format!("{scheme}://{}/live/a/index.m3u8", listener.local_addr().unwrap());
         let state = Arc::new(State {
             tip: watch::channel(6).0,
             waiting: AtomicU64::new(0),
             release_at,
-            faults: Box::new(faults),
+            faults,
             hits: Mutex::default(),
             asked: watch::channel(()).0,
             media_served: AtomicU64::new(0),
@@ -92,9 +103,16 @@ impl Fake {
                 stream.set_nodelay(true).unwrap();
                 let state = Arc::clone(&serving);
                 let service = service_fn(move |request| respond(Arc::clone(&state), request));
+                let tls = tls.clone();
                 tokio::spawn(async move {
                     let builder = auto::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                    if let Some(tls) = tls {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                        }
+                    } else {
+                        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                    }
                 });
             }
         });

@@ -140,13 +140,14 @@ impl Link {
                 };
                 if !alive {
                     *slot = None;
-                    *slot = Some(dialer.h1(&self.authority).await?);
+                    // Boxed: rare, and its state would make every viewer larger.
+                    *slot = Some(Box::pin(dialer.h1(&self.authority)).await?);
                 }
             }
             Connection::H2(shared) => {
                 let mut slot = shared.lock().await;
                 if slot.as_ref().is_none_or(H2::is_closed) {
-                    *slot = Some(dialer.h2(&self.authority).await?);
+                    *slot = Some(Box::pin(dialer.h2(&self.authority)).await?);
                 }
             }
         }

@@ -170,7 +170,13 @@ pub(crate) async fn run(dialer: Arc<Dialer>, herd: &Herd) -> Result<HerdReport, 
 
 async fn page(dialer: &Dialer, what: &Address, timeout: Duration) -> Result<Vec<u8>, HerdError> {
     dialer.resolve(&what.authority).await?;
-    let mut link = Link::new(&what.authority, dialer.protocol(), timeout);
+    // A metrics page on a plain port speaks HTTP/1.1 for sure, whatever the herd speaks.
+    let protocol = if what.authority.tls {
+        dialer.protocol()
+    } else {
+        Protocol::H1
+    };
+    let mut link = Link::new(&what.authority, protocol, timeout);
     let mut text = Vec::new();
     match link.get(dialer, &what.path, Sink::Text(&mut text)).await {
         Ok(reply) if reply.status == 200 => Ok(text),

@@ -2,12 +2,13 @@
 //!
 //! This file turns the command line into runs, reports and exit codes. The pure core is `player` (what a viewer asks
 //! for next), `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
-//! `fetch`, `viewer`, `run`, `herd`, `publish` and `procstat`.
+//! `fetch`, `crowd`, `viewer`, `run`, `herd`, `publish` and `procstat`.
 // Pure files deny it again.
 #![allow(clippy::disallowed_methods)]
 
 mod address;
 mod cli;
+mod crowd;
 mod dial;
 #[cfg(test)]
 mod fake;
@@ -30,6 +31,7 @@ mod viewer;
 use address::Address;
 use clap::Parser;
 use cli::{Cli, Command, HerdArgs, LogFormat, Output, ProcstatArgs, PublishArgs, RunArgs, Target};
+use crowd::{Crowd, Habits};
 use dial::{DialConfig, Dialer, Protocol};
 use player::Patience;
 use serde::Serialize;
@@ -42,7 +44,6 @@ use std::time::Duration;
 use tls::Trust;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use viewer::{Crowd, Habits};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

@@ -97,7 +97,8 @@ impl<'a> Reader<'a> {
             }
             return;
         };
-        let (name, value) = tag.split_once(':').unwrap_or((tag, ""));
+        let colon = tag.bytes().position(|b| b == b':').unwrap_or(tag.len());
+        let (name, value) = (&tag[..colon], tag.get(colon + 1..).unwrap_or_default());
         let view = &mut self.view;
         match name {
             "-X-PART" => self.partial(value),
@@ -121,17 +122,26 @@ impl<'a> Reader<'a> {
     }
 
     fn partial(&mut self, attributes: &'a str) {
-        let Some(uri) = attribute(attributes, "URI") else {
-            return;
-        };
-        let unit = Unit {
+        let mut unit = Unit {
             msn: self.msn.unwrap_or_default(),
             part: Some(self.part),
-            uri,
-            duration_us: attribute(attributes, "DURATION").map_or(0, micros),
-            independent: attribute(attributes, "INDEPENDENT") == Some("YES"),
-            gap: attribute(attributes, "GAP") == Some("YES"),
+            uri: "",
+            duration_us: 0,
+            independent: false,
+            gap: false,
         };
+        for (name, value) in Attributes(attributes) {
+            match name {
+                "URI" => unit.uri = value,
+                "DURATION" => unit.duration_us = micros(value),
+                "INDEPENDENT" => unit.independent = value == "YES",
+                "GAP" => unit.gap = value == "YES",
+                _ => {}
+            }
+        }
+        if unit.uri.is_empty() {
+            return;
+        }
         self.part = self.part.saturating_add(1);
         self.keep(unit);
     }
@@ -215,20 +225,32 @@ pub(crate) fn multivariant(body: &[u8]) -> Result<Vec<VariantView<'_>>, Playlist
 
 /// The value of an attribute, without its quotes.
 fn attribute<'a>(list: &'a str, wanted: &str) -> Option<&'a str> {
-    let mut rest = list;
-    while let Some((name, after)) = rest.split_once('=') {
+    Attributes(list)
+        .find(|(name, _)| *name == wanted)
+        .map(|(_, value)| value)
+}
+
+/// Names and values (without quotes) of an attribute list, as far as it is well-formed. Searches bytes: the pieces are
+/// too short for a general string search to pay.
+struct Attributes<'a>(&'a str);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let find = |text: &str, byte: u8| text.bytes().position(|b| b == byte);
+        let equals = find(self.0, b'=')?;
+        let (name, after) = (&self.0[..equals], &self.0[equals + 1..]);
         let (value, tail) = if let Some(quoted) = after.strip_prefix('"') {
-            let (value, tail) = quoted.split_once('"')?;
-            (value, tail.strip_prefix(',').unwrap_or(tail))
+            let end = find(quoted, b'"')?;
+            (&quoted[..end], &quoted[end + 1..])
         } else {
-            after.split_once(',').unwrap_or((after, ""))
+            let end = find(after, b',').unwrap_or(after.len());
+            (&after[..end], &after[end..])
         };
-        if name.trim_start() == wanted {
-            return Some(value);
-        }
-        rest = tail;
+        self.0 = tail.strip_prefix(',').unwrap_or(tail);
+        Some((name.trim_start(), value))
     }
-    None
 }
 
 /// Decimal seconds as microseconds; digits beyond the sixth are dropped, what is no number counts as 0.

@@ -367,3 +367,6 @@ async fn round(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

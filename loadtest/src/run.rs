@@ -4,10 +4,11 @@
 //! and startup times are of the whole run. Requests still under way at the end are not counted.
 
 use crate::address::Address;
+use crate::crowd::Crowd;
 use crate::dial::DialError;
 use crate::procstat::{self, ProcError, Usage, Watch};
 use crate::report::{Measured, Report};
-use crate::viewer::{Crowd, Viewer};
+use crate::viewer::Viewer;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;

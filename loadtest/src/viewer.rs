@@ -4,113 +4,17 @@
 //! already waiting while parts are fetched, as browsers do it. A viewer ends only with its broadcast or when dropped.
 
 use crate::address::Address;
-use crate::dial::Dialer;
+use crate::crowd::Crowd;
 use crate::fetch::{Link, Reply, Sink};
-use crate::identity::Identity;
-use crate::player::{Kind, Patience, Player, Step, Want};
-use crate::playlist::{self, VariantView};
+use crate::player::{Kind, Player, Step, Want};
+use crate::playlist;
 use crate::tally::{ErrorKind, Tally};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-/// Tallies that viewers share, to keep them from waiting for each other.
-const TALLIES: usize = 8;
 /// Clocks of one machine may differ by this much without saying anything.
 const CLOCK_TOLERANCE_MS: u64 = 5;
-
-/// Which variant viewers choose.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Pick {
-    #[default]
-    First,
-    Lowest,
-    Highest,
-    /// From 0, in the order of the playlist; the last one if there are fewer.
-    Index(usize),
-}
-
-impl std::str::FromStr for Pick {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "first" => Ok(Self::First),
-            "lowest" => Ok(Self::Lowest),
-            "highest" => Ok(Self::Highest),
-            number => number
-                .parse()
-                .map(Self::Index)
-                .map_err(|_| "expected first, lowest, highest or a number from 0".to_owned()),
-        }
-    }
-}
-
-impl Pick {
-    fn of<'a, 'b>(self, variants: &'b [VariantView<'a>]) -> Option<&'b VariantView<'a>> {
-        match self {
-            Self::First => variants.first(),
-            Self::Lowest => variants.iter().min_by_key(|v| v.bandwidth_bps),
-            Self::Highest => variants.iter().max_by_key(|v| v.bandwidth_bps),
-            Self::Index(index) => variants.get(index).or(variants.last()),
-        }
-    }
-}
-
-/// How all viewers of a run behave.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Habits {
-    pub(crate) pick: Pick,
-    pub(crate) video_only: bool,
-    pub(crate) patience: Patience,
-    /// For one request, held or not.
-    pub(crate) request_timeout: Duration,
-}
-
-/// What the viewers of a run share.
-#[derive(Debug)]
-pub(crate) struct Crowd {
-    pub(crate) dialer: Dialer,
-    pub(crate) habits: Habits,
-    tallies: [Mutex<Tally>; TALLIES],
-    identity: Mutex<Identity>,
-    renditions: AtomicU64,
-}
-
-impl Crowd {
-    pub(crate) fn new(dialer: Dialer, habits: Habits) -> Self {
-        Self {
-            dialer,
-            habits,
-            tallies: Default::default(),
-            identity: Mutex::default(),
-            renditions: AtomicU64::new(0),
-        }
-    }
-
-    /// Everything counted since the last call.
-    pub(crate) fn take(&self) -> Tally {
-        let mut sum = Tally::default();
-        for tally in &self.tallies {
-            let taken = std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner));
-            sum.add(&taken);
-        }
-        sum
-    }
-
-    /// Renditions being played now.
-    pub(crate) fn renditions(&self) -> u64 {
-        self.renditions.load(Ordering::Relaxed)
-    }
-
-    /// Bodies compared with an earlier one of the same URI.
-    pub(crate) fn compared(&self) -> u64 {
-        self.identity
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .compared()
-    }
-}
 
 /// Why a rendition is no longer played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,11 +80,7 @@ impl Viewer {
     }
 
     fn count(&self, update: impl FnOnce(&mut Tally)) {
-        let shard = usize::try_from(self.index % TALLIES as u64).unwrap_or_default();
-        let mut tally = self.crowd.tallies[shard]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        update(&mut tally);
+        self.crowd.count(self.index, update);
     }
 
     /// Gets the multivariant playlist, following one redirect (a signed session path), and chooses.
@@ -280,10 +180,7 @@ impl Viewer {
         if reply.status != 200 {
             return Err(ErrorKind::Status(reply.status));
         }
-        let agrees = {
-            let mut identity = self.crowd.identity.lock().unwrap_or_else(PoisonError::into_inner);
-            identity.agrees(&address.path, reply.bytes, reply.crc)
-        };
+        let agrees = self.crowd.agrees(&address.path, &reply);
         let starts = want.kind != Kind::Init && !self.playing.swap(true, Ordering::Relaxed);
         self.count(|tally| {
             if !agrees {
@@ -339,7 +236,7 @@ struct Rendition<'a> {
 
 impl<'a> Rendition<'a> {
     fn new(viewer: &'a Viewer, link: Link, address: Address, player: &'a mut Player) -> Self {
-        viewer.crowd.renditions.fetch_add(1, Ordering::Relaxed);
+        viewer.crowd.rendition_starts();
         Self {
             viewer,
             link,
@@ -416,7 +313,7 @@ impl<'a> Rendition<'a> {
 
 impl Drop for Rendition<'_> {
     fn drop(&mut self) {
-        self.viewer.crowd.renditions.fetch_sub(1, Ordering::Relaxed);
+        self.viewer.crowd.rendition_stops();
     }
 }
 

@@ -1,2 +1,109 @@
-//! placeholder
-fn main() {}
+//! Sigma Live origin: takes live video, transcodes it, cuts it into parts and serves Low-Latency HLS.
+//!
+//! The way of a picture: `ingest` -> `channel` (the task around the pure stream of sigma-media) -> snapshots -> `http`.
+//! The way of a request: listener (sigma-http) -> `http` -> the snapshot. Deliberately absent: FFmpeg in this process;
+//! it lives in the child that the hidden subcommand makes of this binary (A11).
+
+mod app;
+mod channel;
+mod config;
+mod dev;
+mod http;
+mod ingest;
+mod metrics;
+mod numbers;
+mod transcode;
+
+use clap::{Parser, Subcommand};
+use sigma_http::logging::{self, LogFormat};
+use sigma_http::signals;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+// Playlists and parts come and go many times a second; glibc's allocator would keep the peak.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Origin server of Sigma Live: takes live video by RTMP, transcodes it, serves Low-Latency HLS.
+///
+/// It needs a configuration file; configs/origin.toml is the commented reference of every key. SIGTERM drains and exits
+/// 0, SIGHUP reloads the certificate.
+#[derive(Parser)]
+#[command(name = "sigma-origin", version)]
+struct Cli {
+    /// How logs are written to stderr; RUST_LOG filters them (default: info)
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until SIGTERM
+    Serve {
+        /// Configuration file (TOML)
+        #[arg(long, value_name = "FILE", env = "SIGMA_ORIGIN_CONFIG")]
+        config: PathBuf,
+    },
+    /// Say whether a configuration file is right, and what is wrong with it
+    CheckConfig {
+        /// Configuration file (TOML)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Start one origin and its edges with embedded defaults, for a first look and for development
+    Dev(dev::DevArgs),
+    /// The sandboxed FFmpeg child of one channel; started by `serve`, not by people
+    #[command(hide = true, name = transcode::process::SUBCOMMAND)]
+    MediaWorker,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        // Before anything else is set up: it closes what it does not need and enters its sandbox.
+        Command::MediaWorker => return sigma_worker::run(),
+        Command::CheckConfig { file } => sigma_http::config::load::<config::Config>(&file)
+            .map(|_| say(&mut std::io::stdout(), &format!("{}: ok", file.display())))
+            .map_err(|error| error.to_string()),
+        Command::Serve { config } => {
+            logging::init(cli.log_format);
+            serve(&config)
+        }
+        Command::Dev(args) => {
+            logging::init(cli.log_format);
+            dev::run(&args)
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&mut std::io::stderr(), &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a line; a reader that went away is no failure of ours.
+fn say(to: &mut impl Write, line: &str) {
+    let _ = writeln!(to, "{line}");
+}
+
+#[tokio::main]
+async fn serve(file: &Path) -> Result<(), String> {
+    let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
+    let running = app::start(&config).await.map_err(|error| error.to_string())?;
+    let certificate = running.certificate.as_ref().map(Arc::clone);
+    let on_reload = move || match certificate.as_ref().map(|certificate| certificate.reload()) {
+        Some(Err(error)) => tracing::error!(%error, "the old certificate stays"),
+        Some(Ok(())) => tracing::info!("certificate reloaded"),
+        None => {}
+    };
+    signals::listen(running.drain.clone(), on_reload).map_err(|error| error.to_string())?;
+    running.finished().await;
+    tracing::info!("drained");
+    Ok(())
+}

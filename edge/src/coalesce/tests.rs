@@ -23,7 +23,9 @@ fn waiters_follow_an_object_from_its_head_to_its_end() {
     let late = object.join(9).unwrap();
     assert_eq!(object.read_head(&late, || 3), Step::Ready("head"));
     assert_eq!(object.read_chunk(&late, 0, || 3), Step::Ready(Some(bytes("x"))));
+    assert!(!object.is_over());
     assert_eq!(object.complete(), vec![1]);
+    assert!(object.is_over());
     assert_eq!(object.read_chunk(&a, 1, || 1), Step::Ready(None));
     assert!(object.abort(Cause::Broken).is_empty(), "complete is final");
     assert_eq!(object.read_chunk(&late, 1, || 3), Step::Ready(None));
@@ -147,8 +149,12 @@ impl Run {
     }
 
     fn read(&mut self, n: usize) {
-        let Some(reader) = self.readers.get_mut(n) else { return };
-        let (Some(ticket), None) = (&reader.ticket, reader.ended) else { return };
+        let Some(reader) = self.readers.get_mut(n) else {
+            return;
+        };
+        let (Some(ticket), None) = (&reader.ticket, reader.ended) else {
+            return;
+        };
         match self.fills[reader.fill].read_chunk(ticket, reader.chunks, || n) {
             Step::Ready(Some(chunk)) => {
                 reader.read.extend_from_slice(&chunk);
@@ -164,7 +170,9 @@ impl Run {
     }
 
     fn leave(&mut self, n: usize) {
-        let Some(reader) = self.readers.get_mut(n) else { return };
+        let Some(reader) = self.readers.get_mut(n) else {
+            return;
+        };
         if let Some(ticket) = reader.ticket.take() {
             self.fills[reader.fill].leave(ticket);
             reader.asleep = false;

@@ -44,7 +44,10 @@ impl Body for Fed {
 
 impl Feed {
     pub(super) async fn send(&self, chunk: &'static str) {
-        self.0.send(Ok(Bytes::from_static(chunk.as_bytes()))).await.unwrap();
+        self.0
+            .send(Ok(Bytes::from_static(chunk.as_bytes())))
+            .await
+            .unwrap();
     }
 
     /// Breaks the response off. Dropping the feed ends it as it should.
@@ -89,10 +92,8 @@ pub(super) struct Fake {
 
 impl Fake {
     pub(super) fn start(certificates: &Path, addr: SocketAddr, streams_max: u32) -> Self {
-        let certificate = ReloadableCertificate::load(
-            &certificates.join("cert.pem"),
-            &certificates.join("key.pem"),
-        );
+        let certificate =
+            ReloadableCertificate::load(&certificates.join("cert.pem"), &certificates.join("key.pem"));
         let tls = server_config(certificate.unwrap(), ALPN_H2).unwrap();
         let bound = Bound::bind(addr).unwrap();
         let limits = Limits {

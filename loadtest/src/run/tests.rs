@@ -1,15 +1,19 @@
 use super::*;
+use crate::crowd::{Habits, Pick};
 use crate::dial::Protocol;
 use crate::fake::{self, Fake, Fault};
 use crate::player::Patience;
-use crate::viewer::{Habits, Pick};
 
 fn crowd(protocol: Protocol) -> Arc<Crowd> {
     impatient(protocol, Duration::from_secs(20))
 }
 
 fn impatient(protocol: Protocol, request_timeout: Duration) -> Arc<Crowd> {
-    let habits = Habits {
+    Arc::new(Crowd::new(fake::dialer(protocol), habits(request_timeout)))
+}
+
+fn habits(request_timeout: Duration) -> Habits {
+    Habits {
         pick: Pick::First,
         video_only: false,
         patience: Patience {
@@ -18,8 +22,7 @@ fn impatient(protocol: Protocol, request_timeout: Duration) -> Arc<Crowd> {
             restart_after: 3,
         },
         request_timeout,
-    };
-    Arc::new(Crowd::new(fake::dialer(protocol), habits))
+    }
 }
 
 fn scenario(address: Address, viewers: u32) -> Scenario {
@@ -171,7 +174,7 @@ async fn nobody_listening_is_a_connect_error() {
         .parse()
         .unwrap();
     let scenario = Scenario {
-        duration: Duration::from_millis(50),
+        duration: Duration::from_millis(300),
         ..scenario(address, 1)
     };
     let report = run(crowd(Protocol::H1), &scenario, std::future::pending())
@@ -190,5 +193,65 @@ async fn other_machines_and_https_without_a_ca_are_refused() {
         let scenario = scenario(url.parse().unwrap(), 1);
         let refused = run(crowd(Protocol::H1), &scenario, std::future::pending()).await;
         assert!(matches!(refused, Err(RunError::Address { .. })), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn tls_with_the_right_ca_the_wrong_one_and_none() {
+    use crate::dial::{DialConfig, Dialer};
+    use crate::tls::{Trust, TrustError};
+    use rustls::pki_types::PrivateKeyDer;
+
+    let certificate = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let file = |pem: String| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), pem).unwrap();
+        file
+    };
+    let (right, wrong, empty) = (
+        file(certificate.cert.pem()),
+        file(other.cert.pem()),
+        file(String::new()),
+    );
+    assert!(matches!(
+        Trust::ca_file(empty.path(), b"h2"),
+        Err(TrustError::Empty { .. })
+    ));
+    let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
+    let mut config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.cert.der().clone()], key)
+            .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let config = Arc::new(config);
+    for protocol in [Protocol::H1, Protocol::H2] {
+        let dialer = |trust: Result<Trust, TrustError>| {
+            Dialer::new(DialConfig {
+                protocol,
+                trust: Some(trust.unwrap()),
+                allow_remote: false,
+                timeout: Duration::from_secs(20),
+            })
+        };
+        for trust in [
+            Trust::ca_file(right.path(), protocol.alpn()),
+            Trust::anyone(protocol.alpn()),
+        ] {
+            let crowd = Arc::new(Crowd::new(dialer(trust), habits(Duration::from_secs(20))));
+            let fake = Fake::start_tls(Arc::clone(&config).into(), 20).await;
+            let scenario = scenario(fake.address.clone(), 1);
+            let report = run(crowd, &scenario, fake.done()).await.unwrap();
+            assert_eq!(report.errors, [].into(), "{protocol:?}");
+            assert_eq!(report.viewers_started, 1);
+        }
+        let fake = Fake::start_tls(Arc::clone(&config).into(), 1).await;
+        let dialer = dialer(Trust::ca_file(wrong.path(), protocol.alpn()));
+        let mut link = crate::fetch::Link::new(&fake.address.authority, protocol, Duration::from_secs(20));
+        let refused = link.open(&dialer).await.unwrap_err();
+        assert!(matches!(refused, DialError::Tls(_)), "{refused}");
     }
 }

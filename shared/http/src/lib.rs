@@ -10,6 +10,7 @@ pub mod config;
 pub mod connections;
 pub mod drain;
 pub mod headers;
+mod limits;
 pub mod listener;
 pub mod logging;
 pub mod ops;

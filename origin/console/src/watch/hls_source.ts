@@ -11,6 +11,10 @@ const RESUMES_BEFORE_CHECK = 3;
 const MEDIA_FAILURE_SERIES_MS = 30_000;
 /** The clock standing this long although newer media is listed: seek to live; after twice that, start again. */
 const STUCK_MS = 5_000;
+/** No picture this long after beginning: begin again, there is nothing to lose. */
+const NO_PICTURE_MS = 10_000;
+/** The last resort, longer than a broadcaster is given to come back: start again whatever the reason. */
+const GIVE_UP_MS = 45_000;
 /** With more than this ahead, a chosen rung is fetched again from the next segment on instead of after the buffer. */
 const LONG_BUFFER_S = 6;
 
@@ -33,6 +37,7 @@ export class HlsSource implements Source {
   private readonly next = new Retry({ first_ms: 2_000, max_ms: 15_000 }, () => void this.lookForNext());
   private mediaFailures: number[] = [];
   private seekedToLiveAtMs = 0;
+  private beganAtMs = 0;
   private everLive = false;
 
   constructor(
@@ -50,6 +55,7 @@ export class HlsSource implements Source {
   start(): void {
     const hls = new Hls(tuning());
     this.hls = hls;
+    this.beganAtMs = performance.now();
     hls.on(Events.MANIFEST_PARSED, () => this.listener.rungsChanged());
     hls.on(Events.LEVELS_UPDATED, () => this.listener.rungsChanged());
     hls.on(Events.LEVEL_SWITCHED, () => this.listener.rungsChanged());
@@ -68,13 +74,17 @@ export class HlsSource implements Source {
     this.start();
   }
 
-  watch(standing_ms: number): void {
+  watch(standing_ms: number, started: boolean): void {
     const hls = this.hls;
-    if (!hls || this.status !== 'live' || standing_ms < STUCK_MS) return;
+    const now = performance.now();
+    if (Math.min(standing_ms, now - this.beganAtMs) > (started ? GIVE_UP_MS : NO_PICTURE_MS)) {
+      this.restart();
+      return;
+    }
+    if (!hls || !started || this.status !== 'live' || standing_ms < STUCK_MS) return;
     const edge = hls.latestLevelDetails?.edge;
     const live = hls.liveSyncPosition;
     if (edge === undefined || live === null || edge < this.video.currentTime + STUCK_MS / 1000) return;
-    const now = performance.now();
     if (now - this.seekedToLiveAtMs > 4 * STUCK_MS) {
       this.seekedToLiveAtMs = now;
       this.video.currentTime = live;
@@ -190,8 +200,6 @@ export class HlsSource implements Source {
 
   private loadOn(): void {
     this.hls?.startLoad();
-    if (this.video.paused && !this.video.ended) return;
-    void this.video.play().catch(() => undefined);
   }
 
   private ended(): void {

@@ -25,6 +25,8 @@ export class Player {
   private readonly meter = new StallMeter();
   private started = false;
   private blocked = false;
+  /** What the viewer wants. The element's own `paused` also becomes true when the engine swaps its media. */
+  private wanted = true;
   private viewerSeeks = false;
   private lastMediaS = 0;
   private movedAtMs = 0;
@@ -43,7 +45,13 @@ export class Player {
     for (const event of ['play', 'pause', 'playing', 'volumechange', 'ratechange', 'ended']) {
       video.addEventListener(event, () => this.onChange());
     }
-    video.addEventListener('canplay', () => this.playUnlessPaused());
+    video.addEventListener('play', () => {
+      this.wanted = true;
+    });
+    video.addEventListener('pause', () => {
+      if (!video.ended && video.readyState > 0) this.wanted = false;
+    });
+    video.addEventListener('canplay', () => this.playIfWanted());
   }
 
   start(): void {
@@ -61,7 +69,7 @@ export class Player {
     const status = this.source?.status ?? 'failed';
     if (status === 'live' || status === 'reconnecting') {
       if (this.blocked) return 'blocked';
-      if (this.started && this.video.paused && !this.video.ended) return 'paused';
+      if (this.started && !this.wanted) return 'paused';
       const standing = performance.now() - this.movedAtMs > SHOW_STALL_AFTER_MS;
       if (this.started && !standing) return 'playing';
       if (status === 'reconnecting') return 'reconnecting';
@@ -134,8 +142,8 @@ export class Player {
     this.video.currentTime = to;
   }
 
-  private playUnlessPaused(): void {
-    if (!this.started && !this.blocked && this.video.paused) this.play();
+  private playIfWanted(): void {
+    if (this.wanted && !this.blocked && this.video.paused) this.play();
   }
 
   private sample(nowMs: number): void {
@@ -145,16 +153,18 @@ export class Player {
       if (!this.started && !paused && this.lastMediaS > 0) this.firstPicture(nowMs);
       this.viewerSeeks = false;
     }
-    if (moved || paused || !this.started) this.movedAtMs = nowMs;
     this.lastMediaS = currentTime;
-    const broken = this.source?.status !== 'live' && this.source?.status !== 'reconnecting';
+    const status = this.source?.status;
+    const broken = status !== 'live' && status !== 'reconnecting';
+    const idle = !this.wanted || this.blocked || (broken && status !== 'connecting');
+    if (moved || idle) this.movedAtMs = nowMs;
     this.meter.sample({
       now_ms: nowMs,
       media_s: currentTime,
       rate: playbackRate,
-      should_play: this.started && !paused && !ended && !this.viewerSeeks && !broken,
+      should_play: this.started && this.wanted && !ended && !this.viewerSeeks && !broken,
     });
-    if (!broken && this.started && !paused) this.source?.watch(nowMs - this.movedAtMs);
+    if (!idle) this.source?.watch(nowMs - this.movedAtMs, this.started);
   }
 
   private firstPicture(nowMs: number): void {

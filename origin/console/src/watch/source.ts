@@ -47,8 +47,8 @@ export interface Source {
   start(): void;
   /** Throws away what is loaded and begins again, at once. */
   restart(): void;
-  /** Called a few times a second with how long the media clock has been standing. */
-  watch(standing_ms: number): void;
+  /** Called often with how long the media clock has been standing though it should run, and whether it ever ran. */
+  watch(standing_ms: number, started: boolean): void;
   rungs(): Rung[];
   playing(): Rung | undefined;
   /** The rung chosen by hand, or -1 for automatic. */

@@ -1,0 +1,175 @@
+//! The origin put together: configuration in, listeners out.
+
+use crate::channel::Channels;
+use crate::config::Config;
+use crate::http::Router;
+use crate::ingest::rtmp::RtmpServer;
+use crate::ingest::test_source;
+use crate::metrics::Metrics;
+use prometheus_client::registry::Registry;
+use sigma_http::drain::Drain;
+use sigma_http::listener::{BindError, Bound, Server};
+use sigma_http::ops::{self, Readiness};
+use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
+use sigma_shared::id::InvalidId;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// Why an origin cannot start: the configuration, its files, or another process on its ports.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("rtmp.bind: {address}: cannot be bound: {source}")]
+    BindRtmp {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+    #[error("data_dir: {path}: cannot be made or written to: {source}")]
+    DataDir { path: String, source: std::io::Error },
+}
+
+/// An origin that serves.
+pub(crate) struct Running {
+    #[cfg(test)]
+    pub(crate) http: Vec<SocketAddr>,
+    #[cfg(test)]
+    pub(crate) rtmp: Vec<SocketAddr>,
+    pub(crate) certificate: Option<Arc<ReloadableCertificate>>,
+    pub(crate) drain: Drain,
+    server: Server,
+}
+
+/// Starts an origin. Everything is bound when this returns.
+///
+/// # Errors
+/// A certificate or key cannot be used, an address cannot be bound, or the data directory cannot be written to.
+pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
+    check_data_dir(config)?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let certificate = match &config.tls {
+        Some(tls) => Some(ReloadableCertificate::load(&tls.certificate, &tls.key)?),
+        None => None,
+    };
+    let tls_config = match &certificate {
+        Some(certificate) => Some(server_config(Arc::clone(certificate), ALPN_ALL)?),
+        None => None,
+    };
+    let ops_bound = Bound::bind(config.ops.bind)?;
+    let plain = bind_all(&config.http.bind)?;
+    let encrypted = bind_all(config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
+    let rtmp = bind_rtmp(&config.rtmp.bind).await?;
+
+    let drain = Drain::new();
+    let channels = Arc::new(Channels::start(config, &metrics)?);
+    let held_max = config.live.held_requests_max;
+    let router = Arc::new(Router::new(Arc::clone(&channels), Arc::clone(&metrics), held_max));
+    let server = Server::new(
+        config.limits.listener(),
+        metrics.connections.clone(),
+        drain.clone(),
+    );
+    let http = addresses(&plain);
+    for (bounds, tls) in [(plain, None), (encrypted, tls_config)] {
+        for bound in bounds {
+            let router = Arc::clone(&router);
+            server.serve(bound, tls.clone(), move |request, _| {
+                let router = Arc::clone(&router);
+                async move { router.respond(request).await }
+            });
+        }
+    }
+    let rtmp_addresses: Vec<SocketAddr> = rtmp
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect();
+    let rtmp_server = Arc::new(RtmpServer {
+        config: config.rtmp.clone(),
+        channels: Arc::clone(&channels),
+        metrics,
+        drain: drain.clone(),
+    });
+    let places = Arc::new(Semaphore::new(config.rtmp.connections_max));
+    for listener in rtmp {
+        tokio::spawn(Arc::clone(&rtmp_server).serve(listener, Arc::clone(&places)));
+    }
+    start_test_sources(config, &channels, &drain)?;
+    let draining = drain.clone();
+    let ready = move || {
+        if draining.is_started() {
+            Readiness::NotReady("draining".into())
+        } else {
+            Readiness::Ready
+        }
+    };
+    ops::serve(ops_bound, drain.clone(), Arc::new(registry), ready);
+    tracing::info!(http = ?http, rtmp = ?rtmp_addresses, channels = config.channels.len(), "origin serves");
+    Ok(Running {
+        #[cfg(test)]
+        http,
+        #[cfg(test)]
+        rtmp: rtmp_addresses,
+        certificate,
+        drain,
+        server,
+    })
+}
+
+impl Running {
+    /// Serves until the drain has begun and open requests are done, or their time is up.
+    pub(crate) async fn finished(self) {
+        self.drain.started().await;
+        self.server.drained().await;
+    }
+}
+
+fn start_test_sources(config: &Config, channels: &Channels, drain: &Drain) -> Result<(), InvalidId> {
+    for channel in &config.channels {
+        if let (Some(source), Some(started)) = (&channel.source, channels.get(&channel.id.parse()?)) {
+            tokio::spawn(test_source::run(
+                Arc::clone(started),
+                source.clone(),
+                drain.clone(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_data_dir(config: &Config) -> Result<(), StartError> {
+    let probe = config.data_dir.join(".writable");
+    std::fs::create_dir_all(&config.data_dir)
+        .and_then(|()| std::fs::write(&probe, b""))
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|source| StartError::DataDir {
+            path: config.data_dir.display().to_string(),
+            source,
+        })
+}
+
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {
+    addresses.iter().map(|address| Bound::bind(*address)).collect()
+}
+
+fn addresses(bounds: &[Bound]) -> Vec<SocketAddr> {
+    bounds.iter().map(Bound::local_addr).collect()
+}
+
+async fn bind_rtmp(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let bound = TcpListener::bind(address).await;
+        listeners.push(bound.map_err(|source| StartError::BindRtmp {
+            address: *address,
+            source,
+        })?);
+    }
+    Ok(listeners)
+}

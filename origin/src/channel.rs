@@ -1,0 +1,170 @@
+//! Channels: who may publish, and the one task per channel that owns its stream.
+//!
+//! A channel's task takes events of its publisher and of its media worker, lets the pure [`Stream`] decide, and hands
+//! the resulting snapshots to readers through `watch`, so that readers can neither wait for it nor slow it down (A2).
+//!
+//! Invariants: one publisher at a time; a session ends when its publisher has been away for the stop timeout.
+
+mod task;
+
+use crate::config::{ChannelType, Config, ProfileConfig};
+use crate::ingest::{Ingest, PublishRefused, QUEUE_EVENTS, Session};
+use crate::metrics::Metrics;
+use crate::numbers::Numbers;
+use sigma_media::stream::MultivariantSnapshot;
+use sigma_media::window::RenditionSnapshot;
+use sigma_shared::id::{ChannelId, InvalidId, RenditionId};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// The id of the passed-through video.
+pub(crate) const SOURCE_ID: &str = "source";
+/// The id of the audio.
+pub(crate) const AUDIO_ID: &str = "audio";
+
+/// What a channel is, from the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct ChannelSpec {
+    pub(crate) id: ChannelId,
+    pub(crate) kind: ChannelType,
+    pub(crate) ladder: Vec<ProfileConfig>,
+    pub(crate) stop_timeout: Duration,
+    pub(crate) segment_ms: u32,
+    pub(crate) part_target_ms: u32,
+    pub(crate) window_ms: u32,
+    pub(crate) transcode: crate::config::TranscodeConfig,
+}
+
+/// What readers see of a channel.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    /// `None` while nothing is on.
+    pub(crate) multivariant: Option<Arc<MultivariantSnapshot>>,
+    /// By id; changes with every part.
+    pub(crate) renditions: HashMap<RenditionId, watch::Receiver<Arc<RenditionSnapshot>>>,
+}
+
+/// A channel's face to publishers and readers.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    id: ChannelId,
+    segment_ms: u32,
+    place: Arc<Semaphore>,
+    sessions: mpsc::Sender<Session>,
+    view: watch::Receiver<Arc<View>>,
+}
+
+impl Channel {
+    /// Starts a channel's task.
+    pub(crate) fn start(spec: ChannelSpec, numbers: Numbers, metrics: Arc<Metrics>) -> Arc<Self> {
+        let (session_sender, sessions) = mpsc::channel(1);
+        let (view_sender, view) = watch::channel(Arc::new(View::default()));
+        let channel = Self {
+            id: spec.id.clone(),
+            segment_ms: spec.segment_ms,
+            place: Arc::new(Semaphore::new(1)),
+            sessions: session_sender,
+            view,
+        };
+        tokio::spawn(task::Task::new(spec, numbers, metrics, view_sender).run(sessions));
+        Arc::new(channel)
+    }
+
+    pub(crate) fn id(&self) -> &ChannelId {
+        &self.id
+    }
+
+    pub(crate) fn segment_ms(&self) -> u32 {
+        self.segment_ms
+    }
+
+    /// What readers see now.
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Takes the channel's place for a publisher. It is given back when the sender is dropped and what it has sent is
+    /// dealt with.
+    ///
+    /// # Errors
+    /// [`PublishRefused::Busy`] while somebody else publishes.
+    pub(crate) fn publish(&self, publisher: String) -> Result<mpsc::Sender<Ingest>, PublishRefused> {
+        let slot = Arc::clone(&self.place)
+            .try_acquire_owned()
+            .map_err(|_| PublishRefused::Busy)?;
+        let (sender, events) = mpsc::channel(QUEUE_EVENTS);
+        let session = Session {
+            events,
+            publisher,
+            _slot: slot,
+        };
+        // The task takes a session before the place is free again, so there is room for this one.
+        self.sessions
+            .try_send(session)
+            .map_err(|_| PublishRefused::Closing)?;
+        Ok(sender)
+    }
+}
+
+/// All channels.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    by_id: HashMap<ChannelId, Arc<Channel>>,
+    by_key: HashMap<String, Arc<Channel>>,
+}
+
+impl Channels {
+    /// Starts all channels of the configuration.
+    ///
+    /// # Errors
+    /// An id that the configuration's own check would have refused.
+    pub(crate) fn start(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, InvalidId> {
+        let mut channels = Self {
+            by_id: HashMap::new(),
+            by_key: HashMap::new(),
+        };
+        for channel in &config.channels {
+            let id: ChannelId = channel.id.parse()?;
+            let ladder = config
+                .profiles
+                .iter()
+                .filter(|profile| channel.profiles.contains(&profile.id));
+            let spec = ChannelSpec {
+                id: id.clone(),
+                kind: channel.kind,
+                ladder: ladder.cloned().collect(),
+                stop_timeout: Duration::from_secs(channel.stop_timeout_s),
+                segment_ms: channel.segment_ms.unwrap_or(config.live.segment_ms),
+                part_target_ms: channel.part_target_ms.unwrap_or(config.live.part_target_ms),
+                window_ms: config.live.window_ms,
+                transcode: config.transcode.clone(),
+            };
+            let numbers = Numbers::load(&config.data_dir, &id);
+            let started = Channel::start(spec, numbers, Arc::clone(metrics));
+            channels.by_id.insert(id, Arc::clone(&started));
+            channels.by_key.insert(channel.key.clone(), started);
+        }
+        Ok(channels)
+    }
+
+    pub(crate) fn get(&self, id: &ChannelId) -> Option<&Arc<Channel>> {
+        self.by_id.get(id)
+    }
+
+    /// Takes the place of the channel that `key` belongs to.
+    ///
+    /// # Errors
+    /// An unknown key, or a channel that somebody publishes to.
+    pub(crate) fn publish(
+        &self,
+        key: &str,
+        publisher: String,
+    ) -> Result<mpsc::Sender<Ingest>, PublishRefused> {
+        self.by_key
+            .get(key)
+            .ok_or(PublishRefused::UnknownKey)?
+            .publish(publisher)
+    }
+}

@@ -1,0 +1,302 @@
+//! The origin's configuration file: keys, defaults and what is allowed. The commented reference is configs/origin.toml.
+//!
+//! Invariant: a value of these types that passed `validate` can be served with, as far as a file alone can tell.
+
+mod channels;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use channels::{ChannelConfig, ChannelType, ProfileConfig, SourceConfig};
+
+use serde::Deserialize;
+use sigma_http::config::{Problem, Validate};
+use sigma_http::listener::Limits;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    #[serde(default)]
+    pub(crate) http: HttpConfig,
+    pub(crate) tls: Option<TlsConfig>,
+    #[serde(default)]
+    pub(crate) ops: OpsConfig,
+    #[serde(default)]
+    pub(crate) rtmp: RtmpConfig,
+    #[serde(default)]
+    pub(crate) live: LiveConfig,
+    #[serde(default)]
+    pub(crate) transcode: TranscodeConfig,
+    #[serde(default)]
+    pub(crate) limits: LimitsConfig,
+    #[serde(default)]
+    pub(crate) profiles: Vec<ProfileConfig>,
+    #[serde(default)]
+    pub(crate) channels: Vec<ChannelConfig>,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct HttpConfig {
+    pub(crate) bind: Vec<SocketAddr>,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsConfig {
+    #[serde(default = "default_tls_bind")]
+    pub(crate) bind: Vec<SocketAddr>,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// `[ops]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct OpsConfig {
+    pub(crate) bind: SocketAddr,
+}
+
+/// `[rtmp]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RtmpConfig {
+    pub(crate) bind: Vec<SocketAddr>,
+    pub(crate) app: String,
+    pub(crate) connections_max: usize,
+    pub(crate) publish_timeout_ms: u64,
+    pub(crate) idle_timeout_ms: u64,
+}
+
+/// `[live]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LiveConfig {
+    pub(crate) segment_ms: u32,
+    pub(crate) part_target_ms: u32,
+    pub(crate) window_ms: u32,
+    pub(crate) held_requests_max: usize,
+}
+
+/// `[transcode]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TranscodeConfig {
+    pub(crate) threads: u32,
+    pub(crate) audio_bitrate_bps: u32,
+    pub(crate) queue_samples_max: usize,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LimitsConfig {
+    pub(crate) connections_max: usize,
+    pub(crate) h2_streams_max: u32,
+    pub(crate) header_timeout_ms: u64,
+    pub(crate) idle_timeout_ms: u64,
+    pub(crate) drain_timeout_ms: u64,
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn default_tls_bind() -> Vec<SocketAddr> {
+    vec![loopback(7443)]
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            bind: vec![loopback(7070)],
+        }
+    }
+}
+
+impl Default for OpsConfig {
+    fn default() -> Self {
+        Self { bind: loopback(7071) }
+    }
+}
+
+impl Default for RtmpConfig {
+    fn default() -> Self {
+        Self {
+            bind: vec![loopback(1935)],
+            app: "live".into(),
+            connections_max: 1000,
+            publish_timeout_ms: 10_000,
+            idle_timeout_ms: 20_000,
+        }
+    }
+}
+
+impl Default for LiveConfig {
+    fn default() -> Self {
+        Self {
+            segment_ms: 2000,
+            part_target_ms: 334,
+            window_ms: 60_000,
+            held_requests_max: 100_000,
+        }
+    }
+}
+
+impl Default for TranscodeConfig {
+    fn default() -> Self {
+        Self {
+            threads: 2,
+            audio_bitrate_bps: 128_000,
+            queue_samples_max: 256,
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 50_000,
+            h2_streams_max: 5000,
+            header_timeout_ms: 10_000,
+            idle_timeout_ms: 60_000,
+            drain_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl LimitsConfig {
+    /// What the listeners keep to.
+    pub(crate) fn listener(&self) -> Limits {
+        Limits {
+            connections_max: self.connections_max,
+            h2_streams_max: self.h2_streams_max,
+            header_read_timeout: Duration::from_millis(self.header_timeout_ms),
+            idle_timeout: Duration::from_millis(self.idle_timeout_ms),
+            drain_timeout: Duration::from_millis(self.drain_timeout_ms),
+            ..Limits::default()
+        }
+    }
+}
+
+/// Complaints about numbers outside their range.
+struct Ranges(Vec<Problem>);
+
+impl Ranges {
+    fn check(&mut self, key: &str, value: u64, range: std::ops::RangeInclusive<u64>, unit: &str) {
+        if !range.contains(&value) {
+            let allowed = format!("{} to {} {unit}", range.start(), range.end());
+            self.0.push(Problem::new(key, value, allowed));
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Vec<Problem> {
+        let mut ranges = Ranges(Vec::new());
+        let (rtmp, live, limits) = (&self.rtmp, &self.live, &self.limits);
+        ranges.check(
+            "rtmp.connections_max",
+            rtmp.connections_max as u64,
+            1..=100_000,
+            "connections",
+        );
+        ranges.check(
+            "rtmp.publish_timeout_ms",
+            rtmp.publish_timeout_ms,
+            500..=60_000,
+            "milliseconds",
+        );
+        ranges.check(
+            "rtmp.idle_timeout_ms",
+            rtmp.idle_timeout_ms,
+            1000..=600_000,
+            "milliseconds",
+        );
+        ranges.check(
+            "live.segment_ms",
+            live.segment_ms.into(),
+            1000..=3000,
+            "milliseconds",
+        );
+        ranges.check(
+            "live.part_target_ms",
+            live.part_target_ms.into(),
+            100..=2000,
+            "milliseconds",
+        );
+        ranges.check(
+            "live.window_ms",
+            live.window_ms.into(),
+            12_000..=600_000,
+            "milliseconds",
+        );
+        ranges.check(
+            "live.held_requests_max",
+            live.held_requests_max as u64,
+            1..=10_000_000,
+            "requests",
+        );
+        ranges.check(
+            "transcode.threads",
+            self.transcode.threads.into(),
+            1..=64,
+            "threads",
+        );
+        let audio = u64::from(self.transcode.audio_bitrate_bps);
+        ranges.check(
+            "transcode.audio_bitrate_bps",
+            audio,
+            32_000..=512_000,
+            "bits per second",
+        );
+        ranges.check(
+            "transcode.queue_samples_max",
+            self.transcode.queue_samples_max as u64,
+            16..=4096,
+            "samples",
+        );
+        ranges.check(
+            "limits.connections_max",
+            limits.connections_max as u64,
+            1..=10_000_000,
+            "connections",
+        );
+        ranges.check(
+            "limits.h2_streams_max",
+            limits.h2_streams_max.into(),
+            1..=100_000,
+            "streams",
+        );
+        ranges.check(
+            "limits.header_timeout_ms",
+            limits.header_timeout_ms,
+            100..=60_000,
+            "milliseconds",
+        );
+        ranges.check(
+            "limits.idle_timeout_ms",
+            limits.idle_timeout_ms,
+            12_000..=3_600_000,
+            "milliseconds",
+        );
+        ranges.check(
+            "limits.drain_timeout_ms",
+            limits.drain_timeout_ms,
+            0..=600_000,
+            "milliseconds",
+        );
+        let mut problems = ranges.0;
+        if rtmp.app.is_empty() || rtmp.app.len() > 64 {
+            problems.push(Problem::new("rtmp.app", &rtmp.app, "1 to 64 characters"));
+        }
+        problems.extend(channels::problems(self));
+        problems
+    }
+}

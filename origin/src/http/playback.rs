@@ -1,0 +1,341 @@
+//! Playlists, init sections, segments and parts: from the snapshots, and held until they exist where that is allowed.
+//!
+//! Invariants: a request never touches the stream's task; a held request is a future that waits on `watch` and is gone
+//! when its client is; it is held for at most three target durations (BR-09) and never long enough for a player's own
+//! timeout (BR-17); held requests are bounded.
+
+use super::Body;
+use crate::channel::{AUDIO_ID, Channels};
+use crate::metrics::Metrics;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use sigma_http::headers;
+use sigma_http::problem::Problem;
+use sigma_media::window::{PartLookup, RenditionSnapshot};
+use sigma_shared::cmsd::{CMSD_STATIC, CmsdStatic, ObjectType};
+use sigma_shared::directives::Directives;
+use sigma_shared::freshness::{Served, max_age_s};
+use sigma_shared::id::{ChannelId, RenditionId};
+use sigma_shared::reload::Decision;
+use sigma_shared::resource::{LiveResource, MediaResource};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+const PLAYLIST_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.apple.mpegurl");
+const PRIORITY: HeaderName = HeaderName::from_static("priority");
+/// BR-17: players give up on a playlist after ten seconds.
+const HOLD_MAX: Duration = Duration::from_secs(9);
+/// The target duration that lifetimes go by where there is no playlist to have one, seconds.
+const TARGET_DURATION_S: u32 = 2;
+
+/// Answers requests below `/live/`.
+pub(super) struct Playback {
+    channels: Arc<Channels>,
+    metrics: Arc<Metrics>,
+    held: AtomicUsize,
+    held_max: usize,
+}
+
+/// One request being held; gone with its future.
+struct Held<'a>(&'a Playback);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.held_requests.dec();
+    }
+}
+
+type Renditions = watch::Receiver<Arc<RenditionSnapshot>>;
+
+impl Playback {
+    pub(super) fn new(channels: Arc<Channels>, metrics: Arc<Metrics>, held_max: usize) -> Self {
+        Self {
+            channels,
+            metrics,
+            held: AtomicUsize::new(0),
+            held_max,
+        }
+    }
+
+    pub(super) async fn respond(
+        &self,
+        resource: &LiveResource,
+        query: &str,
+        head: &HeaderMap,
+    ) -> Response<Body> {
+        match resource {
+            LiveResource::Multivariant(channel) => self.multivariant(channel, head),
+            LiveResource::Media(channel, rendition, object) => {
+                let Some(snapshots) = self.rendition(channel, rendition) else {
+                    return not_found("nothing of that name is live").map(Body::from);
+                };
+                match object {
+                    MediaResource::Playlist => self.playlist(snapshots, query, head).await,
+                    MediaResource::Part { msn, part } => self.part(snapshots, rendition, (*msn, *part)).await,
+                    MediaResource::Segment { msn } => segment(&snapshots.borrow(), rendition, *msn),
+                    MediaResource::Init(hash) => {
+                        let snapshot = snapshots.borrow();
+                        match snapshot.init(*hash) {
+                            Some(bytes) => media(&snapshot, bytes.clone().into(), Delivered::init(rendition)),
+                            None => not_found("no such init section").map(Body::from),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn rendition(&self, channel: &ChannelId, rendition: &RenditionId) -> Option<Renditions> {
+        self.channels
+            .get(channel)?
+            .view()
+            .renditions
+            .get(rendition)
+            .cloned()
+    }
+
+    fn multivariant(&self, channel: &ChannelId, head: &HeaderMap) -> Response<Body> {
+        let view = self.channels.get(channel).map(|channel| channel.view());
+        let Some(snapshot) = view.and_then(|view| view.multivariant.clone()) else {
+            return not_found("this channel is not live").map(Body::from);
+        };
+        let max_age = max_age_s(Served::Playlist, true, snapshot.target_duration_s);
+        playlist_response((&snapshot.plain, &snapshot.gzip), head, max_age, None)
+    }
+
+    async fn playlist(&self, mut snapshots: Renditions, query: &str, head: &HeaderMap) -> Response<Body> {
+        let target_duration_s = snapshots.borrow().control.target_duration_s;
+        let want = match Directives::parse(query) {
+            Ok(want) => want,
+            Err(error) => return bad_request(&error.to_string(), target_duration_s),
+        };
+        let asked = Instant::now();
+        let limit = hold_limit(target_duration_s);
+        let mut held = None;
+        loop {
+            let decision = {
+                let snapshot = snapshots.borrow_and_update();
+                snapshot.tip.decide(&want, snapshot.control.part_target_ms)
+            };
+            match decision {
+                Decision::Ready => break,
+                Decision::TooFarAhead => {
+                    return bad_request(
+                        "_HLS_msn or _HLS_part is too far ahead of the playlist",
+                        target_duration_s,
+                    );
+                }
+                Decision::Wait => {}
+            }
+            if held.is_none() {
+                held = self.hold();
+                if held.is_none() {
+                    return busy();
+                }
+            }
+            match tokio::time::timeout_at(asked + limit, snapshots.changed()).await {
+                Ok(Ok(())) => {}
+                // BR-09; or the session ended without its playlist saying so, because the origin stops.
+                Ok(Err(_)) | Err(_) => return unavailable("nothing new came in time"),
+            }
+        }
+        let snapshot = Arc::clone(&snapshots.borrow());
+        let served = if want.is_blocking() {
+            Served::BlockingPlaylist
+        } else {
+            Served::Playlist
+        };
+        let max_age = max_age_s(served, true, target_duration_s);
+        let held_ms = held
+            .is_some()
+            .then(|| u32::try_from(asked.elapsed().as_millis()).unwrap_or(u32::MAX));
+        playlist_response((&snapshot.plain, &snapshot.gzip), head, max_age, held_ms)
+    }
+
+    /// PH-05: the hinted part is waited for, and then sent whole.
+    async fn part(
+        &self,
+        mut snapshots: Renditions,
+        rendition: &RenditionId,
+        at: (u64, u32),
+    ) -> Response<Body> {
+        let target_duration_s = snapshots.borrow().control.target_duration_s;
+        let until = Instant::now() + hold_limit(target_duration_s);
+        let mut held = None;
+        loop {
+            {
+                let snapshot = snapshots.borrow_and_update();
+                match snapshot.part(at.0, at.1) {
+                    PartLookup::Found(part) => {
+                        let delivered = Delivered {
+                            duration_ms: Some(part.line.duration / 90),
+                            available_at_ms: Some(part.available_at_ms),
+                            ..Delivered::init(rendition)
+                        };
+                        return media(&snapshot, part.bytes.clone().into(), delivered);
+                    }
+                    PartLookup::Absent => return not_found("no such part").map(Body::from), // PH-06
+                    PartLookup::Hinted => {}
+                }
+            }
+            if held.is_none() {
+                held = self.hold();
+                if held.is_none() {
+                    return busy();
+                }
+            }
+            match tokio::time::timeout_at(until, snapshots.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return unavailable("the part did not come in time"),
+            }
+        }
+    }
+
+    fn hold(&self) -> Option<Held<'_>> {
+        if self.held.fetch_add(1, Ordering::Relaxed) >= self.held_max {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.held_requests_shed.inc();
+            return None;
+        }
+        self.metrics.held_requests.inc();
+        Some(Held(self))
+    }
+}
+
+fn hold_limit(target_duration_s: u32) -> Duration {
+    Duration::from_secs(u64::from(3 * target_duration_s)).min(HOLD_MAX)
+}
+
+fn segment(snapshot: &RenditionSnapshot, rendition: &RenditionId, msn: u64) -> Response<Body> {
+    let Some(segment) = snapshot.segment(msn) else {
+        return not_found("no such segment").map(Body::from);
+    };
+    let pieces = segment.parts.iter().map(|part| part.bytes.clone()).collect(); // MP-06
+    let delivered = Delivered {
+        duration_ms: segment.duration.map(|ticks| ticks / 90),
+        available_at_ms: segment.parts.last().map(|part| part.available_at_ms),
+        ..Delivered::init(rendition)
+    };
+    media(snapshot, Body::pieces(pieces), delivered)
+}
+
+/// What is said of a media object in its response headers.
+#[derive(Clone, Copy)]
+struct Delivered {
+    is_audio: bool,
+    duration_ms: Option<u32>,
+    available_at_ms: Option<u64>,
+}
+
+impl Delivered {
+    fn init(rendition: &RenditionId) -> Self {
+        Self {
+            is_audio: rendition.as_str() == AUDIO_ID,
+            duration_ms: None,
+            available_at_ms: None,
+        }
+    }
+}
+
+fn media(snapshot: &RenditionSnapshot, body: Body, delivered: Delivered) -> Response<Body> {
+    let mut response = Response::new(body);
+    let head = response.headers_mut();
+    let (mime, object_type) = if delivered.is_audio {
+        ("audio/mp4", ObjectType::Audio)
+    } else {
+        ("video/mp4", ObjectType::Video)
+    };
+    let object_type = if delivered.duration_ms.is_some() {
+        object_type
+    } else {
+        ObjectType::Init
+    };
+    head.insert(CONTENT_TYPE, HeaderValue::from_static(mime)); // DL-13
+    let max_age = max_age_s(Served::Media, true, snapshot.control.target_duration_s);
+    // What has a name has these bytes for ever (A12).
+    set(head, CACHE_CONTROL, format!("max-age={max_age}, immutable"));
+    // DL-02: audio before video, both after playlists.
+    head.insert(
+        PRIORITY,
+        HeaderValue::from_static(if delivered.is_audio { "u=2" } else { "u=3" }),
+    );
+    let cmsd = CmsdStatic {
+        available_at_ms: delivered.available_at_ms,
+        duration_ms: delivered.duration_ms,
+        held_ms: None,
+        object_type,
+    };
+    set(head, HeaderName::from_static(CMSD_STATIC), cmsd.to_string());
+    headers::apply_cors(head);
+    response
+}
+
+fn playlist_response(
+    (plain, gzip): (&Bytes, &Bytes),
+    request: &HeaderMap,
+    max_age: u32,
+    held_ms: Option<u32>,
+) -> Response<Body> {
+    let compress = headers::accepts_gzip(request) && !gzip.is_empty();
+    let mut response = Response::new(Body::from(if compress { gzip } else { plain }.clone()));
+    let head = response.headers_mut();
+    head.insert(CONTENT_TYPE, PLAYLIST_TYPE); // SYN-01
+    if compress {
+        head.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip")); // DL-03
+    }
+    head.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    set(head, CACHE_CONTROL, format!("max-age={max_age}")); // DL-06
+    head.insert(PRIORITY, HeaderValue::from_static("u=1")); // DL-02
+    let cmsd = CmsdStatic {
+        available_at_ms: None,
+        duration_ms: None,
+        held_ms,
+        object_type: ObjectType::Manifest,
+    };
+    set(head, HeaderName::from_static(CMSD_STATIC), cmsd.to_string());
+    headers::apply_cors(head);
+    response
+}
+
+fn set(head: &mut HeaderMap, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        head.insert(name, value);
+    }
+}
+
+/// 404, which may be remembered for a target duration (DL-06).
+pub(super) fn not_found(detail: &str) -> Response<http_body_util::Full<Bytes>> {
+    let max_age = max_age_s(Served::Media, false, TARGET_DURATION_S);
+    Problem::new(StatusCode::NOT_FOUND, detail)
+        .max_age_s(max_age)
+        .response()
+}
+
+fn bad_request(detail: &str, target_duration_s: u32) -> Response<Body> {
+    let max_age = max_age_s(Served::BlockingPlaylist, false, target_duration_s);
+    Problem::new(StatusCode::BAD_REQUEST, detail)
+        .max_age_s(max_age)
+        .response()
+        .map(Body::from)
+}
+
+/// 503 is never cached: what it says of now is wrong a moment later.
+fn unavailable(detail: &str) -> Response<Body> {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        .retry_after_s(1)
+        .response()
+        .map(Body::from)
+}
+
+fn busy() -> Response<Body> {
+    let mut response = unavailable("too many requests are waiting");
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("2"));
+    response
+}
