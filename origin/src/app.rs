@@ -41,6 +41,8 @@ pub(crate) struct Running {
     pub(crate) http: Vec<SocketAddr>,
     #[cfg(test)]
     pub(crate) rtmp: Vec<SocketAddr>,
+    #[cfg(test)]
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) certificate: Option<Arc<ReloadableCertificate>>,
     pub(crate) drain: Drain,
     server: Server,
@@ -93,7 +95,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     let rtmp_server = Arc::new(RtmpServer {
         config: config.rtmp.clone(),
         channels: Arc::clone(&channels),
-        metrics,
+        metrics: Arc::clone(&metrics),
         drain: drain.clone(),
     });
     let places = Arc::new(Semaphore::new(config.rtmp.connections_max));
@@ -116,6 +118,8 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
         http,
         #[cfg(test)]
         rtmp: rtmp_addresses,
+        #[cfg(test)]
+        metrics,
         certificate,
         drain,
         server,

@@ -2,8 +2,6 @@
 
 mod body;
 mod playback;
-#[cfg(test)]
-mod tests;
 
 use crate::channel::Channels;
 use crate::metrics::{Metrics, RequestKind};

@@ -12,6 +12,8 @@ mod http;
 mod ingest;
 mod metrics;
 mod numbers;
+#[cfg(test)]
+mod tests;
 mod transcode;
 
 use clap::{Parser, Subcommand};
@@ -58,14 +60,17 @@ enum Command {
     Dev(dev::DevArgs),
     /// The sandboxed FFmpeg child of one channel; started by `serve`, not by people
     #[command(hide = true, name = transcode::process::SUBCOMMAND)]
-    MediaWorker,
+    MediaWorker {
+        /// What it works for, as `ps` shows it
+        name: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         // Before anything else is set up: it closes what it does not need and enters its sandbox.
-        Command::MediaWorker => return sigma_worker::run(),
+        Command::MediaWorker { .. } => return sigma_worker::run(),
         Command::CheckConfig { file } => sigma_http::config::load::<config::Config>(&file)
             .map(|_| say(&mut std::io::stdout(), &format!("{}: ok", file.display())))
             .map_err(|error| error.to_string()),

@@ -158,6 +158,12 @@ impl Metrics {
         self.rtmp_ends.get_or_create(&EndLabel { end }).inc();
     }
 
+    /// How many connections ended like this.
+    #[cfg(test)]
+    pub(crate) fn rtmp_ends_of(&self, end: RtmpEnd) -> u64 {
+        self.rtmp_ends.get_or_create(&EndLabel { end }).get()
+    }
+
     pub(crate) fn request(&self, kind: RequestKind, status: u16) {
         self.requests.get_or_create(&RequestLabels { kind, status }).inc();
     }

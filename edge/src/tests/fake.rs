@@ -44,10 +44,15 @@ impl Body for Fed {
 
 impl Feed {
     pub(super) async fn send(&self, chunk: &'static str) {
+        assert!(self.try_send(chunk).await, "the edge gave up on this response");
+    }
+
+    /// Whether the edge still wants this response.
+    pub(super) async fn try_send(&self, chunk: &'static str) -> bool {
         self.0
             .send(Ok(Bytes::from_static(chunk.as_bytes())))
             .await
-            .unwrap();
+            .is_ok()
     }
 
     /// Breaks the response off. Dropping the feed ends it as it should.

@@ -138,7 +138,7 @@ impl Task {
         self.stops_at = None;
         if self.spec.kind != ChannelType::Forward && !self.spec.ladder.is_empty() && self.worker.is_none() {
             let queue_max = self.spec.transcode.queue_samples_max;
-            self.worker = Some(Worker::start(self.spec.id.to_string(), queue_max));
+            self.worker = Some(Worker::start(format!("transcode {}", self.spec.id), queue_max));
         }
     }
 

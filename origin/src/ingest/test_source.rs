@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 /// Publishes to `channel` until the origin drains.
 pub(crate) async fn run(channel: Arc<Channel>, config: SourceConfig, drain: Drain) {
-    let mut worker = Worker::start(format!("{} test source", channel.id()), 256);
+    let mut worker = Worker::start(format!("test-source {}", channel.id()), 256);
     let mut publisher: Option<mpsc::Sender<Ingest>> = None;
     loop {
         let event = tokio::select! {

@@ -50,7 +50,7 @@ pub(crate) struct Worker {
 pub(crate) struct Congested;
 
 impl Worker {
-    /// Starts a worker whose queue takes `queue_max` messages. `name` is for the log.
+    /// Starts a worker whose queue takes `queue_max` messages. `name` is for the log and for `ps`.
     pub(crate) fn start(name: String, queue_max: usize) -> Self {
         let (input, inputs) = mpsc::channel(queue_max);
         let (event_sender, events) = mpsc::channel(queue_max);
@@ -73,7 +73,7 @@ async fn supervise(name: String, mut inputs: mpsc::Receiver<ToWorker>, events: m
     let mut pause = BACK_OFF_MIN;
     loop {
         let started = Instant::now();
-        let reason = match spawn() {
+        let reason = match spawn(&name) {
             Ok(child) => match attend(&name, child, &mut inputs, &events).await {
                 Some(reason) => reason,
                 None => return,
@@ -94,9 +94,10 @@ async fn supervise(name: String, mut inputs: mpsc::Receiver<ToWorker>, events: m
     }
 }
 
-fn spawn() -> std::io::Result<Child> {
+fn spawn(name: &str) -> std::io::Result<Child> {
     Command::new(std::env::current_exe()?)
         .arg(SUBCOMMAND)
+        .arg(name)
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,0 +1,133 @@
+//! What viewers and edges are answered.
+
+use super::*;
+
+async fn live(origin: &Origin) -> Publisher {
+    let mut publisher = Publisher::connect(origin, "key-of-one").await.expect("accepted");
+    publisher.frames(155).await;
+    // Two whole segments, and the parts of the third up to frame 155.
+    let until = async {
+        while !get(origin, "/live/one/source/media.m3u8").await.text().contains(".5.m4s\"\n#EXT-X-R") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(BOUND, until).await.expect("in time");
+    publisher
+}
+
+/// The hinted part of a playlist as (msn, part).
+fn hinted(playlist: &str) -> (u64, u32) {
+    let uri = playlist.split("TYPE=PART,URI=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("PH-01");
+    let mut numbers = uri.split('.');
+    let mut next = || numbers.next().expect("a number");
+    (next().parse().expect("msn"), next().parse().expect("part"))
+}
+
+#[tokio::test]
+async fn mp_06_the_parts_of_a_segment_are_the_segment() {
+    let origin = origin("").await;
+    let _publisher = live(&origin).await;
+    let playlist = get(&origin, "/live/one/source/media.m3u8").await;
+    let (msn, _) = hinted(playlist.text());
+    let segment = get(&origin, &format!("/live/one/source/{}.m4s", msn - 1)).await;
+    assert_eq!(segment.status, 200);
+    assert_eq!(segment.header("content-length"), Some(segment.body.len().to_string().as_str()));
+    let mut joined = Vec::new();
+    for part in 0..10 {
+        let part = get(&origin, &format!("/live/one/source/{}.{part}.m4s", msn - 1)).await;
+        assert_eq!(part.status, 200);
+        assert!(part.header("cmsd-static").is_some_and(|cmsd| cmsd.contains("d=200,") && cmsd.contains("ot=v")));
+        joined.extend(part.body);
+    }
+    assert_eq!(joined, segment.body);
+    let init = playlist.text().split("EXT-X-MAP:URI=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("MP-01");
+    assert_eq!(get(&origin, &format!("/live/one/source/{init}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn br_02_ph_05_what_is_not_there_yet_is_waited_for() {
+    let origin = origin("").await;
+    let mut publisher = live(&origin).await;
+    let (msn, part) = hinted(get(&origin, "/live/one/source/media.m3u8").await.text());
+    let reload = format!("/live/one/source/media.m3u8?_HLS_msn={msn}&_HLS_part={part}");
+    let hinted_part = format!("/live/one/source/{msn}.{part}.m4s");
+    let (playlist, bytes, ()) = tokio::join!(get(&origin, &reload), get(&origin, &hinted_part), async {
+        // Not before both wait: the gauge is what an operator would see.
+        let held = async {
+            while origin.running.metrics.held_requests.get() < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(BOUND, held).await.expect("held");
+        publisher.frames(6).await;
+    });
+    assert_eq!((playlist.status, bytes.status), (200, 200));
+    assert!(playlist.text().contains(&format!("URI=\"{msn}.{part}.m4s\"")), "BR-02");
+    assert_eq!(playlist.header("cache-control"), Some("max-age=12"), "DL-06");
+    assert_eq!(origin.running.metrics.held_requests.get(), 0);
+    let idle = origin.running.metrics.held_requests.get();
+    assert_eq!(idle, 0, "nobody waits any more");
+}
+
+#[tokio::test]
+async fn a_viewer_that_leaves_waits_no_more() {
+    let origin = origin("").await;
+    let _publisher = live(&origin).await;
+    let (msn, part) = hinted(get(&origin, "/live/one/source/media.m3u8").await.text());
+    let mut socket = TcpStream::connect(origin.http()).await.expect("connected");
+    let head = format!("GET /live/one/source/{msn}.{part}.m4s HTTP/1.1\r\nHost: x\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.expect("sent");
+    for (leave, expected) in [(false, 1), (true, 0)] {
+        if leave {
+            socket.shutdown().await.expect("left");
+        }
+        let until = async {
+            while origin.running.metrics.held_requests.get() != expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(BOUND, until).await.expect("noticed");
+    }
+}
+
+#[tokio::test]
+async fn refusals_say_why_and_carry_cors() {
+    let origin = origin("").await;
+    let _publisher = live(&origin).await;
+    let (msn, _) = hinted(get(&origin, "/live/one/source/media.m3u8").await.text());
+    for (path, status) in [
+        ("/live/two/index.m3u8".to_owned(), 404),
+        ("/live/one/nope/media.m3u8".into(), 404),
+        ("/live/one/source/1.m4s".into(), 404),
+        (format!("/live/one/source/{}.99.m4s", msn), 404),
+        ("/live/one/source/init-0000000000000000.mp4".into(), 404),
+        ("/live/ONE/index.m3u8".into(), 404),
+        ("/live/one/../one/index.m3u8".into(), 404),
+        ("/nothing".into(), 404),
+        ("/live/one/source/media.m3u8?_HLS_part=1".into(), 400),
+        ("/live/one/source/media.m3u8?_HLS_msn=x".into(), 400),
+        (format!("/live/one/source/media.m3u8?_HLS_msn={}", msn + 3), 400),
+        (format!("/live/one/source/media.m3u8?_HLS_msn={msn}&_HLS_part=99"), 400),
+    ] {
+        let answer = get(&origin, &path).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "DL-11 {path}");
+    }
+    let posted = request(&origin, "POST", "/live/one/index.m3u8", "Content-Length: 0\r\n").await;
+    assert_eq!((posted.status, posted.header("allow")), (405, Some("GET, HEAD, OPTIONS")));
+}
+
+#[tokio::test]
+async fn br_04_old_numbers_are_answered_at_once_and_heads_have_no_body() {
+    let origin = origin("").await;
+    let _publisher = live(&origin).await;
+    let old = get(&origin, "/live/one/source/media.m3u8?_HLS_msn=5&_HLS_part=2").await;
+    assert_eq!(old.status, 200);
+    let head = request(&origin, "HEAD", "/live/one/source/media.m3u8", "").await;
+    assert_eq!(head.status, 200);
+    assert!(head.body.is_empty());
+    assert_eq!(head.header("content-length"), Some(old.body.len().to_string().as_str()));
+    let gzip = request(&origin, "GET", "/live/one/source/media.m3u8", "Accept-Encoding: gzip\r\n").await;
+    assert_eq!(gzip.header("content-encoding"), Some("gzip"), "DL-03");
+    assert!(gzip.body.len() < old.body.len());
+}
