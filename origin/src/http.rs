@@ -7,6 +7,8 @@ use crate::channel::Channels;
 use crate::metrics::{Metrics, RequestKind};
 pub(crate) use body::Body;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use playback::Playback;
 use sigma_http::assets::Assets;
@@ -43,7 +45,7 @@ impl Router {
         let (kind, response) = self.route(&request).await;
         self.metrics.request(kind, response.status().as_u16());
         if request.method() == Method::HEAD {
-            response.map(Body::without_bytes)
+            without_body(response)
         } else {
             response
         }
@@ -52,13 +54,13 @@ impl Router {
     async fn route(&self, request: &Request<Incoming>) -> (RequestKind, Response<Body>) {
         match *request.method() {
             Method::GET | Method::HEAD => {}
-            Method::OPTIONS => return (RequestKind::Other, headers::preflight().map(Body::from)),
+            Method::OPTIONS => return (RequestKind::Other, headers::preflight().map(Body::Left)),
             _ => {
                 let problem = Problem::new(
                     StatusCode::METHOD_NOT_ALLOWED,
                     "GET, HEAD and OPTIONS are answered here",
                 );
-                let mut response = problem.response().map(Body::from);
+                let mut response = problem.response().map(Body::Left);
                 response.headers_mut().insert(
                     http::header::ALLOW,
                     http::HeaderValue::from_static("GET, HEAD, OPTIONS"),
@@ -71,7 +73,7 @@ impl Router {
             let Some(resource) = LiveResource::parse(path) else {
                 return (
                     RequestKind::Other,
-                    playback::not_found("no such resource").map(Body::from),
+                    playback::not_found("no such resource").map(Body::Left),
                 );
             };
             let response =
@@ -80,14 +82,23 @@ impl Router {
             return (kind_of(&resource), response.await);
         }
         if let Some(response) = self.assets.respond(path, request.headers()) {
-            return (RequestKind::Page, response.map(Body::from));
+            return (RequestKind::Page, response.map(Body::Left));
         }
         let problem = Problem::new(
             StatusCode::NOT_FOUND,
             "viewers find /watch/{channel} and /live/{channel}/index.m3u8",
         );
-        (RequestKind::Other, problem.response().map(Body::from))
+        (RequestKind::Other, problem.response().map(Body::Left))
     }
+}
+
+/// The head that GET would get, its Content-Length included, and no body.
+fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        head.headers.insert(http::header::CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(head, Body::Left(Full::default()))
 }
 
 fn kind_of(resource: &LiveResource) -> RequestKind {

@@ -21,8 +21,9 @@ const BOUND: Duration = Duration::from_secs(20);
 
 /// 1280x720, 30 frames per second.
 const AVCC: &[u8] = &[
-    0x01, 0x4d, 0x40, 0x1f, 0xff, 0xe1, 0x00, 0x17, 0x67, 0x4d, 0x40, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xec, 0x04, 0x40,
-    0x00, 0x00, 0x03, 0x00, 0x40, 0x00, 0x00, 0x0f, 0x23, 0xc6, 0x0c, 0xa8, 0x01, 0x00, 0x04, 0x68, 0xef, 0x0f, 0xc8,
+    0x01, 0x4d, 0x40, 0x1f, 0xff, 0xe1, 0x00, 0x17, 0x67, 0x4d, 0x40, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xec,
+    0x04, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00, 0x00, 0x0f, 0x23, 0xc6, 0x0c, 0xa8, 0x01, 0x00, 0x04,
+    0x68, 0xef, 0x0f, 0xc8,
 ];
 const ASC: &[u8] = &[0x11, 0x90];
 
@@ -39,9 +40,16 @@ async fn origin(more: &str) -> Origin {
          [[channels]]\nid = \"one\"\ntype = \"forward\"\nkey = \"key-of-one\"\npart_target_ms = 200\n",
         data.path()
     );
-    let file = if file.contains("[rtmp]") { file } else { file.replace("[ops]", "[rtmp]\nbind = [\"127.0.0.1:0\"]\n[ops]") };
+    let file = if file.contains("[rtmp]") {
+        file
+    } else {
+        file.replace("[ops]", "[rtmp]\nbind = [\"127.0.0.1:0\"]\n[ops]")
+    };
     let config: Config = sigma_http::config::parse(&file).expect("valid");
-    Origin { running: app::start(&config).await.expect("started"), _data: data }
+    Origin {
+        running: app::start(&config).await.expect("started"),
+        _data: data,
+    }
 }
 
 impl Origin {
@@ -67,7 +75,12 @@ impl Publisher {
     async fn connect(origin: &Origin, key: &str) -> Result<Self, (String, String)> {
         let socket = TcpStream::connect(origin.rtmp()).await.expect("connected");
         let config = ClientConfig::new("rtmp://127.0.0.1/live", "live", key);
-        let mut publisher = Self { socket, session: ClientSession::new(config), frame: 0, audio: 0 };
+        let mut publisher = Self {
+            socket,
+            session: ClientSession::new(config),
+            frame: 0,
+            audio: 0,
+        };
         loop {
             publisher.flush().await;
             while let Some(event) = publisher.session.poll_event() {
@@ -86,7 +99,10 @@ impl Publisher {
 
     async fn hear(&mut self) {
         let mut chunk = [0; 4096];
-        let read = tokio::time::timeout(BOUND, self.socket.read(&mut chunk)).await.expect("in time").expect("read");
+        let read = tokio::time::timeout(BOUND, self.socket.read(&mut chunk))
+            .await
+            .expect("in time")
+            .expect("read");
         assert!(read > 0, "closed without an answer");
         self.session.handle_input(&chunk[..read]).expect("understood");
     }
@@ -103,16 +119,25 @@ impl Publisher {
     async fn frames(&mut self, count: u32) {
         for _ in 0..count {
             let now_ms = self.frame * 1000 / 30;
-            let keyframe = self.frame % 60 == 0;
+            let keyframe = self.frame.is_multiple_of(60);
             let picture = format!("picture {}", self.frame);
-            let mut data = u32::try_from(picture.len() + 1).expect("short").to_be_bytes().to_vec();
+            let mut data = u32::try_from(picture.len() + 1)
+                .expect("short")
+                .to_be_bytes()
+                .to_vec();
             data.push(if keyframe { 0x65 } else { 0x41 });
             data.extend(picture.as_bytes());
-            let tag = VideoTag::AvcNalUnits { composition_time_ms: 0, keyframe, data: data.into() };
+            let tag = VideoTag::AvcNalUnits {
+                composition_time_ms: 0,
+                keyframe,
+                data: data.into(),
+            };
             self.session.send_video(now_ms, tag.to_payload()).expect("queued");
             while self.audio * 1024 / 48 <= now_ms {
                 let tag = AudioTag::AacRaw(Bytes::from(format!("audio {}", self.audio)));
-                self.session.send_audio(self.audio * 1024 / 48, tag.to_payload()).expect("queued");
+                self.session
+                    .send_audio(self.audio * 1024 / 48, tag.to_payload())
+                    .expect("queued");
                 self.audio += 1;
             }
             self.frame += 1;
@@ -151,11 +176,22 @@ async fn request(origin: &Origin, method: &str, path: &str, more: &str) -> Answe
     let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n");
     socket.write_all(head.as_bytes()).await.expect("sent");
     let mut raw = Vec::new();
-    tokio::time::timeout(BOUND, socket.read_to_end(&mut raw)).await.expect("in time").expect("read");
+    tokio::time::timeout(BOUND, socket.read_to_end(&mut raw))
+        .await
+        .expect("in time")
+        .expect("read");
     let split = raw.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
     let head = String::from_utf8(raw[..split].to_vec()).expect("text");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    Answer { status, head, body: raw[split + 4..].to_vec() }
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .expect("a status");
+    Answer {
+        status,
+        head,
+        body: raw[split + 4..].to_vec(),
+    }
 }
 
 async fn get(origin: &Origin, path: &str) -> Answer {

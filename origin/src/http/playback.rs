@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
 use sigma_http::headers;
 use sigma_http::problem::Problem;
 use sigma_media::window::{PartLookup, RenditionSnapshot};
@@ -72,7 +73,7 @@ impl Playback {
             LiveResource::Multivariant(channel) => self.multivariant(channel, head),
             LiveResource::Media(channel, rendition, object) => {
                 let Some(snapshots) = self.rendition(channel, rendition) else {
-                    return not_found("nothing of that name is live").map(Body::from);
+                    return not_found("nothing of that name is live").map(Body::Left);
                 };
                 match object {
                     MediaResource::Playlist => self.playlist(snapshots, query, head).await,
@@ -81,8 +82,12 @@ impl Playback {
                     MediaResource::Init(hash) => {
                         let snapshot = snapshots.borrow();
                         match snapshot.init(*hash) {
-                            Some(bytes) => media(&snapshot, bytes.clone().into(), Delivered::init(rendition)),
-                            None => not_found("no such init section").map(Body::from),
+                            Some(bytes) => media(
+                                &snapshot,
+                                Body::Left(bytes.clone().into()),
+                                Delivered::init(rendition),
+                            ),
+                            None => not_found("no such init section").map(Body::Left),
                         }
                     }
                 }
@@ -102,7 +107,7 @@ impl Playback {
     fn multivariant(&self, channel: &ChannelId, head: &HeaderMap) -> Response<Body> {
         let view = self.channels.get(channel).map(|channel| channel.view());
         let Some(snapshot) = view.and_then(|view| view.multivariant.clone()) else {
-            return not_found("this channel is not live").map(Body::from);
+            return not_found("this channel is not live").map(Body::Left);
         };
         let max_age = max_age_s(Served::Playlist, true, snapshot.target_duration_s);
         playlist_response((&snapshot.plain, &snapshot.gzip), head, max_age, None)
@@ -177,9 +182,9 @@ impl Playback {
                             available_at_ms: Some(part.available_at_ms),
                             ..Delivered::init(rendition)
                         };
-                        return media(&snapshot, part.bytes.clone().into(), delivered);
+                        return media(&snapshot, Body::Left(part.bytes.clone().into()), delivered);
                     }
-                    PartLookup::Absent => return not_found("no such part").map(Body::from), // PH-06
+                    PartLookup::Absent => return not_found("no such part").map(Body::Left), // PH-06
                     PartLookup::Hinted => {}
                 }
             }
@@ -213,7 +218,7 @@ fn hold_limit(target_duration_s: u32) -> Duration {
 
 fn segment(snapshot: &RenditionSnapshot, rendition: &RenditionId, msn: u64) -> Response<Body> {
     let Some(segment) = snapshot.segment(msn) else {
-        return not_found("no such segment").map(Body::from);
+        return not_found("no such segment").map(Body::Left);
     };
     let pieces = segment.parts.iter().map(|part| part.bytes.clone()).collect(); // MP-06
     let delivered = Delivered {
@@ -221,7 +226,7 @@ fn segment(snapshot: &RenditionSnapshot, rendition: &RenditionId, msn: u64) -> R
         available_at_ms: segment.parts.last().map(|part| part.available_at_ms),
         ..Delivered::init(rendition)
     };
-    media(snapshot, Body::pieces(pieces), delivered)
+    media(snapshot, Body::Right(pieces), delivered)
 }
 
 /// What is said of a media object in its response headers.
@@ -282,7 +287,7 @@ fn playlist_response(
     held_ms: Option<u32>,
 ) -> Response<Body> {
     let compress = headers::accepts_gzip(request) && !gzip.is_empty();
-    let mut response = Response::new(Body::from(if compress { gzip } else { plain }.clone()));
+    let mut response = Response::new(Body::Left(Full::new(if compress { gzip } else { plain }.clone())));
     let head = response.headers_mut();
     head.insert(CONTENT_TYPE, PLAYLIST_TYPE); // SYN-01
     if compress {
@@ -309,7 +314,7 @@ fn set(head: &mut HeaderMap, name: HeaderName, value: String) {
 }
 
 /// 404, which may be remembered for a target duration (DL-06).
-pub(super) fn not_found(detail: &str) -> Response<http_body_util::Full<Bytes>> {
+pub(super) fn not_found(detail: &str) -> Response<Full<Bytes>> {
     let max_age = max_age_s(Served::Media, false, TARGET_DURATION_S);
     Problem::new(StatusCode::NOT_FOUND, detail)
         .max_age_s(max_age)
@@ -321,7 +326,7 @@ fn bad_request(detail: &str, target_duration_s: u32) -> Response<Body> {
     Problem::new(StatusCode::BAD_REQUEST, detail)
         .max_age_s(max_age)
         .response()
-        .map(Body::from)
+        .map(Body::Left)
 }
 
 /// 503 is never cached: what it says of now is wrong a moment later.
@@ -329,7 +334,7 @@ fn unavailable(detail: &str) -> Response<Body> {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
         .retry_after_s(1)
         .response()
-        .map(Body::from)
+        .map(Body::Left)
 }
 
 fn busy() -> Response<Body> {

@@ -187,7 +187,7 @@ pub(crate) struct VideoSettings<'a> {
 pub(crate) struct Encoder(Context);
 
 impl Encoder {
-    /// x264 with times in 1/90000 s, parameter sets out of band, and no key frame unless asked.
+    /// x264 below a ceiling of bits, with times in 1/90000 s, parameter sets out of band, and no key frame unless asked.
     pub(crate) fn x264(settings: &VideoSettings<'_>) -> Result<Self, AvError> {
         let codec = encoder(c"libx264", "libx264")?;
         let mut context = Context::new(codec)?;
@@ -202,7 +202,7 @@ impl Encoder {
             num: int("frame rate", settings.frame_rate.num)?,
             den: int("frame rate", settings.frame_rate.den)?,
         };
-        raw.bit_rate = bitrate.into();
+        // Constant quality below a ceiling: an easy picture does not have to fill the rate it is allowed.
         raw.rc_max_rate = bitrate.into();
         raw.rc_buffer_size = bitrate / 2;
         raw.max_b_frames = 0;
@@ -224,6 +224,7 @@ impl Encoder {
                 (c"preset", &preset),
                 (c"tune", c"zerolatency"),
                 (c"profile", c"high"),
+                (c"crf", c"23"),
                 (c"forced-idr", c"1"),
                 (
                     c"x264-params",

@@ -86,7 +86,7 @@ pub struct TestSourceJob {
     pub height: u32,
     /// Frames per second.
     pub frame_rate: Rational,
-    /// Mean and, over half a second, greatest video bits per second.
+    /// Greatest video bits per second, over half a second.
     pub video_bitrate_bps: u32,
     /// Audio bits per second.
     pub audio_bitrate_bps: u32,
