@@ -72,11 +72,7 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     registry.register_collector(Box::new(OnScrape(move || scraped.readings())));
 
     let drain = Drain::new();
-    let server = Server::new(
-        config.limits.listener(),
-        metrics.connections.clone(),
-        drain.clone(),
-    );
+    let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
     let handler = Handler::new(Arc::clone(&store), Arc::clone(&metrics));
     let addresses = |bound: &[Bound]| bound.iter().map(Bound::local_addr).collect();
     let running = Running {
@@ -97,9 +93,7 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
         .chain(encrypted.into_iter().map(|bound| (bound, tls_config.clone())));
     for (bound, tls) in listeners {
         let handler = Arc::clone(&handler);
-        server.serve(bound, tls, move |request, _from| {
-            Arc::clone(&handler).serve(request)
-        });
+        server.serve(bound, tls, move |request, _from| Arc::clone(&handler).serve(request));
     }
     ops::serve(ops_bound, drain, Arc::new(registry), move || {
         if upstream.is_connected() {

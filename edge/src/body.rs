@@ -40,11 +40,7 @@ impl Drop for Account {
     fn drop(&mut self) {
         self.metrics.body_bytes.inc_by(self.bytes);
         let ends = &self.metrics.bodies;
-        let end = if self.complete {
-            &ends.complete
-        } else {
-            &ends.aborted
-        };
+        let end = if self.complete { &ends.complete } else { &ends.aborted };
         end.inc();
     }
 }
@@ -52,31 +48,19 @@ impl Drop for Account {
 impl EdgeBody {
     /// A body that is there as a whole.
     pub(crate) fn whole(bytes: Bytes, metrics: Arc<Metrics>) -> Self {
-        let source = if bytes.is_empty() {
-            Source::Ended
-        } else {
-            Source::Whole(bytes)
-        };
+        let source = if bytes.is_empty() { Source::Ended } else { Source::Whole(bytes) };
         Self::new(source, metrics)
     }
 
     /// A body that is still being fetched.
     pub(crate) fn following(follower: Follower, content_length: Option<u64>, metrics: Arc<Metrics>) -> Self {
-        let source = Source::Following {
-            follower,
-            position: 0,
-            left: content_length,
-        };
+        let source = Source::Following { follower, position: 0, left: content_length };
         Self::new(source, metrics)
     }
 
     fn new(source: Source, metrics: Arc<Metrics>) -> Self {
         let complete = matches!(source, Source::Ended | Source::Following { left: Some(0), .. });
-        let account = Account {
-            bytes: 0,
-            complete,
-            metrics,
-        };
+        let account = Account { bytes: 0, complete, metrics };
         Self { source, account }
     }
 }
@@ -94,27 +78,25 @@ impl Body for EdgeBody {
                 *source = Source::Ended;
                 Some(bytes)
             }
-            Source::Following {
-                follower,
-                position,
-                left,
-            } => match ready!(follower.poll_chunk(*position, cx)) {
-                Ok(Some(chunk)) => {
-                    *position += 1;
-                    let given = chunk.len() as u64;
-                    *left = left.map(|left| left.saturating_sub(given));
-                    Some(chunk)
+            Source::Following { follower, position, left } => {
+                match ready!(follower.poll_chunk(*position, cx)) {
+                    Ok(Some(chunk)) => {
+                        *position += 1;
+                        let given = chunk.len() as u64;
+                        *left = left.map(|left| left.saturating_sub(given));
+                        Some(chunk)
+                    }
+                    Ok(None) => {
+                        *source = Source::Ended;
+                        None
+                    }
+                    Err(cause) => {
+                        *source = Source::Ended;
+                        account.complete = false;
+                        return Poll::Ready(Some(Err(cause)));
+                    }
                 }
-                Ok(None) => {
-                    *source = Source::Ended;
-                    None
-                }
-                Err(cause) => {
-                    *source = Source::Ended;
-                    account.complete = false;
-                    return Poll::Ready(Some(Err(cause)));
-                }
-            },
+            }
         };
         account.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         account.complete = matches!(source, Source::Ended | Source::Following { left: Some(0), .. });

@@ -103,13 +103,7 @@ fn bounded(bytes_max: u64) -> Cache<CacheKey, Arc<Stored>> {
 impl Store {
     /// An empty cache.
     pub(crate) fn new(parts: StoreParts) -> Arc<Self> {
-        let StoreParts {
-            upstream,
-            waiters,
-            fills_max,
-            config,
-            metrics,
-        } = parts;
+        let StoreParts { upstream, waiters, fills_max, config, metrics } = parts;
         Arc::new(Self {
             objects: bounded(config.bytes_max),
             negatives: bounded(config.negative_bytes_max),
@@ -142,12 +136,7 @@ impl Store {
         };
         filling.insert(key.clone(), Arc::clone(&fill));
         drop(filling);
-        let fetch = Fetch {
-            store: Arc::clone(self),
-            key,
-            fill,
-            bytes: 0,
-        };
+        let fetch = Fetch { store: Arc::clone(self), key, fill, bytes: 0 };
         tokio::spawn(fetch.run());
         coming(Some(follower), Served::Miss)
     }
@@ -156,9 +145,7 @@ impl Store {
     fn reserve_fill(&self, fill: &Arc<Fill>) -> Option<Follower> {
         // `inc` returns the count before, so each of several racing fills sees its own place.
         let before = usize::try_from(self.metrics.fills.inc()).unwrap_or(usize::MAX);
-        let follower = (before < self.fills_max)
-            .then(|| fill.follow(&self.waiters))
-            .flatten();
+        let follower = (before < self.fills_max).then(|| fill.follow(&self.waiters)).flatten();
         if follower.is_none() {
             self.metrics.fills.dec();
         }
@@ -176,21 +163,13 @@ impl Store {
                 "Bytes of the objects in the cache, with overhead",
                 self.objects.weighted_size(),
             ),
-            (
-                "sigma_edge_cache_entries",
-                "Objects in the cache",
-                self.objects.entry_count(),
-            ),
+            ("sigma_edge_cache_entries", "Objects in the cache", self.objects.entry_count()),
             (
                 "sigma_edge_negative_bytes",
                 "Bytes of the cached error answers, with overhead",
                 self.negatives.weighted_size(),
             ),
-            (
-                "sigma_edge_negative_entries",
-                "Cached error answers",
-                self.negatives.entry_count(),
-            ),
+            ("sigma_edge_negative_entries", "Cached error answers", self.negatives.entry_count()),
         ]
     }
 
@@ -200,9 +179,7 @@ impl Store {
 
     fn shard(&self, key: &CacheKey) -> MutexGuard<'_, HashMap<CacheKey, Arc<Fill>>> {
         let hash = usize::try_from(self.hasher.hash_one(key)).unwrap_or(0);
-        self.filling[hash % SHARDS]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.filling[hash % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep(&self, key: &CacheKey, head: &Arc<Head>, body: Bytes) {
@@ -222,14 +199,7 @@ impl Store {
             return;
         }
         let cache = if success { &self.objects } else { &self.negatives };
-        cache.insert(
-            key.clone(),
-            Arc::new(Stored {
-                head: Arc::clone(head),
-                body,
-                keep_for,
-            }),
-        );
+        cache.insert(key.clone(), Arc::new(Stored { head: Arc::clone(head), body, keep_for }));
         // Evict now, not when enough has piled up: the bound is on bytes, and objects are large and few.
         cache.run_pending_tasks();
     }
@@ -238,9 +208,7 @@ impl Store {
 fn coming(follower: Option<Follower>, served: Served) -> Found {
     match follower {
         Some(follower) => Found::Coming(follower, served),
-        None => Found::Shed {
-            retry_after_s: retry_after_s(fastrand::u32(..)),
-        },
+        None => Found::Shed { retry_after_s: retry_after_s(fastrand::u32(..)) },
     }
 }
 
@@ -260,11 +228,7 @@ impl Fetch {
                 self.store.keep(&self.key, &head, self.fill.body());
                 self.leave_table();
                 self.fill.complete(&self.store.waiters);
-                if head.status.is_success() {
-                    results.success
-                } else {
-                    results.error_status
-                }
+                if head.status.is_success() { results.success } else { results.error_status }
             }
             Err(cause) => {
                 tracing::debug!(key = %self.key, %cause, "fill aborted");
@@ -292,10 +256,7 @@ impl Fetch {
         })?;
         let head = Arc::new(Head::new(&response, Instant::now()));
         let object_bytes_max = self.store.config.object_bytes_max;
-        if head
-            .content_length
-            .is_some_and(|length| length > object_bytes_max)
-        {
+        if head.content_length.is_some_and(|length| length > object_bytes_max) {
             return Err(Cause::TooLarge);
         }
         self.fill.head(Arc::clone(&head));
@@ -341,10 +302,7 @@ impl Fetch {
 
     fn leave_table(&self) {
         let mut filling = self.store.shard(&self.key);
-        if filling
-            .get(&self.key)
-            .is_some_and(|fill| Arc::ptr_eq(fill, &self.fill))
-        {
+        if filling.get(&self.key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
             filling.remove(&self.key);
         }
     }

@@ -72,12 +72,7 @@ enum Slot<W> {
 impl<H: Clone, W> Object<H, W> {
     /// An object that its leader just began to ask for.
     pub(crate) fn new() -> Self {
-        Self {
-            phase: Phase::Asking,
-            chunks: Vec::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { phase: Phase::Asking, chunks: Vec::new(), slots: Vec::new(), free: Vec::new() }
     }
 
     /// Takes a place, unless `waiters_max` places are taken: then the request is to be shed.
@@ -184,10 +179,7 @@ impl<H: Clone, W> Object<H, W> {
     }
 
     fn wake(&mut self) -> Vec<W> {
-        let taken = self
-            .slots
-            .iter_mut()
-            .filter(|slot| matches!(slot, Slot::Waiting(_)));
+        let taken = self.slots.iter_mut().filter(|slot| matches!(slot, Slot::Waiting(_)));
         taken
             .filter_map(|slot| match std::mem::replace(slot, Slot::Taken) {
                 Slot::Waiting(waker) => Some(waker),

@@ -125,9 +125,7 @@ fn loopback(port: u16) -> SocketAddr {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self {
-            bind: vec![loopback(8080)],
-        }
+        Self { bind: vec![loopback(8080)] }
     }
 }
 
@@ -230,12 +228,7 @@ impl TryFrom<String> for UpstreamUrl {
             }
             _ => return Err(allowed()),
         };
-        Ok(Self {
-            port: authority.port_u16().unwrap_or(port),
-            scheme,
-            authority,
-            server_name,
-        })
+        Ok(Self { port: authority.port_u16().unwrap_or(port), scheme, authority, server_name })
     }
 }
 
@@ -258,126 +251,24 @@ impl Validate for Config {
         let (upstream, cache, limits) = (&self.upstream, &self.cache, &self.limits);
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         for (key, value, low, high, unit) in [
-            (
-                "upstream.connect_timeout_ms",
-                upstream.connect_timeout_ms,
-                10,
-                60_000,
-                "milliseconds",
-            ),
-            (
-                "upstream.response_timeout_ms",
-                upstream.response_timeout_ms,
-                100,
-                120_000,
-                "milliseconds",
-            ),
-            (
-                "upstream.requests_max",
-                count(upstream.requests_max),
-                1,
-                1_000_000,
-                "requests",
-            ),
-            (
-                "upstream.ping_interval_ms",
-                upstream.ping_interval_ms,
-                100,
-                60_000,
-                "milliseconds",
-            ),
-            (
-                "upstream.ping_timeout_ms",
-                upstream.ping_timeout_ms,
-                100,
-                60_000,
-                "milliseconds",
-            ),
-            (
-                "upstream.reconnect_ms_max",
-                upstream.reconnect_ms_max,
-                50,
-                60_000,
-                "milliseconds",
-            ),
+            ("upstream.connect_timeout_ms", upstream.connect_timeout_ms, 10, 60_000, "milliseconds"),
+            ("upstream.response_timeout_ms", upstream.response_timeout_ms, 100, 120_000, "milliseconds"),
+            ("upstream.requests_max", count(upstream.requests_max), 1, 1_000_000, "requests"),
+            ("upstream.ping_interval_ms", upstream.ping_interval_ms, 100, 60_000, "milliseconds"),
+            ("upstream.ping_timeout_ms", upstream.ping_timeout_ms, 100, 60_000, "milliseconds"),
+            ("upstream.reconnect_ms_max", upstream.reconnect_ms_max, 50, 60_000, "milliseconds"),
             ("cache.bytes_max", cache.bytes_max, MIB, 1 << 50, "bytes"),
-            (
-                "cache.object_bytes_max",
-                cache.object_bytes_max,
-                64 * 1024,
-                1 << 30,
-                "bytes",
-            ),
-            (
-                "cache.fill_bytes_max",
-                cache.fill_bytes_max,
-                cache.object_bytes_max,
-                1 << 40,
-                "bytes",
-            ),
-            (
-                "cache.negative_bytes_max",
-                cache.negative_bytes_max,
-                64 * 1024,
-                1 << 40,
-                "bytes",
-            ),
-            (
-                "cache.negative_age_ms_max",
-                cache.negative_age_ms_max,
-                0,
-                60_000,
-                "milliseconds",
-            ),
-            (
-                "limits.connections_max",
-                count(limits.connections_max),
-                1,
-                1 << 24,
-                "connections",
-            ),
-            (
-                "limits.h2_streams_max",
-                limits.h2_streams_max.into(),
-                1,
-                100_000,
-                "requests",
-            ),
-            (
-                "limits.waiters_per_object_max",
-                count(limits.waiters_per_object_max),
-                1,
-                1 << 24,
-                "requests",
-            ),
-            (
-                "limits.waiters_max",
-                count(limits.waiters_max),
-                1,
-                1 << 24,
-                "requests",
-            ),
-            (
-                "limits.header_timeout_ms",
-                limits.header_timeout_ms,
-                100,
-                120_000,
-                "milliseconds",
-            ),
-            (
-                "limits.idle_timeout_ms",
-                limits.idle_timeout_ms,
-                100,
-                3_600_000,
-                "milliseconds",
-            ),
-            (
-                "limits.drain_timeout_ms",
-                limits.drain_timeout_ms,
-                0,
-                120_000,
-                "milliseconds",
-            ),
+            ("cache.object_bytes_max", cache.object_bytes_max, 64 * 1024, 1 << 30, "bytes"),
+            ("cache.fill_bytes_max", cache.fill_bytes_max, cache.object_bytes_max, 1 << 40, "bytes"),
+            ("cache.negative_bytes_max", cache.negative_bytes_max, 64 * 1024, 1 << 40, "bytes"),
+            ("cache.negative_age_ms_max", cache.negative_age_ms_max, 0, 60_000, "milliseconds"),
+            ("limits.connections_max", count(limits.connections_max), 1, 1 << 24, "connections"),
+            ("limits.h2_streams_max", limits.h2_streams_max.into(), 1, 100_000, "requests"),
+            ("limits.waiters_per_object_max", count(limits.waiters_per_object_max), 1, 1 << 24, "requests"),
+            ("limits.waiters_max", count(limits.waiters_max), 1, 1 << 24, "requests"),
+            ("limits.header_timeout_ms", limits.header_timeout_ms, 100, 120_000, "milliseconds"),
+            ("limits.idle_timeout_ms", limits.idle_timeout_ms, 100, 3_600_000, "milliseconds"),
+            ("limits.drain_timeout_ms", limits.drain_timeout_ms, 0, 120_000, "milliseconds"),
         ] {
             if !(low..=high).contains(&value) {
                 found.push(Problem::new(key, value, format!("{low} to {high} {unit}")));
@@ -400,10 +291,7 @@ mod tests {
         let reference = parse::<Config>(text).unwrap();
         let least = parse::<Config>(LEAST).unwrap();
         let debug = |config: &Config| {
-            format!(
-                "{:?}{:?}{:?}{:?}",
-                config.http, config.ops, config.cache, config.limits
-            )
+            format!("{:?}{:?}{:?}{:?}", config.http, config.ops, config.cache, config.limits)
         };
         assert_eq!(debug(&reference), debug(&least));
         let timeouts = |u: &UpstreamConfig| {
@@ -425,10 +313,7 @@ mod tests {
         let text = "pop = \"Pop 1\"\n[upstream]\nurl = \"https://origin:7443\"\nrequests_max = 0\n\
                     [limits]\nconnections_max = 0\n";
         let problems = parse::<Config>(text).unwrap_err();
-        let named: Vec<_> = problems
-            .iter()
-            .map(|p| (p.line, p.problem.key.as_str()))
-            .collect();
+        let named: Vec<_> = problems.iter().map(|p| (p.line, p.problem.key.as_str())).collect();
         assert_eq!(
             named,
             [

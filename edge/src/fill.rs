@@ -84,17 +84,11 @@ impl Fill {
     pub(crate) fn follow(self: &Arc<Self>, limits: &WaiterLimits) -> Option<Follower> {
         // `inc` returns the count before, so each of several racing requests sees its own place.
         let before = usize::try_from(limits.waiting.inc()).unwrap_or(usize::MAX);
-        let ticket = (before < limits.total_max)
-            .then(|| self.object().join(limits.per_object_max))
-            .flatten();
+        let ticket = (before < limits.total_max).then(|| self.object().join(limits.per_object_max)).flatten();
         if ticket.is_none() {
             limits.waiting.dec();
         }
-        Some(Follower {
-            fill: Arc::clone(self),
-            ticket: Some(ticket?),
-            waiting: limits.waiting.clone(),
-        })
+        Some(Follower { fill: Arc::clone(self), ticket: Some(ticket?), waiting: limits.waiting.clone() })
     }
 }
 

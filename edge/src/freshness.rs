@@ -27,10 +27,7 @@ pub(crate) fn keep_for(stated: Stated<'_>, negative_max: Duration) -> Option<Dur
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
         let name = name.trim();
         let seconds = || value.trim().trim_matches('"').parse::<u32>().ok();
-        if ["no-store", "no-cache", "private"]
-            .iter()
-            .any(|word| name.eq_ignore_ascii_case(word))
-        {
+        if ["no-store", "no-cache", "private"].iter().any(|word| name.eq_ignore_ascii_case(word)) {
             return None;
         } else if name.eq_ignore_ascii_case("max-age") {
             max_age = seconds();
@@ -69,12 +66,7 @@ mod tests {
             ("max-age=-1", 0, None),
             ("", 0, None),
         ] {
-            let stated = Stated {
-                cache_control,
-                age_s,
-                success: true,
-                moment: true,
-            };
+            let stated = Stated { cache_control, age_s, success: true, moment: true };
             assert_eq!(
                 keep_for(stated, Duration::from_secs(1)),
                 expected.map(Duration::from_secs),
@@ -88,16 +80,9 @@ mod tests {
         for (moment, max_age, expected_ms) in
             [(false, 8, Some(1500)), (false, 1, Some(1000)), (true, 8, None)]
         {
-            let stated = Stated {
-                cache_control: &format!("max-age={max_age}"),
-                age_s: 0,
-                success: false,
-                moment,
-            };
-            assert_eq!(
-                keep_for(stated, Duration::from_millis(1500)),
-                expected_ms.map(Duration::from_millis)
-            );
+            let stated =
+                Stated { cache_control: &format!("max-age={max_age}"), age_s: 0, success: false, moment };
+            assert_eq!(keep_for(stated, Duration::from_millis(1500)), expected_ms.map(Duration::from_millis));
         }
     }
 }

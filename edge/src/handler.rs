@@ -37,11 +37,7 @@ pub(crate) struct Handler {
 
 impl Handler {
     pub(crate) fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self {
-            store,
-            metrics,
-            pages: Assets::new(),
-        })
+        Arc::new(Self { store, metrics, pages: Assets::new() })
     }
 
     /// Answers one request. Never fails: what goes wrong is a response.
@@ -74,30 +70,21 @@ impl Handler {
         let requests = &self.metrics.requests;
         match self.store.find(key) {
             Found::Stored(stored) => {
-                let hit = if stored.head.status.is_success() {
-                    &requests.hit
-                } else {
-                    &requests.negative_hit
-                };
+                let hit =
+                    if stored.head.status.is_success() { &requests.hit } else { &requests.negative_hit };
                 hit.inc();
                 Err(Box::new(self.hit(&stored, request.headers(), head_only)))
             }
             Found::Coming(follower, served) => {
-                let outcome = if served == Served::Miss {
-                    &requests.miss
-                } else {
-                    &requests.join
-                };
+                let outcome = if served == Served::Miss { &requests.miss } else { &requests.join };
                 outcome.inc();
                 Ok((follower, served))
             }
             Found::Shed { retry_after_s } => {
                 requests.shed.inc();
-                let problem = Problem::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "too many requests are waiting here",
-                )
-                .retry_after_s(retry_after_s);
+                let problem =
+                    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are waiting here")
+                        .retry_after_s(retry_after_s);
                 Err(Box::new(self.small(&problem, head_only)))
             }
         }
@@ -126,11 +113,7 @@ impl Handler {
             let body = EdgeBody::whole(Bytes::new(), Arc::clone(&self.metrics));
             return stored.head.not_modified(now, body);
         }
-        let bytes = if head_only {
-            Bytes::new()
-        } else {
-            stored.body.clone()
-        };
+        let bytes = if head_only { Bytes::new() } else { stored.body.clone() };
         let body = EdgeBody::whole(bytes, Arc::clone(&self.metrics));
         stored.head.response(Served::Hit, now, body)
     }
@@ -146,10 +129,7 @@ impl Handler {
 
     fn method_not_allowed(&self) -> Response<EdgeBody> {
         self.metrics.requests.refused.inc();
-        let problem = Problem::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "GET, HEAD and OPTIONS are answered here",
-        );
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD and OPTIONS are answered here");
         let mut response = self.small(&problem, false);
         let allow = HeaderValue::from_static("GET, HEAD, OPTIONS");
         response.headers_mut().insert(header::ALLOW, allow);
@@ -161,11 +141,7 @@ impl Handler {
     }
 
     fn own(&self, response: Response<Full<Bytes>>, head_only: bool) -> Response<EdgeBody> {
-        let response = if head_only {
-            without_body(response)
-        } else {
-            response
-        };
+        let response = if head_only { without_body(response) } else { response };
         response.map(|body| EdgeBody::whole(body.into_inner().unwrap_or_default(), Arc::clone(&self.metrics)))
     }
 }

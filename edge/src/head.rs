@@ -71,13 +71,7 @@ impl Head {
             headers.remove(name);
         }
         sigma_http::headers::apply_cors(&mut headers);
-        Self {
-            status: response.status(),
-            headers,
-            arrived,
-            age_s,
-            content_length,
-        }
+        Self { status: response.status(), headers, arrived, age_s, content_length }
     }
 
     /// The `Cache-Control` fields in one string.
@@ -123,11 +117,7 @@ impl Head {
     pub(crate) fn not_modified<B>(&self, now: Instant, body: B) -> Response<B> {
         let mut response = self.response(Served::Hit, now, body);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        for name in [
-            header::CONTENT_LENGTH,
-            header::CONTENT_ENCODING,
-            header::CONTENT_TYPE,
-        ] {
+        for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE] {
             response.headers_mut().remove(name);
         }
         response

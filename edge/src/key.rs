@@ -36,16 +36,8 @@ impl CacheKey {
             _ => Directives::default(),
         };
         let playlist = resource.is_media_playlist() || matches!(resource, LiveResource::Multivariant(_));
-        let coding = if playlist && accepts_gzip {
-            Coding::Gzip
-        } else {
-            Coding::Identity
-        };
-        Ok(Self {
-            resource,
-            directives,
-            coding,
-        })
+        let coding = if playlist && accepts_gzip { Coding::Gzip } else { Coding::Identity };
+        Ok(Self { resource, directives, coding })
     }
 
     /// What is asked of the upstream.
@@ -102,15 +94,8 @@ mod tests {
             assert_eq!(key(playlist, query, false), plain);
         }
         assert_ne!(key(playlist, "_HLS_msn=7&_HLS_part=2", false), plain);
-        assert_ne!(
-            key(playlist, "_HLS_msn=7&_HLS_part=1", true),
-            plain,
-            "codings are told apart"
-        );
-        assert_eq!(
-            plain.to_string(),
-            "/live/demo/v720/media.m3u8?_HLS_msn=7&_HLS_part=1"
-        );
+        assert_ne!(key(playlist, "_HLS_msn=7&_HLS_part=1", true), plain, "codings are told apart");
+        assert_eq!(plain.to_string(), "/live/demo/v720/media.m3u8?_HLS_msn=7&_HLS_part=1");
     }
 
     #[test]
@@ -134,11 +119,7 @@ mod tests {
             ("/live/demo/v/init-00000000000000af.mp4", "", false),
             ("/live/demo/index.m3u8", "", false),
         ] {
-            assert_eq!(
-                key(path, query, false).names_a_moment(),
-                expected,
-                "{path} {query}"
-            );
+            assert_eq!(key(path, query, false).names_a_moment(), expected, "{path} {query}");
         }
     }
 }

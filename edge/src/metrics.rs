@@ -71,10 +71,8 @@ impl Metrics {
             counter
         };
         let upstream_connects = counter("upstream_connects", "Connections made to the upstream");
-        let upstream_connect_failures = counter(
-            "upstream_connect_failures",
-            "Failed attempts to connect to the upstream",
-        );
+        let upstream_connect_failures =
+            counter("upstream_connect_failures", "Failed attempts to connect to the upstream");
         let body_bytes = counter("body_bytes", "Body bytes handed to viewers' connections");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();

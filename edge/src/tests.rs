@@ -93,9 +93,7 @@ impl Lab {
 }
 
 async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("it never happened")
+    tokio::time::timeout(PATIENCE, future).await.expect("it never happened")
 }
 
 /// Looks again whenever other tasks had their turn.
@@ -112,9 +110,7 @@ struct Viewer(http2::SendRequest<Empty<Bytes>>);
 impl Viewer {
     async fn h2(addr: SocketAddr) -> Self {
         let tcp = TcpStream::connect(addr).await.unwrap();
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))
-            .await
-            .unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
         tokio::spawn(connection);
         Self(sender)
     }
@@ -129,11 +125,7 @@ impl Viewer {
 }
 
 fn request(method: Method, path: &str) -> Request<Empty<Bytes>> {
-    Request::builder()
-        .method(method)
-        .uri(format!("http://edge{path}"))
-        .body(Empty::new())
-        .unwrap()
+    Request::builder().method(method).uri(format!("http://edge{path}")).body(Empty::new()).unwrap()
 }
 
 async fn h1(addr: SocketAddr) -> http1::SendRequest<Empty<Bytes>> {
@@ -148,8 +140,5 @@ async fn body(response: Response<Incoming>) -> Result<Bytes, hyper::Error> {
 }
 
 fn header<'a>(response: &'a Response<Incoming>, name: &str) -> &'a str {
-    response
-        .headers()
-        .get(name)
-        .map_or("", |value| value.to_str().unwrap())
+    response.headers().get(name).map_or("", |value| value.to_str().unwrap())
 }

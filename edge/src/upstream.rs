@@ -109,11 +109,7 @@ impl Upstream {
 
     /// Whether there is a connection that takes requests.
     pub(crate) fn is_connected(&self) -> bool {
-        self.0
-            .link
-            .borrow()
-            .as_ref()
-            .is_some_and(|link| !link.sender.is_closed())
+        self.0.link.borrow().as_ref().is_some_and(|link| !link.sender.is_closed())
     }
 
     /// How long the upstream may be silent, before the response head and inside the body.

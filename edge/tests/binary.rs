@@ -15,10 +15,7 @@ fn check(file: &Path) -> Output {
 
 #[test]
 fn help_and_version() {
-    for (argument, expected) in [
-        ("--help", "check-config"),
-        ("--version", env!("CARGO_PKG_VERSION")),
-    ] {
+    for (argument, expected) in [("--help", "check-config"), ("--version", env!("CARGO_PKG_VERSION"))] {
         let output = edge().arg(argument).output().unwrap();
         assert!(output.status.success());
         assert!(String::from_utf8(output.stdout).unwrap().contains(expected));
@@ -28,22 +25,14 @@ fn help_and_version() {
 #[test]
 fn the_reference_configuration_is_accepted_as_it_is() {
     let output = check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/edge.toml"));
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
 fn check_config_names_file_line_key_value_and_what_is_allowed() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("edge.toml");
-    std::fs::write(
-        &file,
-        "pop = \"p\"\n[upstream]\nurl = \"http://a\"\n[cache]\nbytes_max = 7\n",
-    )
-    .unwrap();
+    std::fs::write(&file, "pop = \"p\"\n[upstream]\nurl = \"http://a\"\n[cache]\nbytes_max = 7\n").unwrap();
     let output = check(&file);
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
@@ -87,9 +76,7 @@ fn until_logged(log: &mut impl BufRead, message: &str) {
 }
 
 fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill")
-        .args(["-s", name, &child.id().to_string()])
-        .status();
+    let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
     assert!(status.unwrap().success());
 }
 

@@ -83,14 +83,7 @@ impl std::str::FromStr for Address {
                 .ok_or_else(|| AddressError::Port(authority.to_owned()))?,
         };
         let slash = if path.starts_with('/') { "" } else { "/" };
-        Ok(Self {
-            authority: Authority {
-                tls,
-                host: host.to_owned(),
-                port,
-            },
-            path: format!("{slash}{path}"),
-        })
+        Ok(Self { authority: Authority { tls, host: host.to_owned(), port }, path: format!("{slash}{path}") })
     }
 }
 
@@ -134,10 +127,7 @@ impl Address {
             let folder = own_path.rfind('/').map_or("/", |at| &own_path[..=at]);
             normal(&format!("{folder}{reference}"))
         };
-        Ok(Self {
-            authority: self.authority.clone(),
-            path,
-        })
+        Ok(Self { authority: self.authority.clone(), path })
     }
 
     /// This address with delivery directives added to its query.
@@ -185,10 +175,7 @@ mod tests {
     #[test]
     fn urls() {
         for (url, shown) in [
-            (
-                "http://127.0.0.1:7070/live/a/index.m3u8",
-                "http://127.0.0.1:7070/live/a/index.m3u8",
-            ),
+            ("http://127.0.0.1:7070/live/a/index.m3u8", "http://127.0.0.1:7070/live/a/index.m3u8"),
             ("https://localhost/x?token=1#f", "https://localhost:443/x?token=1"),
             ("http://[::1]:80", "http://[::1]:80/"),
             ("http://h?x=1", "http://h:80/?x=1"),
@@ -226,10 +213,7 @@ mod tests {
         }
         assert_eq!(base.join("https://o/p").unwrap().to_string(), "https://o:443/p");
         assert_eq!(base.join("//o/p").unwrap().to_string(), "http://o:80/p");
-        assert_eq!(
-            base.with_query("_HLS_msn=1"),
-            "/s/T/live/a/v/media.m3u8?x=1&_HLS_msn=1"
-        );
+        assert_eq!(base.with_query("_HLS_msn=1"), "/s/T/live/a/v/media.m3u8?x=1&_HLS_msn=1");
         assert!(base.join("a\r\nX: y").is_err());
     }
 }

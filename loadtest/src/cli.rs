@@ -146,7 +146,7 @@ pub(crate) struct HerdArgs {
     sigma-load publish rtmp://127.0.0.1:1935/live/KEY --file clip.flv --loop --seconds 60\n  \
     ffmpeg -re -i clip.mp4 -c copy -f flv - | sigma-load publish rtmp://127.0.0.1:1935/live/KEY")]
 pub(crate) struct PublishArgs {
-    /// rtmp://HOST[:PORT]/APP/KEY
+    /// `rtmp://HOST[:PORT]/APP/KEY`
     pub(crate) url: String,
     /// FLV file; without it, or with `-`, FLV is read from stdin
     #[arg(long, value_name = "FILE")]
@@ -198,10 +198,7 @@ mod tests {
         let url = "http://127.0.0.1/live/a/index.m3u8";
         for (arguments, accepted) in [
             (vec!["run", url], true),
-            (
-                vec!["run", url, url, "--viewers", "50000", "--seconds", "86400"],
-                true,
-            ),
+            (vec!["run", url, url, "--viewers", "50000", "--seconds", "86400"], true),
             (vec!["run"], false),
             (vec!["run", "file:///x"], false),
             (vec!["run", url, "--viewers", "50001"], false),

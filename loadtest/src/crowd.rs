@@ -100,10 +100,7 @@ impl Crowd {
 
     /// Bodies compared with an earlier one of the same URI.
     pub(crate) fn compared(&self) -> u64 {
-        self.identity
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .compared()
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).compared()
     }
 
     /// Counts something for the viewer of that index.

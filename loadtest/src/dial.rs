@@ -66,10 +66,7 @@ pub(crate) enum DialError {
 impl DialError {
     /// The caller's fault: the same for every connection, a retry does not help.
     pub(crate) fn is_misuse(&self) -> bool {
-        matches!(
-            self,
-            Self::NotLoopback(_) | Self::InsecureRemote(_) | Self::NoTrust
-        )
+        matches!(self, Self::NotLoopback(_) | Self::InsecureRemote(_) | Self::NoTrust)
     }
 }
 
@@ -98,11 +95,7 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     pub(crate) fn new(config: DialConfig) -> Self {
-        Self {
-            config,
-            names: Mutex::default(),
-            dialled: AtomicU32::new(0),
-        }
+        Self { config, names: Mutex::default(), dialled: AtomicU32::new(0) }
     }
 
     pub(crate) fn protocol(&self) -> Protocol {
@@ -115,19 +108,12 @@ impl Dialer {
             return Err(DialError::NoTrust);
         }
         let key = (authority.host.clone(), authority.port);
-        let known = self
-            .names
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-            .copied();
+        let known = self.names.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
         let address = if let Some(address) = known {
             address
         } else {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((key.0.as_str(), key.1))
-                .await
-                .map_err(DialError::Connect)?
-                .collect();
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((key.0.as_str(), key.1)).await.map_err(DialError::Connect)?.collect();
             // A name like localhost may stand for both families; servers listen on IPv4 more often.
             let first = found.iter().find(|a| a.is_ipv4()).or(found.first()).copied();
             first.ok_or_else(|| DialError::Connect(std::io::ErrorKind::NotFound.into()))?
@@ -150,11 +136,7 @@ impl Dialer {
     pub(crate) async fn h1(&self, authority: &Authority) -> Result<H1, DialError> {
         self.in_time(async {
             let tcp = self.tcp(authority).await?;
-            if authority.tls {
-                h1_over(self.tls(tcp, authority).await?).await
-            } else {
-                h1_over(tcp).await
-            }
+            if authority.tls { h1_over(self.tls(tcp, authority).await?).await } else { h1_over(tcp).await }
         })
         .await
     }
@@ -163,11 +145,7 @@ impl Dialer {
     pub(crate) async fn h2(&self, authority: &Authority) -> Result<H2, DialError> {
         self.in_time(async {
             let tcp = self.tcp(authority).await?;
-            if authority.tls {
-                h2_over(self.tls(tcp, authority).await?).await
-            } else {
-                h2_over(tcp).await
-            }
+            if authority.tls { h2_over(self.tls(tcp, authority).await?).await } else { h2_over(tcp).await }
         })
         .await
     }
@@ -181,12 +159,8 @@ impl Dialer {
 
     async fn tcp(&self, authority: &Authority) -> Result<TcpStream, DialError> {
         let address = self.resolve(authority).await?;
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        }
-        .map_err(DialError::Connect)?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
+            .map_err(DialError::Connect)?;
         let source = self.dialled.fetch_add(1, Ordering::Relaxed) / CONNECTIONS_PER_SOURCE % 200;
         if address.ip().is_loopback() && address.is_ipv4() && source > 0 {
             let host = u8::try_from(source + 1).unwrap_or(1);
@@ -206,17 +180,12 @@ impl Dialer {
         let trust = self.config.trust.as_ref().ok_or(DialError::NoTrust)?;
         let invalid = |e| DialError::Tls(std::io::Error::new(std::io::ErrorKind::InvalidInput, e));
         let name = ServerName::try_from(authority.host.clone()).map_err(invalid)?;
-        TlsConnector::from(Arc::clone(&trust.config))
-            .connect(name, tcp)
-            .await
-            .map_err(DialError::Tls)
+        TlsConnector::from(Arc::clone(&trust.config)).connect(name, tcp).await.map_err(DialError::Tls)
     }
 }
 
 async fn h1_over<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) -> Result<H1, DialError> {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(DialError::Http)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(DialError::Http)?;
     tokio::spawn(async move {
         // How a connection ended shows in the request that was on it.
         let _ = connection.await;

@@ -116,10 +116,7 @@ impl Fake {
                 });
             }
         });
-        Self {
-            address: address.parse().unwrap(),
-            state,
-        }
+        Self { address: address.parse().unwrap(), state }
     }
 
     /// Resolves when `done_at` parts have been served.
@@ -136,24 +133,13 @@ impl Fake {
     }
 
     pub(crate) fn hits(&self, path: &str) -> u64 {
-        self.state
-            .hits
-            .lock()
-            .unwrap()
-            .get(path)
-            .copied()
-            .unwrap_or_default()
+        self.state.hits.lock().unwrap().get(path).copied().unwrap_or_default()
     }
 }
 
 /// A dialer without TLS.
 pub(crate) fn dialer(protocol: Protocol) -> Dialer {
-    Dialer::new(DialConfig {
-        protocol,
-        trust: None,
-        allow_remote: false,
-        timeout: Duration::from_secs(5),
-    })
+    Dialer::new(DialConfig { protocol, trust: None, allow_remote: false, timeout: Duration::from_secs(5) })
 }
 
 async fn respond(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Content>, &'static str> {
@@ -172,11 +158,7 @@ async fn respond(state: Arc<State>, request: Request<Incoming>) -> Result<Respon
         Fault::Close => return Err("closed"),
         Fault::Stall => std::future::pending().await,
         Fault::Redirect(to) => {
-            return Ok(response
-                .status(302)
-                .header("location", to)
-                .body(Content::whole(""))
-                .unwrap());
+            return Ok(response.status(302).header("location", to).body(Content::whole("")).unwrap());
         }
         _ => {}
     }
@@ -227,11 +209,7 @@ impl State {
                 self.tip.subscribe().wait_for(|tip| *tip > index).await.unwrap();
             }
         }
-        let tip = if fault == Fault::Past {
-            5
-        } else {
-            *self.tip.borrow()
-        };
+        let tip = if fault == Fault::Past { 5 } else { *self.tip.borrow() };
         let mut text = format!(
             "#EXTM3U\n#EXT-X-TARGETDURATION:1\n\
              #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=0.6\n\
@@ -240,11 +218,7 @@ impl State {
         for index in 0..tip {
             let (msn, part) = (FIRST_MSN + index / SEGMENT_PARTS, index % SEGMENT_PARTS);
             let independent = if part == 0 { ",INDEPENDENT=YES" } else { "" };
-            writeln!(
-                text,
-                "#EXT-X-PART:DURATION=0.2,URI=\"{msn}.{part}.m4s\"{independent}"
-            )
-            .unwrap();
+            writeln!(text, "#EXT-X-PART:DURATION=0.2,URI=\"{msn}.{part}.m4s\"{independent}").unwrap();
             if part + 1 == SEGMENT_PARTS {
                 writeln!(text, "#EXTINF:0.8,\n{msn}.m4s").unwrap();
             }
@@ -261,10 +235,7 @@ pub(crate) struct Content {
 
 impl Content {
     fn whole(text: impl Into<String>) -> Self {
-        Self {
-            pieces: vec![Ok(Bytes::from(text.into()))],
-            paused: false,
-        }
+        Self { pieces: vec![Ok(Bytes::from(text.into()))], paused: false }
     }
 }
 

@@ -189,11 +189,7 @@ impl Link {
             crc,
             at_ms: available_at(&head.headers),
             ended: SystemTime::now(),
-            location: head
-                .headers
-                .get(header::LOCATION)
-                .and_then(|v| v.to_str().ok())
-                .map(str::to_owned),
+            location: head.headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).map(str::to_owned),
         })
     }
 
@@ -201,14 +197,12 @@ impl Link {
         let request = Request::get(path).header(header::USER_AGENT, "sigma-load");
         match &mut self.connection {
             Connection::H1(slot) => {
-                let request = request
-                    .header(header::HOST, self.host.clone())
-                    .body(Empty::<Bytes>::new())?;
+                let request = request.header(header::HOST, self.host.clone()).body(Empty::<Bytes>::new())?;
                 match slot {
                     Some(sender) => sender.send_request(request).await.map_err(FetchError::Closed),
-                    None => Err(FetchError::Dial(DialError::Connect(
-                        std::io::ErrorKind::NotConnected.into(),
-                    ))),
+                    None => {
+                        Err(FetchError::Dial(DialError::Connect(std::io::ErrorKind::NotConnected.into())))
+                    }
                 }
             }
             Connection::H2(shared) => {
@@ -225,9 +219,9 @@ impl Link {
                         sender.ready().await.map_err(FetchError::Closed)?;
                         sender.send_request(request).await.map_err(FetchError::Closed)
                     }
-                    None => Err(FetchError::Dial(DialError::Connect(
-                        std::io::ErrorKind::NotConnected.into(),
-                    ))),
+                    None => {
+                        Err(FetchError::Dial(DialError::Connect(std::io::ErrorKind::NotConnected.into())))
+                    }
                 }
             }
         }

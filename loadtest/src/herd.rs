@@ -85,11 +85,7 @@ pub(crate) fn target(view: &MediaView<'_>, lead: Duration) -> Option<Directives>
     }
     let (msn, next) = view.next;
     let Some(part_us) = view.part_target_us.filter(|us| *us > 0) else {
-        return Some(Directives {
-            msn: Some(msn),
-            part: None,
-            skip: None,
-        });
+        return Some(Directives { msn: Some(msn), part: None, skip: None });
     };
     // The limit counts from the newest part, which is one before the next; one less leaves room for a slower edge.
     let part_ms = u32::try_from(part_us.div_ceil(1000)).unwrap_or(u32::MAX);
@@ -101,11 +97,7 @@ pub(crate) fn target(view: &MediaView<'_>, lead: Duration) -> Option<Directives>
         parts if parts > 0 && part >= parts && next < parts => (msn + 1, (part - parts).min(parts - 1)),
         _ => (msn, part),
     };
-    Some(Directives {
-        msn: Some(msn),
-        part: Some(part),
-        skip: None,
-    })
+    Some(Directives { msn: Some(msn), part: Some(part), skip: None })
 }
 
 /// One answer, with times since the herd's epoch.
@@ -146,10 +138,8 @@ pub(crate) async fn run(dialer: Arc<Dialer>, herd: &Herd) -> Result<HerdReport, 
     }
     opened.wait().await;
     let text = page(&dialer, &herd.address, herd.timeout).await?;
-    let view = playlist::media(&text).map_err(|error| HerdError::Playlist {
-        what: herd.address.clone(),
-        error,
-    })?;
+    let view =
+        playlist::media(&text).map_err(|error| HerdError::Playlist { what: herd.address.clone(), error })?;
     let want = target(&view, herd.lead).ok_or_else(|| HerdError::NotBlocking(herd.address.clone()))?;
     let mut before = None;
     if let Some((address, selector)) = &herd.metrics {
@@ -159,10 +149,7 @@ pub(crate) async fn run(dialer: Arc<Dialer>, herd: &Herd) -> Result<HerdReport, 
     let mut report = collect(tasks, herd, dialer.protocol()).await;
     if let Some((address, selector)) = &herd.metrics {
         let after = selector.sum(&page(&dialer, address, herd.timeout).await?);
-        let missing = || HerdError::NoMetric {
-            what: address.clone(),
-            metric: selector.to_string(),
-        };
+        let missing = || HerdError::NoMetric { what: address.clone(), metric: selector.to_string() };
         report.upstream_requests = Some(after.ok_or_else(missing)? - before.unwrap_or_default());
     }
     Ok(report)
@@ -171,23 +158,13 @@ pub(crate) async fn run(dialer: Arc<Dialer>, herd: &Herd) -> Result<HerdReport, 
 async fn page(dialer: &Dialer, what: &Address, timeout: Duration) -> Result<Vec<u8>, HerdError> {
     dialer.resolve(&what.authority).await?;
     // A metrics page on a plain port speaks HTTP/1.1 for sure, whatever the herd speaks.
-    let protocol = if what.authority.tls {
-        dialer.protocol()
-    } else {
-        Protocol::H1
-    };
+    let protocol = if what.authority.tls { dialer.protocol() } else { Protocol::H1 };
     let mut link = Link::new(&what.authority, protocol, timeout);
     let mut text = Vec::new();
     match link.get(dialer, &what.path, Sink::Text(&mut text)).await {
         Ok(reply) if reply.status == 200 => Ok(text),
-        Ok(reply) => Err(HerdError::Status {
-            what: what.clone(),
-            status: reply.status,
-        }),
-        Err(error) => Err(HerdError::Fetch {
-            what: what.clone(),
-            error,
-        }),
+        Ok(reply) => Err(HerdError::Status { what: what.clone(), status: reply.status }),
+        Err(error) => Err(HerdError::Fetch { what: what.clone(), error }),
     }
 }
 
@@ -204,18 +181,12 @@ async fn collect(mut tasks: JoinSet<Answer>, herd: &Herd, protocol: Protocol) ->
         match result {
             Ok(reply) if reply.status == 200 => answers.push((sent, reply)),
             Ok(reply) => {
-                *errors
-                    .entry(ErrorKind::Status(reply.status).to_string())
-                    .or_default() += 1;
+                *errors.entry(ErrorKind::Status(reply.status).to_string()).or_default() += 1;
             }
             Err(error) => *errors.entry(error.kind().to_string()).or_default() += 1,
         }
     }
-    let released = answers
-        .iter()
-        .map(|(sent, reply)| *sent + reply.first_byte)
-        .min()
-        .unwrap_or_default();
+    let released = answers.iter().map(|(sent, reply)| *sent + reply.first_byte).min().unwrap_or_default();
     let (mut first_byte, mut last_byte) = (Spread::default(), Spread::default());
     let mut bodies = BTreeSet::new();
     for (sent, reply) in &answers {
@@ -248,11 +219,7 @@ impl fmt::Display for HerdReport {
             "{} identical requests, {} answered, {} distinct bodies (of {} bytes)",
             self.requests, self.answered, self.distinct_bodies, self.body_bytes
         )?;
-        writeln!(
-            f,
-            "sent within        {:.1} ms, held {:.1} ms",
-            self.send_spread_ms, self.held_ms
-        )?;
+        writeln!(f, "sent within        {:.1} ms, held {:.1} ms", self.send_spread_ms, self.held_ms)?;
         writeln!(
             f,
             "first byte ms      {}  after the first release",

@@ -54,10 +54,7 @@ mod tests {
     fn the_first_body_decides() {
         let mut identity = Identity::default();
         assert!(identity.agrees("/live/a/v/1.0.m4s", 10, 7));
-        assert!(
-            identity.agrees("/s/TOKEN/live/a/v/1.0.m4s?CMCD=x", 10, 7),
-            "another session"
-        );
+        assert!(identity.agrees("/s/TOKEN/live/a/v/1.0.m4s?CMCD=x", 10, 7), "another session");
         assert!(!identity.agrees("/live/a/v/1.0.m4s", 10, 8));
         assert!(!identity.agrees("/live/a/v/1.0.m4s", 11, 7));
         assert!(identity.agrees("/live/a/a/1.0.m4s", 10, 8), "another rendition");
@@ -71,10 +68,7 @@ mod tests {
             assert!(identity.agrees(&format!("/live/a/v/{n}.m4s"), 1, 1));
         }
         assert_eq!(identity.seen.len(), REMEMBERED_MAX);
-        assert!(
-            identity.agrees("/live/a/v/3.m4s", 2, 2),
-            "forgotten, so it decides anew"
-        );
+        assert!(identity.agrees("/live/a/v/3.m4s", 2, 2), "forgotten, so it decides anew");
         assert!(!identity.agrees("/live/a/v/20000.m4s", 2, 2));
     }
 }

@@ -38,11 +38,7 @@ impl LoopClock {
         let at = file_ms.saturating_sub(first);
         self.newest_ms = self.newest_ms.max(at);
         if let Some(slot) = self.tracks.get_mut(track) {
-            let entry = slot.get_or_insert(Track {
-                first_ms: at,
-                newest_ms: at,
-                steps: 0,
-            });
+            let entry = slot.get_or_insert(Track { first_ms: at, newest_ms: at, steps: 0 });
             if at > entry.newest_ms {
                 entry.newest_ms = at;
                 entry.steps += 1;

@@ -79,9 +79,7 @@ fn main() -> ExitCode {
 
 fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().init(),
@@ -106,9 +104,7 @@ async fn interrupted() {
 
 fn dialer(target: &Target, addresses: &[Address]) -> Result<Dialer, Failure> {
     let tls = addresses.iter().any(|address| address.authority.tls);
-    let protocol = target
-        .protocol
-        .unwrap_or(if tls { Protocol::H2 } else { Protocol::H1 });
+    let protocol = target.protocol.unwrap_or(if tls { Protocol::H2 } else { Protocol::H1 });
     let trust = match &target.ca {
         Some(path) => Some(Trust::ca_file(path, protocol.alpn())?),
         None if target.insecure_loopback => Some(Trust::anyone(protocol.alpn())?),
@@ -127,11 +123,7 @@ fn raise_open_files(viewers: u32) {
     let wanted = u64::from(viewers) * 2 + 256;
     let limit = nofile::raise(wanted);
     if limit < wanted {
-        tracing::warn!(
-            limit,
-            wanted,
-            "open files are limited, some viewers may not connect (ulimit -n)"
-        );
+        tracing::warn!(limit, wanted, "open files are limited, some viewers may not connect (ulimit -n)");
     }
 }
 
@@ -174,9 +166,7 @@ async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
     let report = herd::run(dialer, &herd).await?;
     write(&arguments.output, &report)?;
     let alike = report.distinct_bodies == 1;
-    let coalesced = report
-        .upstream_requests
-        .is_none_or(|n| n <= arguments.max_upstream as f64);
+    let coalesced = report.upstream_requests.is_none_or(|n| n <= arguments.max_upstream as f64);
     Ok(alike && coalesced && report.errors_total <= arguments.max_errors)
 }
 

@@ -23,11 +23,7 @@ pub(crate) struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self {
-            first: Duration::from_millis(200),
-            longest: Duration::from_secs(5),
-            restart_after: 5,
-        }
+        Self { first: Duration::from_millis(200), longest: Duration::from_secs(5), restart_after: 5 }
     }
 }
 
@@ -36,10 +32,7 @@ impl Patience {
     pub(crate) fn wait(&self, failures: u32, seed: u64) -> Duration {
         let doubled = self
             .first
-            .saturating_mul(
-                1u32.checked_shl(failures.saturating_sub(1).min(16))
-                    .unwrap_or(u32::MAX),
-            )
+            .saturating_mul(1u32.checked_shl(failures.saturating_sub(1).min(16)).unwrap_or(u32::MAX))
             .min(self.longest);
         let mixed = (seed ^ u64::from(failures)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let percent = 75 + u32::try_from(mixed % 51).unwrap_or_default();
@@ -187,12 +180,7 @@ impl Player {
             && init != self.init
         {
             init.clone_into(&mut self.init);
-            plan.wants.push(Want {
-                uri: init.to_owned(),
-                kind: Kind::Init,
-                duration_us: 0,
-                live: false,
-            });
+            plan.wants.push(Want { uri: init.to_owned(), kind: Kind::Init, duration_us: 0, live: false });
         }
         for unit in &view.units[start..] {
             self.last = Some(position(unit));
@@ -202,11 +190,7 @@ impl Player {
             }
             plan.wants.push(Want {
                 uri: unit.uri.to_owned(),
-                kind: if unit.part.is_some() {
-                    Kind::Part
-                } else {
-                    Kind::Segment
-                },
+                kind: if unit.part.is_some() { Kind::Part } else { Kind::Segment },
                 duration_us: unit.duration_us,
                 live,
             });
@@ -226,27 +210,18 @@ impl Player {
             let (msn, part) = view.next;
             let part = view.part_target_us.map(|_| part);
             return Step::Playlist {
-                directives: Directives {
-                    msn: Some(msn),
-                    part,
-                    skip: None,
-                },
+                directives: Directives { msn: Some(msn), part, skip: None },
                 after: Duration::ZERO,
             };
         }
         // Section 6.3.4: a target duration after a change, half of it otherwise.
         let unit = view.part_target_us.unwrap_or(view.target_duration_us);
-        plain(Duration::from_micros(
-            if advanced { unit } else { unit / 2 }.max(20_000),
-        ))
+        plain(Duration::from_micros(if advanced { unit } else { unit / 2 }.max(20_000)))
     }
 }
 
 fn plain(after: Duration) -> Step {
-    Step::Playlist {
-        directives: Directives::default(),
-        after,
-    }
+    Step::Playlist { directives: Directives::default(), after }
 }
 
 fn position(unit: &Unit<'_>) -> (u64, u32) {

@@ -225,9 +225,7 @@ pub(crate) fn multivariant(body: &[u8]) -> Result<Vec<VariantView<'_>>, Playlist
 
 /// The value of an attribute, without its quotes.
 fn attribute<'a>(list: &'a str, wanted: &str) -> Option<&'a str> {
-    Attributes(list)
-        .find(|(name, _)| *name == wanted)
-        .map(|(_, value)| value)
+    Attributes(list).find(|(name, _)| *name == wanted).map(|(_, value)| value)
 }
 
 /// Names and values (without quotes) of an attribute list, as far as it is well-formed. Searches bytes: the pieces are
@@ -257,18 +255,12 @@ impl<'a> Iterator for Attributes<'a> {
 fn micros(seconds: &str) -> u64 {
     let (whole, fraction) = seconds.trim().split_once('.').unwrap_or((seconds.trim(), ""));
     let digit = |b: u8| {
-        if b.is_ascii_digit() {
-            u64::from(b - b'0')
-        } else {
-            0
-        }
+        if b.is_ascii_digit() { u64::from(b - b'0') } else { 0 }
     };
     let mut value = whole.parse::<u64>().unwrap_or_default();
     let mut digits = fraction.bytes();
     for _ in 0..6 {
-        value = value
-            .saturating_mul(10)
-            .saturating_add(digits.next().map_or(0, digit));
+        value = value.saturating_mul(10).saturating_add(digits.next().map_or(0, digit));
     }
     value
 }
@@ -297,11 +289,7 @@ mod tests {
         assert!(view.can_block && !view.ended);
         assert_eq!(view.init, Some("init-0000000000000abc.mp4"));
         assert_eq!((view.next, view.segment_parts), ((102, 1), 2));
-        let units: Vec<_> = view
-            .units
-            .iter()
-            .map(|u| (u.msn, u.part, u.uri, u.independent, u.gap))
-            .collect();
+        let units: Vec<_> = view.units.iter().map(|u| (u.msn, u.part, u.uri, u.independent, u.gap)).collect();
         assert_eq!(
             units,
             [
@@ -348,10 +336,7 @@ mod tests {
         let variants = multivariant(text.as_bytes()).unwrap();
         assert_eq!(variants.len(), 2);
         assert_eq!(variants[0].audio_uri, Some("a/media.m3u8"));
-        assert_eq!(
-            (variants[1].uri, variants[1].bandwidth_bps),
-            ("v2/media.m3u8", 100)
-        );
+        assert_eq!((variants[1].uri, variants[1].bandwidth_bps), ("v2/media.m3u8", 100));
         assert_eq!(variants[1].audio_uri, None);
     }
 
@@ -360,11 +345,7 @@ mod tests {
         use sigma_shared::playlist::{MediaPlaylist, PartLine, SegmentLines, ServerControl};
         use sigma_shared::reload::Tip;
         use sigma_shared::resource::InitHash;
-        let part = PartLine {
-            duration: 18_000,
-            independent: false,
-            gap: false,
-        };
+        let part = PartLine { duration: 18_000, independent: false, gap: false };
         let segment = |msn, duration, parts| SegmentLines {
             msn,
             duration,
@@ -374,18 +355,9 @@ mod tests {
             program_date_time_ms: 0,
             parts,
         };
-        let tip = Tip {
-            complete_msn: 8,
-            complete_parts: 2,
-            open_parts: 1,
-            ended: false,
-        };
+        let tip = Tip { complete_msn: 8, complete_parts: 2, open_parts: 1, ended: false };
         let text = MediaPlaylist {
-            control: ServerControl {
-                target_duration_s: 1,
-                part_target_ms: 200,
-                part_hold_back_ms: 600,
-            },
+            control: ServerControl { target_duration_s: 1, part_target_ms: 200, part_hold_back_ms: 600 },
             discontinuity_sequence: 0,
             segments: &[segment(8, Some(36_000), &[part, part]), segment(9, None, &[part])],
             tip,

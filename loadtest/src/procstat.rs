@@ -70,12 +70,7 @@ fn one(pid: u32, reaped_children: bool) -> Result<Usage, ProcError> {
     let (cpu_s, threads) =
         parse_stat(&stat, reaped_children).ok_or_else(|| error("unreadable stat".into()))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|e| error(e.to_string()))?;
-    Ok(Usage {
-        cpu_s,
-        rss_bytes: parse_rss(&status),
-        threads,
-        processes: 1,
-    })
+    Ok(Usage { cpu_s, rss_bytes: parse_rss(&status), threads, processes: 1 })
 }
 
 fn parse_stat(stat: &str, reaped_children: bool) -> Option<(f64, u64)> {
@@ -92,13 +87,7 @@ fn parse_stat(stat: &str, reaped_children: bool) -> Option<(f64, u64)> {
 fn parse_rss(status: &str) -> u64 {
     status
         .lines()
-        .find_map(|line| {
-            line.strip_prefix("VmRSS:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse::<u64>()
-                .ok()
-        })
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
         .unwrap_or_default()
         * 1024
 }
@@ -110,11 +99,7 @@ fn children_of(pid: u32) -> Vec<u32> {
     tasks
         .flatten()
         .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
-        .flat_map(|line| {
-            line.split_ascii_whitespace()
-                .filter_map(|pid| pid.parse().ok())
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|line| line.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
         .collect()
 }
 
@@ -207,11 +192,7 @@ impl Watch {
     /// The figures so far.
     pub(crate) fn report(&self) -> UsageReport {
         let cpu_s = (self.last.cpu_s - self.first.cpu_s).max(0.0);
-        let per_second = if self.seconds > 0.0 {
-            cpu_s / self.seconds
-        } else {
-            0.0
-        };
+        let per_second = if self.seconds > 0.0 { cpu_s / self.seconds } else { 0.0 };
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         UsageReport {
             pid: self.pid,
@@ -294,18 +275,10 @@ mod tests {
 
     #[test]
     fn figures_of_a_watch() {
-        let usage = |cpu_s, rss_bytes| Usage {
-            cpu_s,
-            rss_bytes,
-            threads: 2,
-            processes: 1,
-        };
+        let usage = |cpu_s, rss_bytes| Usage { cpu_s, rss_bytes, threads: 2, processes: 1 };
         let mut watch = Watch::from_first(1, false, usage(10.0, 1000));
         for second in 1..=60u64 {
-            watch.add(
-                second as f64,
-                usage(10.0 + second as f64 * 0.02, 1000 + second * 10),
-            );
+            watch.add(second as f64, usage(10.0 + second as f64 * 0.02, 1000 + second * 10));
         }
         let report = watch.report();
         assert!((report.cpu_s_per_minute - 1.2).abs() < 1e-6);
@@ -318,13 +291,7 @@ mod tests {
     fn a_day_of_samples_is_bounded() {
         let mut watch = Watch::from_first(1, false, Usage::default());
         for second in 1..86_400u64 {
-            watch.add(
-                second as f64,
-                Usage {
-                    rss_bytes: second,
-                    ..Usage::default()
-                },
-            );
+            watch.add(second as f64, Usage { rss_bytes: second, ..Usage::default() });
         }
         let report = watch.report();
         assert!(report.rss_series.len() < SERIES_MAX);

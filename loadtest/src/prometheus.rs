@@ -33,21 +33,12 @@ impl std::str::FromStr for Selector {
         if name.is_empty() || !name.bytes().all(valid) {
             return Err(bad());
         }
-        let labels: Vec<String> = labels
-            .split(',')
-            .filter(|label| !label.is_empty())
-            .map(str::to_owned)
-            .collect();
-        if !labels
-            .iter()
-            .all(|label| label.contains("=\"") && label.ends_with('"'))
-        {
+        let labels: Vec<String> =
+            labels.split(',').filter(|label| !label.is_empty()).map(str::to_owned).collect();
+        if !labels.iter().all(|label| label.contains("=\"") && label.ends_with('"')) {
             return Err(bad());
         }
-        Ok(Self {
-            name: name.to_owned(),
-            labels,
-        })
+        Ok(Self { name: name.to_owned(), labels })
     }
 }
 
@@ -70,10 +61,7 @@ impl Selector {
                 None => continue,
             };
             let selected = self.labels.iter().all(|wanted| labels.contains(wanted.as_str()));
-            let value = value
-                .split_ascii_whitespace()
-                .next()
-                .and_then(|v| v.parse::<f64>().ok());
+            let value = value.split_ascii_whitespace().next().and_then(|v| v.parse::<f64>().ok());
             if let Some(value) = value.filter(|_| selected) {
                 sum = Some(sum.unwrap_or(0.0) + value);
             }

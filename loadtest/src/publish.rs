@@ -143,14 +143,9 @@ impl Connection {
             return Err(PublishError::Rtmps);
         }
         let server = format!("{}:{}", url.host, url.port);
-        let failed = |error| PublishError::Connect {
-            server: server.clone(),
-            error,
-        };
+        let failed = |error| PublishError::Connect { server: server.clone(), error };
         let connect = async {
-            let addresses: Vec<_> = tokio::net::lookup_host((url.host.as_str(), url.port))
-                .await?
-                .collect();
+            let addresses: Vec<_> = tokio::net::lookup_host((url.host.as_str(), url.port)).await?.collect();
             if !allow_remote && !addresses.iter().all(|address| address.ip().is_loopback()) {
                 return Ok(None);
             }
@@ -160,9 +155,7 @@ impl Connection {
             .await
             .map_err(|_| PublishError::NoAnswer)?
             .map_err(failed)?
-            .ok_or_else(|| PublishError::NotLoopback {
-                host: url.host.clone(),
-            })?;
+            .ok_or_else(|| PublishError::NotLoopback { host: url.host.clone() })?;
         socket.set_nodelay(true).map_err(failed)?;
         Ok(Self {
             socket,
@@ -191,11 +184,7 @@ impl Connection {
 
     /// Takes what the server says; true once it is ready for media. Safe to cancel.
     async fn receive(&mut self) -> Result<bool, PublishError> {
-        let read = self
-            .socket
-            .read(&mut self.buffer)
-            .await
-            .map_err(PublishError::Lost)?;
+        let read = self.socket.read(&mut self.buffer).await.map_err(PublishError::Lost)?;
         if read == 0 {
             return Err(PublishError::Closed);
         }
@@ -288,17 +277,8 @@ fn metadata(payload: &Bytes) -> Option<Metadata> {
         return None;
     }
     let object = values.next_value().ok()??;
-    let number = |key: &str| {
-        object
-            .get(key)
-            .and_then(amf0::Value::as_number)
-            .filter(|n| n.is_finite())
-    };
-    let pixels = |key: &str| {
-        number(key)
-            .filter(|n| (1.0..=65_535.0).contains(n))
-            .map(|n| n as u32)
-    };
+    let number = |key: &str| object.get(key).and_then(amf0::Value::as_number).filter(|n| n.is_finite());
+    let pixels = |key: &str| number(key).filter(|n| (1.0..=65_535.0).contains(n)).map(|n| n as u32);
     Some(Metadata {
         encoder: Some("sigma-load".to_owned()),
         width: pixels("width"),
@@ -315,15 +295,10 @@ async fn read(file: Option<PathBuf>, repeat: bool, tags: mpsc::Sender<Due>) -> R
     let mut clock = LoopClock::default();
     let Some(path) = file else {
         let from = Path::new("standard input");
-        return round(tokio::io::stdin(), from, &mut clock, &tags)
-            .await
-            .map(|_| ());
+        return round(tokio::io::stdin(), from, &mut clock, &tags).await.map(|_| ());
     };
     loop {
-        let error = |error| PublishError::File {
-            path: path.clone(),
-            error,
-        };
+        let error = |error| PublishError::File { path: path.clone(), error };
         let input = tokio::fs::File::open(&path).await.map_err(error)?;
         let wanted = round(input, &path, &mut clock, &tags).await?;
         if !repeat || !wanted {
@@ -345,10 +320,7 @@ async fn round(
     let mut reader = FlvReader::new(TAG_BYTES_MAX);
     let mut buffer = vec![0; 64 << 10];
     loop {
-        let error = |error| PublishError::File {
-            path: path.to_owned(),
-            error,
-        };
+        let error = |error| PublishError::File { path: path.to_owned(), error };
         let read = input.read(&mut buffer).await.map_err(error)?;
         if read == 0 {
             return Ok(true);

@@ -111,11 +111,7 @@ impl Report {
             media_first_byte_ms: tally.first_byte.figures(),
             startup_ms: startup,
             errors_total: whole.errors_total(),
-            errors: whole
-                .errors
-                .iter()
-                .map(|(kind, count)| (kind.to_string(), *count))
-                .collect(),
+            errors: whole.errors.iter().map(|(kind, count)| (kind.to_string(), *count)).collect(),
             viewers_started: startup.map_or(0, |figures| figures.count),
             viewers_ended: whole.ended,
             bodies_compared: measured.compared,
@@ -178,11 +174,7 @@ impl fmt::Display for Report {
             writeln!(f, "parts without `at` {} (delay unknown)", self.parts_undated)?;
         }
         if self.parts_from_the_future > 0 {
-            writeln!(
-                f,
-                "clocks differ      {} parts from the future",
-                self.parts_from_the_future
-            )?;
+            writeln!(f, "clocks differ      {} parts from the future", self.parts_from_the_future)?;
         }
         writeln!(
             f,

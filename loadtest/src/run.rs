@@ -46,10 +46,7 @@ pub(crate) async fn run(
     for address in &scenario.addresses {
         match crowd.dialer.resolve(&address.authority).await {
             Err(error) if error.is_misuse() => {
-                return Err(RunError::Address {
-                    address: address.clone(),
-                    error,
-                });
+                return Err(RunError::Address { address: address.clone(), error });
             }
             _ => {}
         }
@@ -62,10 +59,7 @@ pub(crate) async fn run(
     for index in 0..scenario.viewers {
         let address = scenario.addresses[index as usize % scenario.addresses.len()].clone();
         let viewer = Viewer::new(Arc::clone(&crowd), index.into(), address);
-        let at = start
-            + scenario
-                .ramp
-                .mul_f64(f64::from(index) / f64::from(scenario.viewers));
+        let at = start + scenario.ramp.mul_f64(f64::from(index) / f64::from(scenario.viewers));
         viewers.spawn(async move {
             tokio::time::sleep_until(at).await;
             Box::pin(viewer.watch()).await;

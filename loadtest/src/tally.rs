@@ -70,10 +70,7 @@ pub(crate) struct Spread(Histogram<u64>);
 const LONGEST_US: u64 = 120_000_000;
 
 impl Default for Spread {
-    #[expect(
-        clippy::expect_used,
-        reason = "the bounds are constants that hdrhistogram accepts"
-    )]
+    #[expect(clippy::expect_used, reason = "the bounds are constants that hdrhistogram accepts")]
     fn default() -> Self {
         Self(Histogram::new_with_bounds(1, LONGEST_US, 3).expect("1 <= low, low * 2 <= high, 3 digits"))
     }
@@ -184,10 +181,7 @@ mod tests {
         let mut a = Tally::default();
         a.error(ErrorKind::Status(404));
         a.part_delay.record(Duration::from_millis(10));
-        let mut b = Tally {
-            requests: 3,
-            ..Tally::default()
-        };
+        let mut b = Tally { requests: 3, ..Tally::default() };
         b.errors_of(ErrorKind::Status(404), 2);
         b.errors_of(ErrorKind::Gap, 0);
         b.part_delay.record(Duration::from_millis(30));

@@ -41,19 +41,14 @@ impl Trust {
             roots.add(certificate.map_err(|e| unreadable(&e))?)?;
         }
         if roots.is_empty() {
-            return Err(TrustError::Empty {
-                path: path.to_owned(),
-            });
+            return Err(TrustError::Empty { path: path.to_owned() });
         }
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
-        Ok(Self {
-            config: Arc::new(config),
-            verifies: true,
-        })
+        Ok(Self { config: Arc::new(config), verifies: true })
     }
 
     /// Any certificate will do.
@@ -65,10 +60,7 @@ impl Trust {
             .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
             .with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
-        Ok(Self {
-            config: Arc::new(config),
-            verifies: false,
-        })
+        Ok(Self { config: Arc::new(config), verifies: false })
     }
 }
 

@@ -42,13 +42,7 @@ struct Selection {
 
 impl Viewer {
     pub(crate) fn new(crowd: Arc<Crowd>, index: u64, address: Address) -> Self {
-        Self {
-            crowd,
-            index,
-            address,
-            started: Instant::now(),
-            playing: AtomicBool::new(false),
-        }
+        Self { crowd, index, address, started: Instant::now(), playing: AtomicBool::new(false) }
     }
 
     /// Watches until the broadcast ends.
@@ -104,11 +98,7 @@ impl Viewer {
         if !std::str::from_utf8(&text).is_ok_and(playlist::is_multivariant) {
             // A media playlist may be given directly.
             playlist::media(&text).map_err(|_| ErrorKind::BadPlaylist)?;
-            return Ok(Selection {
-                link,
-                main: address,
-                audio: None,
-            });
+            return Ok(Selection { link, main: address, audio: None });
         }
         let variants = playlist::multivariant(&text).map_err(|_| ErrorKind::BadPlaylist)?;
         let habits = &self.crowd.habits;
@@ -118,14 +108,8 @@ impl Viewer {
             let here = target.authority == address.authority;
             here.then_some(target).ok_or(ErrorKind::BadUri)
         };
-        let audio_uri = variant
-            .audio_uri
-            .filter(|uri| !habits.video_only && *uri != variant.uri);
-        Ok(Selection {
-            main: join(variant.uri)?,
-            audio: audio_uri.map(join).transpose()?,
-            link,
-        })
+        let audio_uri = variant.audio_uri.filter(|uri| !habits.video_only && *uri != variant.uri);
+        Ok(Selection { main: join(variant.uri)?, audio: audio_uri.map(join).transpose()?, link })
     }
 
     fn link_to(&self, address: &Address) -> Link {
@@ -237,13 +221,7 @@ struct Rendition<'a> {
 impl<'a> Rendition<'a> {
     fn new(viewer: &'a Viewer, link: Link, address: Address, player: &'a mut Player) -> Self {
         viewer.crowd.rendition_starts();
-        Self {
-            viewer,
-            link,
-            address,
-            player,
-            text: Vec::new(),
-        }
+        Self { viewer, link, address, player, text: Vec::new() }
     }
 
     async fn play(mut self) -> Exit {
@@ -279,14 +257,11 @@ impl<'a> Rendition<'a> {
         }
         let viewer = self.viewer;
         let path = self.address.with_query(&directives.to_string());
-        let result = match viewer
-            .get(&mut self.link, &path, Sink::Text(&mut self.text))
-            .await
-        {
+        let result = match viewer.get(&mut self.link, &path, Sink::Text(&mut self.text)).await {
             Ok(reply) if reply.status != 200 => Err(ErrorKind::Status(reply.status)),
-            Ok(reply) => playlist::media(&self.text)
-                .map(|view| (reply, view))
-                .map_err(|_| ErrorKind::BadPlaylist),
+            Ok(reply) => {
+                playlist::media(&self.text).map(|view| (reply, view)).map_err(|_| ErrorKind::BadPlaylist)
+            }
             Err(kind) => Err(kind),
         };
         match result {

@@ -25,10 +25,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("rtmp.bind: {address}: cannot be bound: {source}")]
-    BindRtmp {
-        address: SocketAddr,
-        source: std::io::Error,
-    },
+    BindRtmp { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Id(#[from] InvalidId),
     #[error("data_dir: {path}: cannot be made or written to: {source}")]
@@ -73,11 +70,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     let channels = Arc::new(Channels::start(config, &metrics)?);
     let held_max = config.live.held_requests_max;
     let router = Arc::new(Router::new(Arc::clone(&channels), Arc::clone(&metrics), held_max));
-    let server = Server::new(
-        config.limits.listener(),
-        metrics.connections.clone(),
-        drain.clone(),
-    );
+    let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
     let http = addresses(&plain);
     for (bounds, tls) in [(plain, None), (encrypted, tls_config)] {
         for bound in bounds {
@@ -88,10 +81,8 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
             });
         }
     }
-    let rtmp_addresses: Vec<SocketAddr> = rtmp
-        .iter()
-        .filter_map(|listener| listener.local_addr().ok())
-        .collect();
+    let rtmp_addresses: Vec<SocketAddr> =
+        rtmp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let rtmp_server = Arc::new(RtmpServer {
         config: config.rtmp.clone(),
         channels: Arc::clone(&channels),
@@ -105,11 +96,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     start_test_sources(config, &channels, &drain)?;
     let draining = drain.clone();
     let ready = move || {
-        if draining.is_started() {
-            Readiness::NotReady("draining".into())
-        } else {
-            Readiness::Ready
-        }
+        if draining.is_started() { Readiness::NotReady("draining".into()) } else { Readiness::Ready }
     };
     ops::serve(ops_bound, drain.clone(), Arc::new(registry), ready);
     tracing::info!(http = ?http, rtmp = ?rtmp_addresses, channels = config.channels.len(), "origin serves");
@@ -137,11 +124,7 @@ impl Running {
 fn start_test_sources(config: &Config, channels: &Channels, drain: &Drain) -> Result<(), InvalidId> {
     for channel in &config.channels {
         if let (Some(source), Some(started)) = (&channel.source, channels.get(&channel.id.parse()?)) {
-            tokio::spawn(test_source::run(
-                Arc::clone(started),
-                source.clone(),
-                drain.clone(),
-            ));
+            tokio::spawn(test_source::run(Arc::clone(started), source.clone(), drain.clone()));
         }
     }
     Ok(())
@@ -152,10 +135,7 @@ fn check_data_dir(config: &Config) -> Result<(), StartError> {
     std::fs::create_dir_all(&config.data_dir)
         .and_then(|()| std::fs::write(&probe, b""))
         .and_then(|()| std::fs::remove_file(&probe))
-        .map_err(|source| StartError::DataDir {
-            path: config.data_dir.display().to_string(),
-            source,
-        })
+        .map_err(|source| StartError::DataDir { path: config.data_dir.display().to_string(), source })
 }
 
 fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {
@@ -170,10 +150,7 @@ async fn bind_rtmp(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartEr
     let mut listeners = Vec::new();
     for address in addresses {
         let bound = TcpListener::bind(address).await;
-        listeners.push(bound.map_err(|source| StartError::BindRtmp {
-            address: *address,
-            source,
-        })?);
+        listeners.push(bound.map_err(|source| StartError::BindRtmp { address: *address, source })?);
     }
     Ok(listeners)
 }

@@ -1,6 +1,6 @@
 //! Channels: who may publish, and the one task per channel that owns its stream.
 //!
-//! A channel's task takes events of its publisher and of its media worker, lets the pure [`Stream`] decide, and hands
+//! A channel's task takes events of its publisher and of its media worker, lets the pure `Stream` decide, and hands
 //! the resulting snapshots to readers through `watch`, so that readers can neither wait for it nor slow it down (A2).
 //!
 //! Invariants: one publisher at a time; a session ends when its publisher has been away for the stop timeout.
@@ -91,19 +91,11 @@ impl Channel {
     /// # Errors
     /// [`PublishRefused::Busy`] while somebody else publishes.
     pub(crate) fn publish(&self, publisher: String) -> Result<mpsc::Sender<Ingest>, PublishRefused> {
-        let slot = Arc::clone(&self.place)
-            .try_acquire_owned()
-            .map_err(|_| PublishRefused::Busy)?;
+        let slot = Arc::clone(&self.place).try_acquire_owned().map_err(|_| PublishRefused::Busy)?;
         let (sender, events) = mpsc::channel(QUEUE_EVENTS);
-        let session = Session {
-            events,
-            publisher,
-            _slot: slot,
-        };
+        let session = Session { events, publisher, _slot: slot };
         // The task takes a session before the place is free again, so there is room for this one.
-        self.sessions
-            .try_send(session)
-            .map_err(|_| PublishRefused::Closing)?;
+        self.sessions.try_send(session).map_err(|_| PublishRefused::Closing)?;
         Ok(sender)
     }
 }
@@ -121,16 +113,10 @@ impl Channels {
     /// # Errors
     /// An id that the configuration's own check would have refused.
     pub(crate) fn start(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, InvalidId> {
-        let mut channels = Self {
-            by_id: HashMap::new(),
-            by_key: HashMap::new(),
-        };
+        let mut channels = Self { by_id: HashMap::new(), by_key: HashMap::new() };
         for channel in &config.channels {
             let id: ChannelId = channel.id.parse()?;
-            let ladder = config
-                .profiles
-                .iter()
-                .filter(|profile| channel.profiles.contains(&profile.id));
+            let ladder = config.profiles.iter().filter(|profile| channel.profiles.contains(&profile.id));
             let spec = ChannelSpec {
                 id: id.clone(),
                 kind: channel.kind,
@@ -162,9 +148,6 @@ impl Channels {
         key: &str,
         publisher: String,
     ) -> Result<mpsc::Sender<Ingest>, PublishRefused> {
-        self.by_key
-            .get(key)
-            .ok_or(PublishRefused::UnknownKey)?
-            .publish(publisher)
+        self.by_key.get(key).ok_or(PublishRefused::UnknownKey)?.publish(publisher)
     }
 }

@@ -114,9 +114,7 @@ fn default_tls_bind() -> Vec<SocketAddr> {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self {
-            bind: vec![loopback(7070)],
-        }
+        Self { bind: vec![loopback(7070)] }
     }
 }
 
@@ -140,22 +138,13 @@ impl Default for RtmpConfig {
 
 impl Default for LiveConfig {
     fn default() -> Self {
-        Self {
-            segment_ms: 2000,
-            part_target_ms: 334,
-            window_ms: 60_000,
-            held_requests_max: 100_000,
-        }
+        Self { segment_ms: 2000, part_target_ms: 334, window_ms: 60_000, held_requests_max: 100_000 }
     }
 }
 
 impl Default for TranscodeConfig {
     fn default() -> Self {
-        Self {
-            threads: 2,
-            audio_bitrate_bps: 128_000,
-            queue_samples_max: 256,
-        }
+        Self { threads: 2, audio_bitrate_bps: 128_000, queue_samples_max: 256 }
     }
 }
 
@@ -201,97 +190,27 @@ impl Validate for Config {
     fn validate(&self) -> Vec<Problem> {
         let mut ranges = Ranges(Vec::new());
         let (rtmp, live, limits) = (&self.rtmp, &self.live, &self.limits);
-        ranges.check(
-            "rtmp.connections_max",
-            rtmp.connections_max as u64,
-            1..=100_000,
-            "connections",
-        );
-        ranges.check(
-            "rtmp.publish_timeout_ms",
-            rtmp.publish_timeout_ms,
-            500..=60_000,
-            "milliseconds",
-        );
-        ranges.check(
-            "rtmp.idle_timeout_ms",
-            rtmp.idle_timeout_ms,
-            1000..=600_000,
-            "milliseconds",
-        );
-        ranges.check(
-            "live.segment_ms",
-            live.segment_ms.into(),
-            1000..=3000,
-            "milliseconds",
-        );
-        ranges.check(
-            "live.part_target_ms",
-            live.part_target_ms.into(),
-            100..=2000,
-            "milliseconds",
-        );
-        ranges.check(
-            "live.window_ms",
-            live.window_ms.into(),
-            12_000..=600_000,
-            "milliseconds",
-        );
-        ranges.check(
-            "live.held_requests_max",
-            live.held_requests_max as u64,
-            1..=10_000_000,
-            "requests",
-        );
-        ranges.check(
-            "transcode.threads",
-            self.transcode.threads.into(),
-            1..=64,
-            "threads",
-        );
+        ranges.check("rtmp.connections_max", rtmp.connections_max as u64, 1..=100_000, "connections");
+        ranges.check("rtmp.publish_timeout_ms", rtmp.publish_timeout_ms, 500..=60_000, "milliseconds");
+        ranges.check("rtmp.idle_timeout_ms", rtmp.idle_timeout_ms, 1000..=600_000, "milliseconds");
+        ranges.check("live.segment_ms", live.segment_ms.into(), 1000..=3000, "milliseconds");
+        ranges.check("live.part_target_ms", live.part_target_ms.into(), 100..=2000, "milliseconds");
+        ranges.check("live.window_ms", live.window_ms.into(), 12_000..=600_000, "milliseconds");
+        ranges.check("live.held_requests_max", live.held_requests_max as u64, 1..=10_000_000, "requests");
+        ranges.check("transcode.threads", self.transcode.threads.into(), 1..=64, "threads");
         let audio = u64::from(self.transcode.audio_bitrate_bps);
-        ranges.check(
-            "transcode.audio_bitrate_bps",
-            audio,
-            32_000..=512_000,
-            "bits per second",
-        );
+        ranges.check("transcode.audio_bitrate_bps", audio, 32_000..=512_000, "bits per second");
         ranges.check(
             "transcode.queue_samples_max",
             self.transcode.queue_samples_max as u64,
             16..=4096,
             "samples",
         );
-        ranges.check(
-            "limits.connections_max",
-            limits.connections_max as u64,
-            1..=10_000_000,
-            "connections",
-        );
-        ranges.check(
-            "limits.h2_streams_max",
-            limits.h2_streams_max.into(),
-            1..=100_000,
-            "streams",
-        );
-        ranges.check(
-            "limits.header_timeout_ms",
-            limits.header_timeout_ms,
-            100..=60_000,
-            "milliseconds",
-        );
-        ranges.check(
-            "limits.idle_timeout_ms",
-            limits.idle_timeout_ms,
-            12_000..=3_600_000,
-            "milliseconds",
-        );
-        ranges.check(
-            "limits.drain_timeout_ms",
-            limits.drain_timeout_ms,
-            0..=600_000,
-            "milliseconds",
-        );
+        ranges.check("limits.connections_max", limits.connections_max as u64, 1..=10_000_000, "connections");
+        ranges.check("limits.h2_streams_max", limits.h2_streams_max.into(), 1..=100_000, "streams");
+        ranges.check("limits.header_timeout_ms", limits.header_timeout_ms, 100..=60_000, "milliseconds");
+        ranges.check("limits.idle_timeout_ms", limits.idle_timeout_ms, 12_000..=3_600_000, "milliseconds");
+        ranges.check("limits.drain_timeout_ms", limits.drain_timeout_ms, 0..=600_000, "milliseconds");
         let mut problems = ranges.0;
         if rtmp.app.is_empty() || rtmp.app.len() > 64 {
             problems.push(Problem::new("rtmp.app", &rtmp.app, "1 to 64 characters"));

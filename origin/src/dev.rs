@@ -50,10 +50,7 @@ pub(crate) async fn run(args: &DevArgs) -> Result<(), String> {
     let layout = Layout::new(&args.data, args.port_offset, args.edges)?;
     let keys = layout.write(!args.no_source, cores)?;
     let own = std::env::current_exe().map_err(|error| format!("this binary cannot be found: {error}"))?;
-    let edge = args
-        .edge_binary
-        .clone()
-        .unwrap_or_else(|| own.with_file_name("sigma-edge"));
+    let edge = args.edge_binary.clone().unwrap_or_else(|| own.with_file_name("sigma-edge"));
 
     let mut processes = Processes::new()?;
     processes.start("origin", &own, &layout.origin_config())?;

@@ -33,22 +33,14 @@ pub(crate) struct Router {
 impl Router {
     pub(crate) fn new(channels: Arc<Channels>, metrics: Arc<Metrics>, held_requests_max: usize) -> Self {
         let playback = Playback::new(channels, Arc::clone(&metrics), held_requests_max);
-        Self {
-            playback,
-            assets: Assets::new(),
-            metrics,
-        }
+        Self { playback, assets: Assets::new(), metrics }
     }
 
     /// Answers one request, whenever that may be.
     pub(crate) async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
         let (kind, response) = self.route(&request).await;
         self.metrics.request(kind, response.status().as_u16());
-        if request.method() == Method::HEAD {
-            without_body(response)
-        } else {
-            response
-        }
+        if request.method() == Method::HEAD { without_body(response) } else { response }
     }
 
     async fn route(&self, request: &Request<Incoming>) -> (RequestKind, Response<Body>) {
@@ -56,29 +48,22 @@ impl Router {
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => return (RequestKind::Other, headers::preflight().map(Body::Left)),
             _ => {
-                let problem = Problem::new(
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    "GET, HEAD and OPTIONS are answered here",
-                );
+                let problem =
+                    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD and OPTIONS are answered here");
                 let mut response = problem.response().map(Body::Left);
-                response.headers_mut().insert(
-                    http::header::ALLOW,
-                    http::HeaderValue::from_static("GET, HEAD, OPTIONS"),
-                );
+                response
+                    .headers_mut()
+                    .insert(http::header::ALLOW, http::HeaderValue::from_static("GET, HEAD, OPTIONS"));
                 return (RequestKind::Other, response);
             }
         }
         let path = request.uri().path();
         if path.starts_with("/live/") {
             let Some(resource) = LiveResource::parse(path) else {
-                return (
-                    RequestKind::Other,
-                    playback::not_found("no such resource").map(Body::Left),
-                );
+                return (RequestKind::Other, playback::not_found("no such resource").map(Body::Left));
             };
             let response =
-                self.playback
-                    .respond(&resource, request.uri().query().unwrap_or(""), request.headers());
+                self.playback.respond(&resource, request.uri().query().unwrap_or(""), request.headers());
             return (kind_of(&resource), response.await);
         }
         if let Some(response) = self.assets.respond(path, request.headers()) {

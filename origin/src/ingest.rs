@@ -23,11 +23,7 @@ pub(crate) enum Ingest {
     /// AAC configuration.
     AudioConfig(AacConfig),
     /// One picture; times in milliseconds of the publisher's clock.
-    Video {
-        timestamp_ms: u32,
-        composition_ms: i32,
-        unit: AccessUnit,
-    },
+    Video { timestamp_ms: u32, composition_ms: i32, unit: AccessUnit },
     /// One AAC frame.
     Audio { timestamp_ms: u32, data: Bytes },
 }

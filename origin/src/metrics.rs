@@ -84,22 +84,10 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("sigma_origin");
         m.connections.register(registry);
         let r = registry;
-        r.register(
-            "rtmp_connections",
-            "Open RTMP connections",
-            m.rtmp_connections.clone(),
-        );
+        r.register("rtmp_connections", "Open RTMP connections", m.rtmp_connections.clone());
         r.register("rtmp_bytes", "Bytes received over RTMP", m.rtmp_bytes.clone());
-        r.register(
-            "rtmp_connections_ended",
-            "RTMP connections by how they ended",
-            m.rtmp_ends.clone(),
-        );
-        r.register(
-            "publishing",
-            "1 while a publisher is connected to the channel",
-            m.publishing.clone(),
-        );
+        r.register("rtmp_connections_ended", "RTMP connections by how they ended", m.rtmp_ends.clone());
+        r.register("publishing", "1 while a publisher is connected to the channel", m.publishing.clone());
         let unconfigured = m.samples_dropped_unconfigured.clone();
         r.register(
             "samples_before_configuration",
@@ -111,41 +99,21 @@ impl Metrics {
             "Access units dropped because they are broken",
             m.samples_dropped_broken.clone(),
         );
-        r.register(
-            "samples_dropped",
-            "Samples dropped by the timeline, by reason",
-            m.dropped.clone(),
-        );
-        r.register(
-            "segments_forced",
-            "Segments that ended without a keyframe",
-            m.segments_forced.clone(),
-        );
+        r.register("samples_dropped", "Samples dropped by the timeline, by reason", m.dropped.clone());
+        r.register("segments_forced", "Segments that ended without a keyframe", m.segments_forced.clone());
         r.register(
             "playlists_rendered",
             "Media Playlists rendered, one per part",
             m.playlists_rendered.clone(),
         );
-        r.register(
-            "worker_losses",
-            "Media workers that ended or had to be ended",
-            m.worker_losses.clone(),
-        );
+        r.register("worker_losses", "Media workers that ended or had to be ended", m.worker_losses.clone());
         r.register(
             "worker_skips",
             "Times a media worker was skipped to the next keyframe",
             m.worker_skips.clone(),
         );
-        r.register(
-            "requests",
-            "Requests by what they were for and status",
-            m.requests.clone(),
-        );
-        r.register(
-            "held_requests",
-            "Requests waiting for something to exist",
-            m.held_requests.clone(),
-        );
+        r.register("requests", "Requests by what they were for and status", m.requests.clone());
+        r.register("held_requests", "Requests waiting for something to exist", m.held_requests.clone());
         r.register(
             "held_requests_shed",
             "Requests answered 503 for want of room",
@@ -190,15 +158,10 @@ impl Metrics {
             Drop::AudioWithoutVideo => "audio_without_video",
             Drop::LateTrack => "late_track",
         };
-        self.dropped.get_or_create_owned(&DropLabels {
-            channel: channel.to_string(),
-            reason,
-        })
+        self.dropped.get_or_create_owned(&DropLabels { channel: channel.to_string(), reason })
     }
 }
 
 fn label(channel: &ChannelId) -> ChannelLabel {
-    ChannelLabel {
-        channel: channel.to_string(),
-    }
+    ChannelLabel { channel: channel.to_string() }
 }

@@ -65,10 +65,7 @@ impl Numbers {
 
 impl Free {
     fn after_restart(self) -> Self {
-        Self {
-            msn: self.msn + SLACK_SEGMENTS,
-            discontinuity_sequence: self.discontinuity_sequence + 1,
-        }
+        Self { msn: self.msn + SLACK_SEGMENTS, discontinuity_sequence: self.discontinuity_sequence + 1 }
     }
 }
 
@@ -85,10 +82,7 @@ async fn keep(path: PathBuf, mut free: watch::Receiver<Free>) {
         };
         // Once per failure, not once per segment.
         if let Some(error) = error.as_ref().filter(|_| !failing) {
-            tracing::error!(
-                error,
-                "numbers given out cannot be kept; a restart will go by the clock alone"
-            );
+            tracing::error!(error, "numbers given out cannot be kept; a restart will go by the clock alone");
         }
         failing = error.is_some();
     }

@@ -46,10 +46,7 @@ async fn origin(more: &str) -> Origin {
         file.replace("[ops]", "[rtmp]\nbind = [\"127.0.0.1:0\"]\n[ops]")
     };
     let config: Config = sigma_http::config::parse(&file).expect("valid");
-    Origin {
-        running: app::start(&config).await.expect("started"),
-        _data: data,
-    }
+    Origin { running: app::start(&config).await.expect("started"), _data: data }
 }
 
 impl Origin {
@@ -75,12 +72,7 @@ impl Publisher {
     async fn connect(origin: &Origin, key: &str) -> Result<Self, (String, String)> {
         let socket = TcpStream::connect(origin.rtmp()).await.expect("connected");
         let config = ClientConfig::new("rtmp://127.0.0.1/live", "live", key);
-        let mut publisher = Self {
-            socket,
-            session: ClientSession::new(config),
-            frame: 0,
-            audio: 0,
-        };
+        let mut publisher = Self { socket, session: ClientSession::new(config), frame: 0, audio: 0 };
         loop {
             publisher.flush().await;
             while let Some(event) = publisher.session.poll_event() {
@@ -99,10 +91,8 @@ impl Publisher {
 
     async fn hear(&mut self) {
         let mut chunk = [0; 4096];
-        let read = tokio::time::timeout(BOUND, self.socket.read(&mut chunk))
-            .await
-            .expect("in time")
-            .expect("read");
+        let read =
+            tokio::time::timeout(BOUND, self.socket.read(&mut chunk)).await.expect("in time").expect("read");
         assert!(read > 0, "closed without an answer");
         self.session.handle_input(&chunk[..read]).expect("understood");
     }
@@ -121,23 +111,14 @@ impl Publisher {
             let now_ms = self.frame * 1000 / 30;
             let keyframe = self.frame.is_multiple_of(60);
             let picture = format!("picture {}", self.frame);
-            let mut data = u32::try_from(picture.len() + 1)
-                .expect("short")
-                .to_be_bytes()
-                .to_vec();
+            let mut data = u32::try_from(picture.len() + 1).expect("short").to_be_bytes().to_vec();
             data.push(if keyframe { 0x65 } else { 0x41 });
             data.extend(picture.as_bytes());
-            let tag = VideoTag::AvcNalUnits {
-                composition_time_ms: 0,
-                keyframe,
-                data: data.into(),
-            };
+            let tag = VideoTag::AvcNalUnits { composition_time_ms: 0, keyframe, data: data.into() };
             self.session.send_video(now_ms, tag.to_payload()).expect("queued");
             while self.audio * 1024 / 48 <= now_ms {
                 let tag = AudioTag::AacRaw(Bytes::from(format!("audio {}", self.audio)));
-                self.session
-                    .send_audio(self.audio * 1024 / 48, tag.to_payload())
-                    .expect("queued");
+                self.session.send_audio(self.audio * 1024 / 48, tag.to_payload()).expect("queued");
                 self.audio += 1;
             }
             self.frame += 1;
@@ -176,22 +157,11 @@ async fn request(origin: &Origin, method: &str, path: &str, more: &str) -> Answe
     let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n");
     socket.write_all(head.as_bytes()).await.expect("sent");
     let mut raw = Vec::new();
-    tokio::time::timeout(BOUND, socket.read_to_end(&mut raw))
-        .await
-        .expect("in time")
-        .expect("read");
+    tokio::time::timeout(BOUND, socket.read_to_end(&mut raw)).await.expect("in time").expect("read");
     let split = raw.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
     let head = String::from_utf8(raw[..split].to_vec()).expect("text");
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .expect("a status");
-    Answer {
-        status,
-        head,
-        body: raw[split + 4..].to_vec(),
-    }
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Answer { status, head, body: raw[split + 4..].to_vec() }
 }
 
 async fn get(origin: &Origin, path: &str) -> Answer {

@@ -56,9 +56,7 @@ impl fmt::Display for CmsdStatic {
 /// The integer value of `key` in a CMSD-Static header, if it is there.
 #[must_use]
 pub fn integer(header: &str, key: &str) -> Option<u64> {
-    header
-        .split(',')
-        .find_map(|pair| pair.trim().strip_prefix(key)?.strip_prefix('=')?.parse().ok())
+    header.split(',').find_map(|pair| pair.trim().strip_prefix(key)?.strip_prefix('=')?.parse().ok())
 }
 
 #[cfg(test)]

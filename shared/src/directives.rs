@@ -83,18 +83,11 @@ impl Directives {
 }
 
 fn set<T>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), DirectiveError> {
-    if slot.replace(value).is_some() {
-        Err(DirectiveError::Repeated { name })
-    } else {
-        Ok(())
-    }
+    if slot.replace(value).is_some() { Err(DirectiveError::Repeated { name }) } else { Ok(()) }
 }
 
 fn integer<T: std::str::FromStr>(name: &'static str, value: &str) -> Result<T, DirectiveError> {
-    let bad = || DirectiveError::NotAnInteger {
-        name,
-        value: value.chars().take(40).collect(),
-    };
+    let bad = || DirectiveError::NotAnInteger { name, value: value.chars().take(40).collect() };
     // `parse` alone would take a leading plus sign, which decimal-integer does not have.
     if value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
         return Err(bad());
@@ -114,11 +107,7 @@ impl fmt::Display for Directives {
             separator = "&";
         }
         if let Some(skip) = self.skip {
-            write!(
-                f,
-                "{separator}_HLS_skip={}",
-                if skip == Skip::Yes { "YES" } else { "v2" }
-            )?;
+            write!(f, "{separator}_HLS_skip={}", if skip == Skip::Yes { "YES" } else { "v2" })?;
         }
         Ok(())
     }
@@ -136,10 +125,7 @@ mod tests {
             ("", d(None, None, None)),
             ("_HLS_msn=7", d(Some(7), None, None)),
             ("_HLS_part=2&_HLS_msn=7", d(Some(7), Some(2), None)),
-            (
-                "CMCD=bl%3D1&_HLS_msn=7&token=x&_HLS_skip=YES",
-                d(Some(7), None, Some(Skip::Yes)),
-            ),
+            ("CMCD=bl%3D1&_HLS_msn=7&token=x&_HLS_skip=YES", d(Some(7), None, Some(Skip::Yes))),
             ("_HLS_skip=v2", d(None, None, Some(Skip::V2))),
             ("_HLS_skip=v9", d(None, None, None)),
             ("_HLS_msn=18446744073709551615", d(Some(u64::MAX), None, None)),

@@ -18,9 +18,7 @@ fn check(value: &str) -> Result<(), InvalidId> {
     if (1..=64).contains(&value.len()) && value.bytes().all(allowed) {
         Ok(())
     } else {
-        Err(InvalidId {
-            value: value.chars().take(80).collect(),
-        })
+        Err(InvalidId { value: value.chars().take(80).collect() })
     }
 }
 

@@ -93,11 +93,7 @@ impl fmt::Display for MediaPlaylist<'_> {
         let uri = MediaResource::Part { msn, part };
         writeln!(f, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{uri}\"")?;
         for report in self.reports {
-            write!(
-                f,
-                "#EXT-X-RENDITION-REPORT:URI=\"{}\",LAST-MSN={}",
-                report.uri, report.last_msn
-            )?;
+            write!(f, "#EXT-X-RENDITION-REPORT:URI=\"{}\",LAST-MSN={}", report.uri, report.last_msn)?;
             if let Some(part) = report.last_part {
                 write!(f, ",LAST-PART={part}")?;
             }
@@ -146,23 +142,12 @@ fn write_segment(
     }
     // PDT-01: at the start, at each discontinuity, and where parts begin, so that a client that joins there has it.
     if !*contiguous || segment.discontinuity || !segment.parts.is_empty() || segment.gap {
-        writeln!(
-            f,
-            "#EXT-X-PROGRAM-DATE-TIME:{}",
-            DateTime(segment.program_date_time_ms)
-        )?;
+        writeln!(f, "#EXT-X-PROGRAM-DATE-TIME:{}", DateTime(segment.program_date_time_ms))?;
     }
     *contiguous = !segment.gap;
     for (part, line) in (0u32..).zip(segment.parts) {
-        let uri = MediaResource::Part {
-            msn: segment.msn,
-            part,
-        };
-        write!(
-            f,
-            "#EXT-X-PART:DURATION={},URI=\"{uri}\"",
-            Seconds(u64::from(line.duration), 5)
-        )?;
+        let uri = MediaResource::Part { msn: segment.msn, part };
+        write!(f, "#EXT-X-PART:DURATION={},URI=\"{uri}\"", Seconds(u64::from(line.duration), 5))?;
         if line.independent {
             f.write_str(",INDEPENDENT=YES")?;
         }
@@ -190,13 +175,7 @@ impl fmt::Display for Seconds {
         let digits = self.1;
         let scale = 10u64.pow(digits);
         let scaled = self.0 * scale / TICKS_PER_SECOND;
-        write!(
-            f,
-            "{}.{:0width$}",
-            scaled / scale,
-            scaled % scale,
-            width = digits as usize
-        )
+        write!(f, "{}.{:0width$}", scaled / scale, scaled % scale, width = digits as usize)
     }
 }
 
@@ -209,11 +188,7 @@ impl fmt::Display for DateTime {
         let (days, ms) = (self.0.div_euclid(86_400_000), self.0.rem_euclid(86_400_000));
         let (year, month, day) = civil(days);
         let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:03}Z",
-            ms % 1000
-        )
+        write!(f, "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:03}Z", ms % 1000)
     }
 }
 
@@ -227,11 +202,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 

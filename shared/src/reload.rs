@@ -33,11 +33,7 @@ pub enum Decision {
 /// The Advance Part Limit (section 6.2.5.2): ceil(3 / part target) below a second, else 3.
 #[must_use]
 pub fn advance_part_limit(part_target_ms: u32) -> u32 {
-    if part_target_ms == 0 || part_target_ms >= 1000 {
-        3
-    } else {
-        3000u32.div_ceil(part_target_ms)
-    }
+    if part_target_ms == 0 || part_target_ms >= 1000 { 3 } else { 3000u32.div_ceil(part_target_ms) }
 }
 
 impl Tip {
@@ -67,33 +63,21 @@ impl Tip {
         if self.ended {
             return Decision::Ready;
         }
-        let last_msn = if self.open_parts > 0 {
-            self.complete_msn + 1
-        } else {
-            self.complete_msn
-        };
+        let last_msn = if self.open_parts > 0 { self.complete_msn + 1 } else { self.complete_msn };
         // BR-05
         if msn > last_msn.saturating_add(2) {
             return Decision::TooFarAhead;
         }
         let Some(part) = want.part else {
             // BR-01: without a part, a whole Media Segment is asked for.
-            return if msn <= self.complete_msn {
-                Decision::Ready
-            } else {
-                Decision::Wait
-            };
+            return if msn <= self.complete_msn { Decision::Ready } else { Decision::Wait };
         };
         if msn < self.complete_msn || (msn == self.complete_msn && part < self.complete_parts) {
             return Decision::Ready; // BR-04
         }
         if msn == self.complete_msn {
             // BR-03: past the end of a complete segment means part 0 of the next.
-            return if self.open_parts > 0 {
-                Decision::Ready
-            } else {
-                Decision::Wait
-            };
+            return if self.open_parts > 0 { Decision::Ready } else { Decision::Wait };
         }
         if msn == self.complete_msn + 1 {
             if part < self.open_parts {
@@ -117,20 +101,11 @@ mod tests {
     const PART_TARGET_MS: u32 = 334;
 
     fn tip(open_parts: u32) -> Tip {
-        Tip {
-            complete_msn: 100,
-            complete_parts: 6,
-            open_parts,
-            ended: false,
-        }
+        Tip { complete_msn: 100, complete_parts: 6, open_parts, ended: false }
     }
 
     fn want(msn: u64, part: Option<u32>) -> Directives {
-        Directives {
-            msn: Some(msn),
-            part,
-            skip: None,
-        }
+        Directives { msn: Some(msn), part, skip: None }
     }
 
     #[test]
@@ -168,31 +143,14 @@ mod tests {
 
     #[test]
     fn br_10_a_finished_playlist_ignores_directives() {
-        let ended = Tip {
-            ended: true,
-            ..tip(0)
-        };
-        assert_eq!(
-            ended.decide(&want(9999, Some(7)), PART_TARGET_MS),
-            Decision::Ready
-        );
-        assert_eq!(
-            tip(0).decide(&Directives::default(), PART_TARGET_MS),
-            Decision::Ready
-        );
+        let ended = Tip { ended: true, ..tip(0) };
+        assert_eq!(ended.decide(&want(9999, Some(7)), PART_TARGET_MS), Decision::Ready);
+        assert_eq!(tip(0).decide(&Directives::default(), PART_TARGET_MS), Decision::Ready);
     }
 
     #[test]
     fn limits_of_the_advance() {
-        for (ms, limit) in [
-            (200, 15),
-            (333, 10),
-            (334, 9),
-            (500, 6),
-            (999, 4),
-            (1000, 3),
-            (2000, 3),
-        ] {
+        for (ms, limit) in [(200, 15), (333, 10), (334, 9), (500, 6), (999, 4), (1000, 3), (2000, 3)] {
             assert_eq!(advance_part_limit(ms), limit, "{ms}");
         }
     }
@@ -211,11 +169,7 @@ mod tests {
                 for _ in 0..40 {
                     now.open_parts += 1;
                     if now.open_parts == 6 {
-                        now = Tip {
-                            complete_msn: now.complete_msn + 1,
-                            open_parts: 0,
-                            ..now
-                        };
+                        now = Tip { complete_msn: now.complete_msn + 1, open_parts: 0, ..now };
                     }
                     match now.decide(&wanted, PART_TARGET_MS) {
                         Decision::Ready => ready = true,

@@ -67,11 +67,7 @@ impl LiveResource {
         if segments.next().is_some() {
             return None;
         }
-        Some(Self::Media(
-            channel,
-            second.parse().ok()?,
-            MediaResource::parse(file)?,
-        ))
+        Some(Self::Media(channel, second.parse().ok()?, MediaResource::parse(file)?))
     }
 
     /// The channel this belongs to.
@@ -96,27 +92,17 @@ impl MediaResource {
         if file == "media.m3u8" {
             return Some(Self::Playlist);
         }
-        if let Some(hash) = file
-            .strip_prefix("init-")
-            .and_then(|rest| rest.strip_suffix(".mp4"))
-        {
+        if let Some(hash) = file.strip_prefix("init-").and_then(|rest| rest.strip_suffix(".mp4")) {
             let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
             if hash.len() != 16 || !hash.bytes().all(lower_hex) {
                 return None;
             }
-            return u64::from_str_radix(hash, 16)
-                .ok()
-                .map(|hash| Self::Init(InitHash(hash)));
+            return u64::from_str_radix(hash, 16).ok().map(|hash| Self::Init(InitHash(hash)));
         }
         let stem = file.strip_suffix(".m4s")?;
         match stem.split_once('.') {
-            None => Some(Self::Segment {
-                msn: canonical(stem)?,
-            }),
-            Some((msn, part)) => Some(Self::Part {
-                msn: canonical(msn)?,
-                part: canonical(part)?,
-            }),
+            None => Some(Self::Segment { msn: canonical(stem)? }),
+            Some((msn, part)) => Some(Self::Part { msn: canonical(msn)?, part: canonical(part)? }),
         }
     }
 }
@@ -162,10 +148,7 @@ mod tests {
             "/live/demo/a/0.0.m4s",
             "/live/demo/a/885123.11.m4s",
         ] {
-            assert_eq!(
-                LiveResource::parse(path).map(|r| r.to_string()).as_deref(),
-                Some(path)
-            );
+            assert_eq!(LiveResource::parse(path).map(|r| r.to_string()).as_deref(), Some(path));
         }
     }
 

@@ -41,22 +41,11 @@ fn an_aborted_fill_is_never_an_end() {
             object.chunk(bytes("x"));
         }
         object.abort(Cause::TimedOut);
-        let expected = if with_head {
-            Step::Ready("head")
-        } else {
-            Step::Aborted(Cause::TimedOut)
-        };
+        let expected = if with_head { Step::Ready("head") } else { Step::Aborted(Cause::TimedOut) };
         assert_eq!(object.read_head(&a, || 1), expected);
-        assert_eq!(
-            object.read_chunk(&a, usize::from(with_head), || 1),
-            Step::Aborted(Cause::TimedOut)
-        );
+        assert_eq!(object.read_chunk(&a, usize::from(with_head), || 1), Step::Aborted(Cause::TimedOut));
         object.complete();
-        assert_eq!(
-            object.read_chunk(&a, 1, || 1),
-            Step::Aborted(Cause::TimedOut),
-            "aborted is final"
-        );
+        assert_eq!(object.read_chunk(&a, 1, || 1), Step::Aborted(Cause::TimedOut), "aborted is final");
     }
 }
 

@@ -41,11 +41,7 @@ async fn what_the_upstream_states_is_obeyed() {
         ("/live/demo/v720/media.m3u8?_HLS_msn=99", 400, 8, [asked, asked]),
         ("/live/demo/v720/media.m3u8?_HLS_msn=8", 503, 8, [asked, asked]),
     ] {
-        assert_eq!(
-            hit_or_miss(&mut lab, path, status, max_age_s).await,
-            expected,
-            "{path}"
-        );
+        assert_eq!(hit_or_miss(&mut lab, path, status, max_age_s).await, expected, "{path}");
     }
     assert_eq!(lab.edge.metrics.requests.negative_hit.get(), 2);
 }
@@ -108,9 +104,7 @@ async fn headers_pass_and_age_is_added() {
         assert_eq!(body(response).await.unwrap(), expected);
     }
     let mut known = request(Method::GET, PART);
-    known
-        .headers_mut()
-        .insert("if-none-match", "\"x\"".parse().unwrap());
+    known.headers_mut().insert("if-none-match", "\"x\"".parse().unwrap());
     let response = viewer.send(known).await;
     assert_eq!(response.status(), 304);
     assert_eq!(body(response).await.unwrap(), "");
@@ -123,17 +117,12 @@ async fn codings_are_asked_for_and_kept_apart() {
     for (accept, coding) in [("gzip, br", "gzip"), ("br", "")] {
         let mut viewer = lab.viewer().await;
         let mut asked = request(Method::GET, path);
-        asked
-            .headers_mut()
-            .insert("accept-encoding", accept.parse().unwrap());
+        asked.headers_mut().insert("accept-encoding", accept.parse().unwrap());
         asked.headers_mut().insert("cookie", "who=me".parse().unwrap());
         asked.headers_mut().insert("range", "bytes=0-1".parse().unwrap());
         let response = tokio::spawn(async move { viewer.send(asked).await });
         let ask = lab.ask().await;
-        let got = ask
-            .headers
-            .get("accept-encoding")
-            .map_or("", |v| v.to_str().unwrap());
+        let got = ask.headers.get("accept-encoding").map_or("", |v| v.to_str().unwrap());
         assert_eq!(got, coding);
         assert!(ask.headers.get("cookie").is_none() && ask.headers.get("range").is_none());
         ask.answer(200, 2, "#EXTM3U").await;
@@ -211,24 +200,15 @@ async fn memory_is_bounded_by_bytes() {
     lab.until_no_fills().await;
     let readings = lab.edge.store.readings();
     let reading = |wanted: &str| {
-        let found = readings
-            .iter()
-            .find(|(name, ..): &&Reading| name.ends_with(wanted));
+        let found = readings.iter().find(|(name, ..): &&Reading| name.ends_with(wanted));
         found.map(|(.., value)| *value).unwrap()
     };
     let (bytes, entries) = (reading("cache_bytes"), reading("cache_entries"));
-    assert!(
-        (80_000..=100_000).contains(&bytes),
-        "{bytes} bytes in {entries} entries"
-    );
+    assert!((80_000..=100_000).contains(&bytes), "{bytes} bytes in {entries} entries");
     assert!(reading("negative_bytes") <= 20_000);
     assert!(reading("negative_entries") >= 10);
     let newest = lab.viewer().await.get("/live/demo/v/29.m4s").await;
-    assert_eq!(
-        header(&newest, "cache-status"),
-        "sigma-edge; hit",
-        "what is live stays"
-    );
+    assert_eq!(header(&newest, "cache-status"), "sigma-edge; hit", "what is live stays");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,11 +234,7 @@ async fn a_dead_upstream_is_a_503_until_it_is_back() {
     let mut fake = Fake::start(dir.path(), addr, 1000);
     within(until(|| edge.metrics.upstream_connected.get() == 1)).await;
     let response = tokio::spawn(async move { viewer.get(PLAYLIST).await });
-    within(fake.asks.recv())
-        .await
-        .unwrap()
-        .answer(200, 12, "back")
-        .await;
+    within(fake.asks.recv()).await.unwrap().answer(200, 12, "back").await;
     assert_eq!(body(within(response).await.unwrap()).await.unwrap(), "back");
     let mut ops = h1(edge.ops).await;
     let ready = ops.send_request(request(Method::GET, "/readyz")).await.unwrap();

@@ -49,10 +49,7 @@ impl Feed {
 
     /// Whether the edge still wants this response.
     pub(super) async fn try_send(&self, chunk: &'static str) -> bool {
-        self.0
-            .send(Ok(Bytes::from_static(chunk.as_bytes())))
-            .await
-            .is_ok()
+        self.0.send(Ok(Bytes::from_static(chunk.as_bytes()))).await.is_ok()
     }
 
     /// Breaks the response off. Dropping the feed ends it as it should.
@@ -77,10 +74,7 @@ impl Ask {
     /// The whole answer, with a lifetime.
     pub(super) async fn answer(self, status: u16, max_age_s: u32, text: &'static str) {
         let cache_control = format!("max-age={max_age_s}");
-        let headers = [
-            ("cache-control", cache_control.as_str()),
-            ("cmsd-static", "ot=v,sf=h,st=ll"),
-        ];
+        let headers = [("cache-control", cache_control.as_str()), ("cmsd-static", "ot=v,sf=h,st=ll")];
         self.head(status, &headers).send(text).await;
     }
 }
@@ -110,13 +104,7 @@ impl Fake {
         let server = Server::new(limits, connections.clone(), drain.clone());
         let (sender, asks) = mpsc::channel(10_000);
         let count = Arc::new(AtomicUsize::new(0));
-        let fake = Self {
-            addr: bound.local_addr(),
-            asks,
-            count: Arc::clone(&count),
-            connections,
-            drain,
-        };
+        let fake = Self { addr: bound.local_addr(), asks, count: Arc::clone(&count), connections, drain };
         server.serve(bound, Some(tls), move |request, _from| {
             count.fetch_add(1, Ordering::SeqCst);
             serve(request, sender.clone())

@@ -13,9 +13,7 @@ async fn br_15_a_thousand_identical_requests_are_one_upstream_request() {
             let mut viewer = viewer.clone();
             // Identity and unknown keys differ; the object does not.
             let path = format!("{PLAYLIST}&CMCD=sid%3D{connection}&token=t{n}");
-            viewers.push(tokio::spawn(async move {
-                body(viewer.get(&path).await).await.unwrap()
-            }));
+            viewers.push(tokio::spawn(async move { body(viewer.get(&path).await).await.unwrap() }));
         }
     }
     lab.until_waiting(1000).await;
@@ -168,16 +166,9 @@ async fn waiters_and_fills_are_bounded() {
     lab.until_waiting(0).await;
     lab.until_no_fills().await;
 
-    let _fills = [
-        lab.begin("/live/a/v/1.m4s").await,
-        lab.begin("/live/b/v/1.m4s").await,
-    ];
+    let _fills = [lab.begin("/live/a/v/1.m4s").await, lab.begin("/live/b/v/1.m4s").await];
     lab.until_waiting(2).await;
-    assert_eq!(
-        lab.viewer().await.get("/live/c/v/1.m4s").await.status(),
-        503,
-        "fills"
-    );
+    assert_eq!(lab.viewer().await.get("/live/c/v/1.m4s").await.status(), 503, "fills");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -202,20 +193,14 @@ async fn more_fills_than_the_upstream_has_streams() {
     let viewers: Vec<_> = (0..50)
         .map(|n| {
             let mut viewer = viewer.clone();
-            tokio::spawn(async move {
-                body(viewer.get(&format!("/live/demo/v/{n}.m4s")).await)
-                    .await
-                    .unwrap()
-            })
+            tokio::spawn(
+                async move { body(viewer.get(&format!("/live/demo/v/{n}.m4s")).await).await.unwrap() },
+            )
         })
         .collect();
     within(until(|| edge.metrics.waiters.get() == 50)).await;
     for _ in 0..50 {
-        within(fake.asks.recv())
-            .await
-            .unwrap()
-            .answer(200, 12, "segment")
-            .await;
+        within(fake.asks.recv()).await.unwrap().answer(200, 12, "segment").await;
     }
     for viewer in viewers {
         assert_eq!(within(viewer).await.unwrap(), "segment");
@@ -263,10 +248,7 @@ async fn a_leaving_upstream_fails_no_viewer() {
     }
     // The held request is answered by the one that holds it, or, when the client side gave the stream up on the
     // GOAWAY, by the successor that was asked again.
-    let kept = ask
-        .head(200, &[("cache-control", "max-age=12")])
-        .try_send("old")
-        .await;
+    let kept = ask.head(200, &[("cache-control", "max-age=12")]).try_send("old").await;
     let text = body(within(held).await.unwrap()).await.unwrap();
     assert!(text == "new" || (kept && text == "old"), "{text:?}");
     assert_eq!(lab.edge.metrics.upstream_connects.get(), 2);

@@ -101,10 +101,7 @@ async fn tls_viewers_choose_their_protocol() {
     }
     lab.edge.certificate.as_ref().unwrap().reload().unwrap();
     std::fs::write(&ca, "no PEM").unwrap();
-    assert!(
-        lab.edge.certificate.as_ref().unwrap().reload().is_err(),
-        "the old one stays"
-    );
+    assert!(lab.edge.certificate.as_ref().unwrap().reload().is_err(), "the old one stays");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,13 +144,8 @@ async fn metrics_are_served() {
         assert!(text.contains(line), "{line} in\n{text}");
     }
     let documented = include_str!("../../../docs/METRICS.md");
-    let names = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     for name in names {
-        assert!(
-            documented.contains(&format!("`{name}")),
-            "{name} is in docs/METRICS.md"
-        );
+        assert!(documented.contains(&format!("`{name}")), "{name} is in docs/METRICS.md");
     }
 }

@@ -20,10 +20,7 @@ async fn all_are_held_and_released_together() {
         // The part appears when the last of them waits.
         let fake = Fake::start(120, 1, |_, _| Fault::None).await;
         let report = herd(&fake, 120, protocol).await.unwrap();
-        assert_eq!(
-            (report.answered, report.distinct_bodies, report.errors_total),
-            (120, 1, 0)
-        );
+        assert_eq!((report.answered, report.distinct_bodies, report.errors_total), (120, 1, 0));
         // From the tip at part 6 to the one 2 parts further on.
         assert_eq!(report.upstream_requests, Some(3.0));
         assert_eq!(fake.hits("/live/a/v/media.m3u8?_HLS_msn=102&_HLS_part=0"), 120);
@@ -47,13 +44,13 @@ async fn refusals_and_other_bytes_are_told() {
 
 #[tokio::test]
 async fn what_is_no_media_playlist_is_refused() {
-    let fake = Fake::start(1, 1, |path, _| {
-        if path.ends_with("media.m3u8") {
-            Fault::Status(404)
-        } else {
-            Fault::None
-        }
-    })
+    let fake = Fake::start(
+        1,
+        1,
+        |path, _| {
+            if path.ends_with("media.m3u8") { Fault::Status(404) } else { Fault::None }
+        },
+    )
     .await;
     let refused = herd(&fake, 1, Protocol::H1).await;
     assert!(matches!(refused, Err(HerdError::Status { status: 404, .. })));
@@ -75,12 +72,8 @@ fn targets_stay_inside_the_limits() {
                         ..MediaView::default()
                     };
                     let want = target(&view, Duration::from_millis(lead_ms)).unwrap();
-                    let tip = Tip {
-                        complete_msn: 100,
-                        complete_parts: segment_parts,
-                        open_parts,
-                        ended: false,
-                    };
+                    let tip =
+                        Tip { complete_msn: 100, complete_parts: segment_parts, open_parts, ended: false };
                     assert_eq!(
                         tip.decide(&want, part_target_ms),
                         Decision::Wait,

@@ -2,11 +2,8 @@ use super::*;
 use crate::playlist;
 use std::fmt::Write;
 
-const PATIENCE: Patience = Patience {
-    first: Duration::from_millis(100),
-    longest: Duration::from_secs(1),
-    restart_after: 4,
-};
+const PATIENCE: Patience =
+    Patience { first: Duration::from_millis(100), longest: Duration::from_secs(1), restart_after: 4 };
 
 /// A playlist of `parts` parts since the beginning, 4 to a segment of 0.8 s, listing those from `listed` on.
 fn text(parts: u64, listed: u64) -> String {
@@ -37,11 +34,7 @@ fn uris(plan: &Plan) -> Vec<&str> {
 
 fn reload(msn: u64, part: u32) -> Step {
     Step::Playlist {
-        directives: Directives {
-            msn: Some(msn),
-            part: Some(part),
-            skip: None,
-        },
+        directives: Directives { msn: Some(msn), part: Some(part), skip: None },
         after: Duration::ZERO,
     }
 }
@@ -104,9 +97,7 @@ fn an_answer_without_what_was_asked_for_is_spaced() {
     load(&mut player, &text(7, 0));
     let plan = load(&mut player, &text(7, 0));
     assert!(plan.unsatisfied && plan.wants.is_empty());
-    let Step::Playlist { directives, after } = player.step() else {
-        panic!()
-    };
+    let Step::Playlist { directives, after } = player.step() else { panic!() };
     assert!(!directives.is_blocking() && after >= Duration::from_millis(75));
 }
 
@@ -153,38 +144,17 @@ fn whole_segments_and_polling() {
     };
     let mut player = Player::new(PATIENCE, 1);
     let plan = load(&mut player, &segments(6, ""));
-    assert_eq!(
-        uris(&plan),
-        ["s8", "s9", "s10"],
-        "three target durations from the end"
-    );
+    assert_eq!(uris(&plan), ["s8", "s9", "s10"], "three target durations from the end");
     assert_eq!(player.step(), plain(Duration::from_secs(2)));
     load(&mut player, &segments(6, ""));
-    assert_eq!(
-        player.step(),
-        plain(Duration::from_secs(1)),
-        "half as long when nothing changed"
-    );
+    assert_eq!(player.step(), plain(Duration::from_secs(1)), "half as long when nothing changed");
     let plan = load(&mut player, &segments(9, ""));
     assert_eq!((uris(&plan), plan.missed), (vec!["s11", "s12", "s13"], 0));
 
     let mut player = Player::new(PATIENCE, 1);
-    load(
-        &mut player,
-        &segments(6, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES\n"),
-    );
-    let directives = Directives {
-        msn: Some(11),
-        part: None,
-        skip: None,
-    };
-    assert_eq!(
-        player.step(),
-        Step::Playlist {
-            directives,
-            after: Duration::ZERO
-        }
-    );
+    load(&mut player, &segments(6, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES\n"));
+    let directives = Directives { msn: Some(11), part: None, skip: None };
+    assert_eq!(player.step(), Step::Playlist { directives, after: Duration::ZERO });
     let plan = load(
         &mut player,
         &(segments(7, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES\n") + "#EXT-X-ENDLIST\n"),
@@ -204,9 +174,7 @@ fn simulated_parts_each_exactly_once_and_in_order() {
         let mut asked = Vec::new();
         let mut plain_reloads = 0;
         while now_ms < 300_000 {
-            let Step::Playlist { directives, after } = player.step() else {
-                panic!("{:?}", player.step())
-            };
+            let Step::Playlist { directives, after } = player.step() else { panic!("{:?}", player.step()) };
             now_ms += u64::try_from(after.as_millis()).unwrap() + round_trip_ms;
             match directives.msn {
                 Some(msn) => {
@@ -219,16 +187,8 @@ fn simulated_parts_each_exactly_once_and_in_order() {
             let window = parts.saturating_sub(16) / 4 * 4;
             let tail = window_text(parts, window);
             let plan = load(&mut player, &tail);
-            assert!(
-                !plan.unsatisfied && !plan.regressed && plan.missed == 0,
-                "{round_trip_ms} {now_ms}"
-            );
-            asked.extend(
-                plan.wants
-                    .into_iter()
-                    .filter(|want| want.kind == Kind::Part)
-                    .map(|want| want.uri),
-            );
+            assert!(!plan.unsatisfied && !plan.regressed && plan.missed == 0, "{round_trip_ms} {now_ms}");
+            asked.extend(plan.wants.into_iter().filter(|want| want.kind == Kind::Part).map(|want| want.uri));
             now_ms += round_trip_ms;
         }
         let first = asked[0].clone();

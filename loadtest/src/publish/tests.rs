@@ -44,11 +44,7 @@ fn clip() -> tempfile::NamedTempFile {
     write_file_header(false, true, &mut bytes);
     for timestamp_ms in [1000, 1005, 1010] {
         let payload = Bytes::from_static(&[0x17, 1, 0, 0, 0, 0, 0, 0, 1, 0x65]);
-        let tag = FlvTag {
-            timestamp_ms,
-            kind: TagKind::Video,
-            payload,
-        };
+        let tag = FlvTag { timestamp_ms, kind: TagKind::Video, payload };
         write_tag(&tag, &mut bytes).unwrap();
     }
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -88,10 +84,7 @@ async fn a_looped_file_is_one_broadcast() {
 async fn once_without_loop() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let file = clip();
-    let broadcast = Broadcast {
-        repeat: false,
-        ..broadcast(&listener, file.path())
-    };
+    let broadcast = Broadcast { repeat: false, ..broadcast(&listener, file.path()) };
     let server = tokio::spawn(serve(listener, false, watch::channel(Vec::new()).0));
     let report = run(&broadcast, std::future::pending()).await.unwrap();
     assert!(report.video_tags == 3 && report.input_ended);
@@ -106,10 +99,7 @@ async fn a_refusal_is_told() {
     let server = tokio::spawn(serve(listener, true, watch::channel(Vec::new()).0));
     let refused = run(&broadcast, std::future::pending()).await.unwrap_err();
     assert!(matches!(refused, PublishError::Refused { .. }));
-    assert!(
-        refused.to_string().contains("NetStream.Publish.BadName"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("NetStream.Publish.BadName"), "{refused}");
     drop(server);
 }
 
@@ -128,10 +118,7 @@ async fn what_is_no_flv_and_other_machines_are_refused() {
         ("rtmps://127.0.0.1/live/K", "rtmps"),
         ("http://127.0.0.1/live/K", "rtmp://"),
     ] {
-        let broadcast = Broadcast {
-            url: url.to_owned(),
-            ..broadcast.clone()
-        };
+        let broadcast = Broadcast { url: url.to_owned(), ..broadcast.clone() };
         let refused = run(&broadcast, std::future::pending()).await.unwrap_err();
         assert!(refused.to_string().contains(words), "{refused}");
     }

@@ -56,11 +56,7 @@ async fn viewers_get_every_part_without_errors() {
         assert_eq!(report.servers.len(), 1);
         assert!(report.servers[0].cpu_us_per_request.is_some());
         assert!(report.to_string().contains("errors             0"));
-        assert!(
-            serde_json::to_string(&report)
-                .unwrap()
-                .contains("\"part_delay_ms\"")
-        );
+        assert!(serde_json::to_string(&report).unwrap().contains("\"part_delay_ms\""));
     }
 }
 
@@ -91,27 +87,15 @@ async fn count_every_fault(protocol: Protocol) {
         (RELOAD, Fault::Truncate, "truncated"),
         (RELOAD, Fault::Past, "msn_regression"),
         ("/live/a/index.m3u8", Fault::Status(500), "http_500"),
-        (
-            "/live/a/index.m3u8",
-            Fault::Redirect("/live/a/index.m3u8"),
-            "http_302",
-        ),
+        ("/live/a/index.m3u8", Fault::Redirect("/live/a/index.m3u8"), "http_302"),
     ] {
         let report = report(protocol, move |asked, hit| {
             // A redirect to itself is followed once: it takes two.
             let times = if matches!(fault, Fault::Redirect(_)) { 3 } else { 1 };
-            if asked == path && hit <= times {
-                fault
-            } else {
-                Fault::None
-            }
+            if asked == path && hit <= times { fault } else { Fault::None }
         })
         .await;
-        assert!(
-            report.errors.contains_key(name),
-            "{path} {fault:?} {protocol:?}: {:?}",
-            report.errors
-        );
+        assert!(report.errors.contains_key(name), "{path} {fault:?} {protocol:?}: {:?}", report.errors);
         assert_eq!(report.viewers_started, 2, "{path} {fault:?}: viewers go on");
     }
 }
@@ -130,18 +114,12 @@ async fn every_fault_is_counted_with_h2() {
 async fn a_response_that_never_comes_is_a_timeout() {
     for protocol in [Protocol::H1, Protocol::H2] {
         let fake = Fake::start(1, 1, |path, hit| {
-            if path == "/live/a/v/101.3.m4s" && hit == 1 {
-                Fault::Stall
-            } else {
-                Fault::None
-            }
+            if path == "/live/a/v/101.3.m4s" && hit == 1 { Fault::Stall } else { Fault::None }
         })
         .await;
         let scenario = scenario(fake.address.clone(), 1);
         let crowd = impatient(protocol, Duration::from_millis(100));
-        let report = run(crowd, &scenario, fake.asked("/live/a/v/102.0.m4s", 1))
-            .await
-            .unwrap();
+        let report = run(crowd, &scenario, fake.asked("/live/a/v/102.0.m4s", 1)).await.unwrap();
         assert!(report.errors["timeout"] >= 1, "{protocol:?}");
     }
 }
@@ -149,14 +127,8 @@ async fn a_response_that_never_comes_is_a_timeout() {
 #[tokio::test]
 async fn a_hurried_answer_is_an_unsatisfied_reload() {
     // Always hurried: nothing new ever comes.
-    let fake = Fake::start(1, 1, |path, _| {
-        if path.contains("_HLS_msn") {
-            Fault::Hurry
-        } else {
-            Fault::None
-        }
-    })
-    .await;
+    let fake =
+        Fake::start(1, 1, |path, _| if path.contains("_HLS_msn") { Fault::Hurry } else { Fault::None }).await;
     let stop = fake.asked("/live/a/v/media.m3u8?_HLS_msn=101&_HLS_part=2", 2);
     let scenario = scenario(fake.address.clone(), 1);
     let report = run(crowd(Protocol::H1), &scenario, stop).await.unwrap();
@@ -165,31 +137,17 @@ async fn a_hurried_answer_is_an_unsatisfied_reload() {
 
 #[tokio::test]
 async fn nobody_listening_is_a_connect_error() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let address: Address = format!("http://127.0.0.1:{port}/live/a/index.m3u8")
-        .parse()
-        .unwrap();
-    let scenario = Scenario {
-        duration: Duration::from_millis(300),
-        ..scenario(address, 1)
-    };
-    let report = run(crowd(Protocol::H1), &scenario, std::future::pending())
-        .await
-        .unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address: Address = format!("http://127.0.0.1:{port}/live/a/index.m3u8").parse().unwrap();
+    let scenario = Scenario { duration: Duration::from_millis(300), ..scenario(address, 1) };
+    let report = run(crowd(Protocol::H1), &scenario, std::future::pending()).await.unwrap();
     assert!(report.errors["connect"] >= 1);
     assert_eq!(report.viewers_started, 0);
 }
 
 #[tokio::test]
 async fn other_machines_and_https_without_a_ca_are_refused() {
-    for url in [
-        "http://192.0.2.1/live/a/index.m3u8",
-        "https://127.0.0.1:1/live/a/index.m3u8",
-    ] {
+    for url in ["http://192.0.2.1/live/a/index.m3u8", "https://127.0.0.1:1/live/a/index.m3u8"] {
         let scenario = scenario(url.parse().unwrap(), 1);
         let refused = run(crowd(Protocol::H1), &scenario, std::future::pending()).await;
         assert!(matches!(refused, Err(RunError::Address { .. })), "{url}");
@@ -209,15 +167,8 @@ async fn tls_with_the_right_ca_the_wrong_one_and_none() {
         std::fs::write(file.path(), pem).unwrap();
         file
     };
-    let (right, wrong, empty) = (
-        file(certificate.cert.pem()),
-        file(other.cert.pem()),
-        file(String::new()),
-    );
-    assert!(matches!(
-        Trust::ca_file(empty.path(), b"h2"),
-        Err(TrustError::Empty { .. })
-    ));
+    let (right, wrong, empty) = (file(certificate.cert.pem()), file(other.cert.pem()), file(String::new()));
+    assert!(matches!(Trust::ca_file(empty.path(), b"h2"), Err(TrustError::Empty { .. })));
     let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
     let mut config =
         rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -237,10 +188,7 @@ async fn tls_with_the_right_ca_the_wrong_one_and_none() {
                 timeout: Duration::from_secs(20),
             })
         };
-        for trust in [
-            Trust::ca_file(right.path(), protocol.alpn()),
-            Trust::anyone(protocol.alpn()),
-        ] {
+        for trust in [Trust::ca_file(right.path(), protocol.alpn()), Trust::anyone(protocol.alpn())] {
             let crowd = Arc::new(Crowd::new(dialer(trust), habits(Duration::from_secs(20))));
             let fake = Fake::start_tls(Arc::clone(&config).into(), 20).await;
             let scenario = scenario(fake.address.clone(), 1);

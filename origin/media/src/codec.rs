@@ -23,10 +23,7 @@ impl FrameRate {
             return None;
         }
         let divisor = gcd(num, den);
-        Some(Self {
-            num: num / divisor,
-            den: den / divisor,
-        })
+        Some(Self { num: num / divisor, den: den / divisor })
     }
 
     /// The nearest of the rates in use (23.976, 24, 25, 29.97, 30, 48, 50, 59.94, 60, whole numbers) to a measured
@@ -51,21 +48,14 @@ impl FrameRate {
             )]
             return Self::new(whole as u32, 1);
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "at most 240,000"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 240,000")]
         Self::new((frames_per_second * 1000.0).round() as u32, 1000)
     }
 
     /// The duration of one frame in ticks of 1/90000 s, rounded down.
     #[must_use]
     pub fn frame_ticks(&self) -> u32 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "at most 90,000: the rate is 1 or more"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "at most 90,000: the rate is 1 or more")]
         let ticks = (u64::from(self.den) * 90_000 / u64::from(self.num)) as u32;
         ticks
     }

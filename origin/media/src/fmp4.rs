@@ -99,10 +99,7 @@ pub fn init_section(config: &TrackConfig) -> Result<Bytes, Fmp4Error> {
             rate: 1.into(),
             ..Mvhd::default()
         },
-        mvex: Some(Mvex {
-            mehd: None,
-            trex: vec![trex],
-        }),
+        mvex: Some(Mvex { mehd: None, trex: vec![trex] }),
         trak: vec![track(config)],
         ..Moov::default()
     }
@@ -120,49 +117,25 @@ fn track(config: &TrackConfig) -> Trak {
             };
             (tkhd, b"vide", "video")
         }
-        TrackConfig::Audio(_) => (
-            Tkhd {
-                volume: 1.into(),
-                alternate_group: 1,
-                ..Tkhd::default()
-            },
-            b"soun",
-            "audio",
-        ),
+        TrackConfig::Audio(_) => {
+            (Tkhd { volume: 1.into(), alternate_group: 1, ..Tkhd::default() }, b"soun", "audio")
+        }
     };
     let stbl = Stbl {
-        stsd: Stsd {
-            codecs: vec![sample_entry(config)],
-        },
+        stsd: Stsd { codecs: vec![sample_entry(config)] },
         stco: Some(Stco::default()),
         ..Stbl::default()
     };
     let is_video = matches!(config, TrackConfig::Video(_));
     Trak {
-        tkhd: Tkhd {
-            track_id: TRACK_ID,
-            enabled: true,
-            in_movie: true,
-            ..tkhd
-        },
+        tkhd: Tkhd { track_id: TRACK_ID, enabled: true, in_movie: true, ..tkhd },
         mdia: Mdia {
-            mdhd: Mdhd {
-                timescale: config.timescale(),
-                language: "und".into(),
-                ..Mdhd::default()
-            },
-            hdlr: Hdlr {
-                handler: FourCC::new(handler),
-                name: name.into(),
-            },
+            mdhd: Mdhd { timescale: config.timescale(), language: "und".into(), ..Mdhd::default() },
+            hdlr: Hdlr { handler: FourCC::new(handler), name: name.into() },
             minf: Minf {
                 vmhd: is_video.then(Vmhd::default),
                 smhd: (!is_video).then(Smhd::default),
-                dinf: Dinf {
-                    dref: Dref {
-                        entries: vec![DrefEntry::Url(Url::default())],
-                    },
-                },
+                dinf: Dinf { dref: Dref { entries: vec![DrefEntry::Url(Url::default())] } },
                 stbl,
                 ..Minf::default()
             },
@@ -191,9 +164,7 @@ fn sample_entry(config: &TrackConfig) -> Codec {
                 // A 16.16 number: higher rates are stated by the AudioSpecificConfig alone.
                 sample_rate: FixedPoint::new(u16::try_from(aac.sample_rate).unwrap_or(0), 0),
             },
-            esds: Esds {
-                es_desc: es_descriptor(aac),
-            },
+            esds: Esds { es_desc: es_descriptor(aac) },
             btrt: None,
             taic: None,
         }),
@@ -235,18 +206,9 @@ pub fn part(sequence_number: u32, decode_time: u64, samples: &[FragmentSample]) 
     let mut moof = Moof {
         mfhd: Mfhd { sequence_number },
         traf: vec![Traf {
-            tfhd: Tfhd {
-                track_id: TRACK_ID,
-                default_base_is_moof: true,
-                ..Tfhd::default()
-            },
-            tfdt: Some(Tfdt {
-                base_media_decode_time: decode_time,
-            }),
-            trun: vec![Trun {
-                data_offset: Some(0),
-                samples: run(samples),
-            }],
+            tfhd: Tfhd { track_id: TRACK_ID, default_base_is_moof: true, ..Tfhd::default() },
+            tfdt: Some(Tfdt { base_media_decode_time: decode_time }),
+            trun: vec![Trun { data_offset: Some(0), samples: run(samples) }],
             ..Traf::default()
         }],
     };
@@ -295,9 +257,7 @@ mod tests {
 
     fn moov_of(init: &Bytes) -> Moov {
         let mut cursor = std::io::Cursor::new(&init[..]);
-        let ftyp = Header::decode_maybe(&mut cursor)
-            .expect("readable")
-            .expect("whole");
+        let ftyp = Header::decode_maybe(&mut cursor).expect("readable").expect("whole");
         cursor.set_position(cursor.position() + ftyp.size.expect("sized") as u64);
         Moov::decode_maybe(&mut cursor).expect("readable").expect("whole")
     }
@@ -319,16 +279,8 @@ mod tests {
     #[test]
     fn the_audio_specific_config_is_kept_as_sent() {
         let moov = moov_of(&init_section(&audio()).expect("written"));
-        let Codec::Mp4a(mp4a) = &moov.trak[0].mdia.minf.stbl.stsd.codecs[0] else {
-            panic!("no mp4a")
-        };
-        let specific = mp4a
-            .esds
-            .es_desc
-            .dec_config
-            .dec_specific
-            .clone()
-            .expect("specific");
+        let Codec::Mp4a(mp4a) = &moov.trak[0].mdia.minf.stbl.stsd.codecs[0] else { panic!("no mp4a") };
+        let specific = mp4a.esds.es_desc.dec_config.dec_specific.clone().expect("specific");
         assert_eq!(specific.raw, [0x11, 0x90]);
     }
 
@@ -352,17 +304,12 @@ mod tests {
         let mut cursor = std::io::Cursor::new(&bytes[..]);
         let moof = Moof::decode_maybe(&mut cursor).expect("readable").expect("whole");
         let moof_size = cursor.position() as usize;
-        let header = Header::decode_maybe(&mut cursor)
-            .expect("readable")
-            .expect("whole");
+        let header = Header::decode_maybe(&mut cursor).expect("readable").expect("whole");
         assert_eq!(header.kind, mp4_atom::Mdat::KIND);
         assert_eq!(&bytes[moof_size + 8..], b"first2nd");
         let traf = &moof.traf[0];
         assert!(traf.tfhd.default_base_is_moof && traf.tfhd.base_data_offset.is_none());
-        assert_eq!(
-            traf.tfdt.as_ref().map(|tfdt| tfdt.base_media_decode_time),
-            Some(160_000_000_000_000)
-        );
+        assert_eq!(traf.tfdt.as_ref().map(|tfdt| tfdt.base_media_decode_time), Some(160_000_000_000_000));
         let run = &traf.trun[0];
         assert_eq!(run.data_offset, Some(moof_size as i32 + 8));
         let second = run.samples.get(1).expect("two");

@@ -39,12 +39,7 @@ impl Pacer {
     pub fn new(nominal: u32, timescale: u32) -> Self {
         // RTMP rounds to whole milliseconds, and encoders differ in which way: two of them, and a little for both.
         let tolerance = i64::from(timescale) / 400;
-        Self {
-            nominal: nominal.max(1),
-            tolerance,
-            ceiling: u32::MAX,
-            tip: None,
-        }
+        Self { nominal: nominal.max(1), tolerance, ceiling: u32::MAX, tip: None }
     }
 
     /// No sample will be longer than this from now on, ticks.
@@ -91,10 +86,7 @@ impl Pacer {
             clippy::cast_possible_truncation,
             reason = "clamped to 1..=ceiling: u32"
         )]
-        let paced = Paced {
-            start,
-            duration: duration as u32,
-        };
+        let paced = Paced { start, duration: duration as u32 };
         self.tip = Some(paced.end());
         paced
     }
@@ -114,13 +106,7 @@ mod tests {
         let mut pacer = Pacer::new(3000, 90_000);
         for frame in 0..3000i64 {
             let rounded = frame * 1000 / 30;
-            assert_eq!(
-                pacer.place(ms(rounded)),
-                Paced {
-                    start: frame * 3000,
-                    duration: 3000
-                }
-            );
+            assert_eq!(pacer.place(ms(rounded)), Paced { start: frame * 3000, duration: 3000 });
         }
     }
 

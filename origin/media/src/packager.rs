@@ -181,11 +181,7 @@ impl Packager {
         self.pending.clear();
         self.pending_duration = 0;
         self.open = Some((msn, index + 1));
-        self.cuts.push(Cut::Part {
-            bytes,
-            duration: u32::try_from(duration).unwrap_or(0),
-            independent,
-        });
+        self.cuts.push(Cut::Part { bytes, duration: u32::try_from(duration).unwrap_or(0), independent });
         Ok(())
     }
 

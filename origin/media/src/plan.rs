@@ -47,12 +47,7 @@ impl SegmentPlan {
     /// A plan with cells of `cell` ticks, in which no segment gets longer than `limit` ticks.
     #[must_use]
     pub fn new(cell: i64, grid: Grid, limit: i64) -> Self {
-        Self {
-            cell,
-            grid,
-            limit,
-            boundaries: VecDeque::with_capacity(REMEMBERED),
-        }
+        Self { cell, grid, limit, boundaries: VecDeque::with_capacity(REMEMBERED) }
     }
 
     /// The limit on a segment's duration from here on, ticks (SYN-11).
@@ -65,11 +60,7 @@ impl SegmentPlan {
     pub fn length(&self, msn: u64) -> Option<i64> {
         let (boundary, next) = (self.boundary(msn)?, self.boundary(msn + 1)?);
         let length = next.start - boundary.start;
-        Some(if next.run_start {
-            length.min(self.cell)
-        } else {
-            length
-        })
+        Some(if next.run_start { length.min(self.cell) } else { length })
     }
 
     /// The number of the cell that a tick is in.
@@ -81,19 +72,12 @@ impl SegmentPlan {
     /// The tick at which a cell starts.
     #[must_use]
     pub fn cell_start(&self, cell: u64) -> i64 {
-        i64::try_from(cell)
-            .unwrap_or(i64::MAX / self.cell)
-            .saturating_mul(self.cell)
+        i64::try_from(cell).unwrap_or(i64::MAX / self.cell).saturating_mul(self.cell)
     }
 
     /// Starts a run at `start` with segment `msn`.
     pub fn start_run(&mut self, msn: u64, start: i64) -> Boundary {
-        self.add(Boundary {
-            msn,
-            start,
-            run_start: true,
-            forced: false,
-        })
+        self.add(Boundary { msn, start, run_start: true, forced: false })
     }
 
     /// The newest boundary.
@@ -105,8 +89,7 @@ impl SegmentPlan {
     /// From which tick on a random access point may start the next segment.
     #[must_use]
     pub fn next_from(&self) -> Option<i64> {
-        self.current()
-            .map(|current| (current.start.div_euclid(self.cell) + 1) * self.cell)
+        self.current().map(|current| (current.start.div_euclid(self.cell) + 1) * self.cell)
     }
 
     /// Tells of a sample of the leading track, from `start` to `end`; returns the boundary if a segment starts with it.
@@ -124,12 +107,7 @@ impl SegmentPlan {
         let forced = end - current.start > self.limit;
         if (may_start && start + tolerance >= next) || forced {
             let forced = !may_start;
-            return Some(self.add(Boundary {
-                msn: current.msn + 1,
-                start,
-                run_start: false,
-                forced,
-            }));
+            return Some(self.add(Boundary { msn: current.msn + 1, start, run_start: false, forced }));
         }
         None
     }
@@ -145,18 +123,11 @@ impl SegmentPlan {
     /// The segment that starts within `tolerance` of `tick`.
     #[must_use]
     pub fn boundary_at(&self, tick: i64, tolerance: i64) -> Option<Boundary> {
-        self.boundaries
-            .iter()
-            .rev()
-            .find(|boundary| (boundary.start - tick).abs() <= tolerance)
-            .copied()
+        self.boundaries.iter().rev().find(|boundary| (boundary.start - tick).abs() <= tolerance).copied()
     }
 
     fn add(&mut self, boundary: Boundary) -> Boundary {
-        if self
-            .current()
-            .is_some_and(|current| current.msn + 1 != boundary.msn)
-        {
+        if self.current().is_some_and(|current| current.msn + 1 != boundary.msn) {
             self.boundaries.clear();
         }
         if self.boundaries.len() == REMEMBERED {
@@ -195,28 +166,16 @@ mod tests {
     #[test]
     fn random_access_points_on_the_grid_give_equal_segments() {
         for gop in [15, 30, 60] {
-            assert!(
-                lengths(gop, 6000, Grid::RandomAccess)
-                    .iter()
-                    .all(|length| *length == CELL),
-                "{gop}"
-            );
+            assert!(lengths(gop, 6000, Grid::RandomAccess).iter().all(|length| *length == CELL), "{gop}");
         }
-        assert!(
-            lengths(1_000_000, 6000, Grid::Exact)
-                .iter()
-                .all(|length| *length == CELL)
-        );
+        assert!(lengths(1_000_000, 6000, Grid::Exact).iter().all(|length| *length == CELL));
     }
 
     #[test]
     fn off_the_grid_the_first_segment_is_the_longest_kind() {
         for gop in [7, 21, 45, 50, 59, 61, 90, 250] {
             let lengths = lengths(gop, 9000, Grid::RandomAccess);
-            assert!(
-                lengths.iter().all(|length| *length <= lengths[0]),
-                "{gop}: {lengths:?}"
-            );
+            assert!(lengths.iter().all(|length| *length <= lengths[0]), "{gop}: {lengths:?}");
             assert!(lengths.iter().all(|length| length % (gop * 3000) == 0), "{gop}");
         }
     }
@@ -239,14 +198,10 @@ mod tests {
     fn a_group_of_pictures_beyond_the_limit_is_cut() {
         let mut plan = SegmentPlan::new(CELL, Grid::RandomAccess, CELL);
         plan.start_run(1, CELL);
-        let cuts: Vec<_> = (1..600)
-            .filter_map(|n| plan.lead(at(CELL + n * 3000), n % 300 == 0, 1500))
-            .collect();
+        let cuts: Vec<_> =
+            (1..600).filter_map(|n| plan.lead(at(CELL + n * 3000), n % 300 == 0, 1500)).collect();
         assert!(cuts.iter().any(|b| b.forced));
-        assert!(
-            cuts.windows(2).all(|pair| pair[1].start - pair[0].start <= CELL),
-            "{cuts:?}"
-        );
+        assert!(cuts.windows(2).all(|pair| pair[1].start - pair[0].start <= CELL), "{cuts:?}");
     }
 
     #[test]

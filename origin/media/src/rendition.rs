@@ -111,8 +111,7 @@ impl Rendition {
         let bytes = fmp4::init_section(&self.config)?;
         self.init = InitHash(fnv1a(&bytes));
         self.window.add_init(self.init, bytes);
-        self.pacer
-            .set_ceiling(part_ceiling(self.part_target_ms, self.config.timescale()));
+        self.pacer.set_ceiling(part_ceiling(self.part_target_ms, self.config.timescale()));
         Ok(())
     }
 
@@ -155,9 +154,7 @@ impl Rendition {
     /// Where the next sample will start, ticks of the channel's timeline.
     #[must_use]
     pub fn tip(&self) -> Option<i64> {
-        self.pacer
-            .tip()
-            .map(|tip| to_channel_ticks(tip, self.config.timescale()))
+        self.pacer.tip().map(|tip| to_channel_ticks(tip, self.config.timescale()))
     }
 
     /// Places the next sample at `time`, ticks of the track's timescale.
@@ -198,11 +195,7 @@ impl Rendition {
             return Ok(());
         };
         // Audio has no frame to spare: its first frame at or after the boundary starts the segment (MP-12).
-        let tolerance = if matches!(self.config, TrackConfig::Video(_)) {
-            self.tolerance()
-        } else {
-            0
-        };
+        let tolerance = if matches!(self.config, TrackConfig::Video(_)) { self.tolerance() } else { 0 };
         let next = match (plan.boundary(msn + 1), plan.next_from()) {
             (Some(boundary), _) if tip + tolerance >= boundary.start => Next::StartsSegment,
             (Some(_), _) | (None, None) => Next::Continues,
@@ -247,19 +240,15 @@ impl Rendition {
     fn restart_pacing(&mut self) {
         self.joined = false;
         self.pacer = Pacer::new(self.pacer.nominal(), self.config.timescale());
-        self.pacer
-            .set_ceiling(part_ceiling(self.part_target_ms, self.config.timescale()));
+        self.pacer.set_ceiling(part_ceiling(self.part_target_ms, self.config.timescale()));
     }
 
     /// Writes gaps for everything before segment `msn` that has not been delivered (EV-11).
     pub fn fill_gaps_before(&mut self, msn: u64, plan: &SegmentPlan, pdt: impl Fn(i64) -> i64) {
         // What was delivered of the segment that was lost must be in the window first.
         self.apply_cuts(0, &pdt);
-        while let Some(next) = self
-            .window
-            .open_segment()
-            .map(|s| s.msn)
-            .or(self.window.complete_msn().map(|m| m + 1))
+        while let Some(next) =
+            self.window.open_segment().map(|s| s.msn).or(self.window.complete_msn().map(|m| m + 1))
         {
             let (Some(boundary), Some(length)) = (plan.boundary(next), plan.length(next)) else {
                 return;
@@ -271,11 +260,7 @@ impl Rendition {
                 self.open_segment(&boundary, pdt(boundary.start));
             }
             let delivered = self.window.open_segment().map_or(0, |segment| {
-                segment
-                    .parts
-                    .iter()
-                    .map(|part| i64::from(part.line.duration))
-                    .sum::<i64>()
+                segment.parts.iter().map(|part| i64::from(part.line.duration)).sum::<i64>()
             });
             self.append_gap(length - delivered);
             self.window.close(true);
@@ -289,16 +274,8 @@ impl Rendition {
         let ceiling = self.part_target_ms * 90;
         while left > 0 {
             let duration = left.min(ceiling);
-            let line = PartLine {
-                duration,
-                independent: false,
-                gap: true,
-            };
-            self.window.append(Part {
-                bytes: Bytes::new(),
-                line,
-                available_at_ms: 0,
-            });
+            let line = PartLine { duration, independent: false, gap: true };
+            self.window.append(Part { bytes: Bytes::new(), line, available_at_ms: 0 });
             left -= duration;
         }
     }
@@ -310,21 +287,9 @@ impl Rendition {
             self.changed = true;
             match cut {
                 Cut::Open(boundary) => self.open_segment(&boundary, pdt(boundary.start)),
-                Cut::Part {
-                    bytes,
-                    duration,
-                    independent,
-                } => {
-                    let line = PartLine {
-                        duration,
-                        independent,
-                        gap: false,
-                    };
-                    self.window.append(Part {
-                        bytes,
-                        line,
-                        available_at_ms: now_ms,
-                    });
+                Cut::Part { bytes, duration, independent } => {
+                    let line = PartLine { duration, independent, gap: false };
+                    self.window.append(Part { bytes, line, available_at_ms: now_ms });
                 }
                 Cut::Close => self.window.close(false),
             }
@@ -360,13 +325,7 @@ impl Rendition {
     /// Its playlist rendered, if there is something to show.
     #[must_use]
     pub fn snapshot(&self, control: ServerControl, reports: &[RenditionReport]) -> Option<RenditionSnapshot> {
-        self.window.snapshot(
-            ServerControl {
-                part_target_ms: self.part_target_ms,
-                ..control
-            },
-            reports,
-        )
+        self.window.snapshot(ServerControl { part_target_ms: self.part_target_ms, ..control }, reports)
     }
 }
 

@@ -148,11 +148,7 @@ impl Stream {
     #[must_use]
     pub fn new(setup: StreamSetup) -> Self {
         let cell = i64::from(setup.segment_ms) * TICKS_PER_MS;
-        let grid = if setup.kind == ChannelKind::Transcode {
-            Grid::Exact
-        } else {
-            Grid::RandomAccess
-        };
+        let grid = if setup.kind == ChannelKind::Transcode { Grid::Exact } else { Grid::RandomAccess };
         Self {
             plan: SegmentPlan::new(cell, grid, SEGMENT_MAX_S * TICKS_PER_SECOND),
             renditions: Vec::new(),
@@ -260,15 +256,8 @@ impl Stream {
         if let Some(source) = find(&mut self.renditions, &self.setup.source_id) {
             source.follow(paced);
             let composition_offset = i32::try_from(offset).unwrap_or(0);
-            source.push(
-                TrackSample {
-                    paced,
-                    composition_offset,
-                    sync: unit.idr,
-                    data: unit.data,
-                },
-                starts,
-            )?;
+            source
+                .push(TrackSample { paced, composition_offset, sync: unit.idr, data: unit.data }, starts)?;
         }
         self.release_audio()?;
         self.settle(now_ms)
@@ -294,10 +283,7 @@ impl Stream {
             self.notices.push(Notice::Dropped(Drop::BeforeStart));
             return Ok(());
         }
-        self.worker.feed(WorkerSample::Audio {
-            pts: tick,
-            data: data.clone(),
-        });
+        self.worker.feed(WorkerSample::Audio { pts: tick, data: data.clone() });
         let Some(audio) =
             find(&mut self.renditions, &self.setup.audio_id).filter(|r| r.feed == Feed::Publisher)
         else {
@@ -308,18 +294,12 @@ impl Stream {
             run.held_audio.pop_front();
             self.notices.push(Notice::Dropped(Drop::AudioWithoutVideo));
         }
-        run.held_audio.push_back(TrackSample {
-            paced,
-            composition_offset: 0,
-            sync: true,
-            data,
-        });
+        run.held_audio.push_back(TrackSample { paced, composition_offset: 0, sync: true, data });
         if run.lead == Track::Audio {
             let start = to_channel_ticks(paced.start, timescale);
             if start != run.start
                 && let Some(boundary) =
-                    self.plan
-                        .lead((start, to_channel_ticks(paced.end(), timescale)), true, 0)
+                    self.plan.lead((start, to_channel_ticks(paced.end(), timescale)), true, 0)
             {
                 self.segment_starts(boundary);
             }
@@ -375,10 +355,7 @@ impl Stream {
     /// start with (A12).
     #[must_use]
     pub fn resume_point(&self) -> (u64, u64) {
-        let msn = self
-            .plan
-            .current()
-            .map_or(self.setup.msn_min, |current| current.msn + 1);
+        let msn = self.plan.current().map_or(self.setup.msn_min, |current| current.msn + 1);
         let passed = self.renditions.iter().map(|r| r.window().discontinuities()).max();
         (msn, passed.unwrap_or(self.setup.discontinuity_sequence))
     }
@@ -392,17 +369,9 @@ impl Stream {
         now_ms: u64,
     ) -> Result<(), Fmp4Error> {
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
-        let newest = self
-            .plan
-            .current()
-            .map_or(self.setup.msn_min, |current| current.msn + 1);
+        let newest = self.plan.current().map_or(self.setup.msn_min, |current| current.msn + 1);
         let first = self.plan.current().is_none();
-        let past = self
-            .renditions
-            .iter()
-            .filter_map(|r| r.window().tip_tick())
-            .max()
-            .unwrap_or(0);
+        let past = self.renditions.iter().filter_map(|r| r.window().tip_tick()).max().unwrap_or(0);
         let wall_cell = self.plan.cell_of(now_ms * TICKS_PER_MS);
         let cell = wall_cell.max(self.plan.cell_of(past - 1) + u64::from(past > 0));
         let cell = if first { cell.max(newest) } else { cell };
@@ -413,10 +382,7 @@ impl Stream {
         let frame_rate = self.frame_rate();
         let nominal = frame_rate.map_or(3000, |rate| rate.frame_ticks());
         let mut video = Pacer::new(nominal, 90_000);
-        video.set_ceiling(part_ceiling(
-            part_target_ms(self.setup.part_target_ms, nominal, 90_000),
-            90_000,
-        ));
+        video.set_ceiling(part_ceiling(part_target_ms(self.setup.part_target_ms, nominal, 90_000), 90_000));
         self.run = Some(Run {
             timeline: Timeline::anchor(lead, raw_ms, now_ms, anchor),
             lead,
@@ -429,8 +395,7 @@ impl Stream {
         self.add_publisher_renditions()?;
         let boundary = self.plan.start_run(msn, start);
         self.notices.push(Notice::RunStarted { msn });
-        self.worker
-            .start(self.video.as_ref(), self.audio.as_ref(), frame_rate);
+        self.worker.start(self.video.as_ref(), self.audio.as_ref(), frame_rate);
         self.fill_gaps(boundary.msn);
         Ok(())
     }
@@ -486,32 +451,19 @@ impl Stream {
             discontinuity_sequence: self.setup.discontinuity_sequence,
         };
         let part_target_ms = self.setup.part_target_ms;
-        let setup = RenditionSetup {
-            id,
-            feed,
-            config,
-            frame_rate,
-            part_target_ms,
-            limits,
-        };
+        let setup = RenditionSetup { id, feed, config, frame_rate, part_target_ms, limits };
         self.renditions.push(Rendition::new(setup)?);
         Ok(())
     }
 
     fn frame_rate(&self) -> Option<FrameRate> {
-        self.video
-            .as_ref()
-            .and_then(|video| video.frame_rate)
-            .or(self.stated_frame_rate)
+        self.video.as_ref().and_then(|video| video.frame_rate).or(self.stated_frame_rate)
     }
 
     /// The tick of a sample on the timeline; `None` when it ended the run.
     fn locate(&mut self, track: Track, raw_ms: u32, now_ms: u64) -> Result<Option<i64>, Fmp4Error> {
         let Some(run) = &mut self.run else { return Ok(None) };
-        match run
-            .timeline
-            .place(track, raw_ms, i64::try_from(now_ms).unwrap_or(i64::MAX))
-        {
+        match run.timeline.place(track, raw_ms, i64::try_from(now_ms).unwrap_or(i64::MAX)) {
             Placement::At(tick) => Ok(Some(tick)),
             Placement::Jumped { at, by_ms } => {
                 self.notices.push(Notice::ClockJumped { by_ms });
@@ -571,11 +523,7 @@ impl Stream {
     }
 
     fn apply(&mut self, now_ms: u64) {
-        let timeline = self
-            .run
-            .as_ref()
-            .map(|run| &run.timeline)
-            .or(self.published.last_timeline.as_ref());
+        let timeline = self.run.as_ref().map(|run| &run.timeline).or(self.published.last_timeline.as_ref());
         let pdt = |tick| timeline.map_or(0, |timeline| timeline.program_date_time_ms(tick));
         for rendition in &mut self.renditions {
             rendition.apply_cuts(now_ms, pdt);
@@ -601,9 +549,5 @@ fn find<'a>(renditions: &'a mut [Rendition], id: &RenditionId) -> Option<&'a mut
 fn snap(offset: i64, nominal: i64) -> i64 {
     let samples = (offset + nominal / 2).div_euclid(nominal);
     let snapped = samples * nominal;
-    if (snapped - offset).abs() <= 2 * TICKS_PER_MS {
-        snapped
-    } else {
-        offset
-    }
+    if (snapped - offset).abs() <= 2 * TICKS_PER_MS { snapped } else { offset }
 }

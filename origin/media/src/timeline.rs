@@ -69,18 +69,9 @@ impl Timeline {
     pub fn anchor(track: Track, raw_ms: u32, wall_ms: i64, anchor_tick: i64) -> Self {
         let anchor_ms = i64::from(raw_ms);
         let mut clocks = [None; 2];
-        clocks[track as usize] = Some(Clock {
-            last_raw: raw_ms,
-            last_ms: anchor_ms,
-            last_wall_ms: wall_ms,
-            shift_ms: 0,
-        });
-        Self {
-            anchor_tick,
-            anchor_ms,
-            anchor_wall_ms: wall_ms,
-            clocks,
-        }
+        clocks[track as usize] =
+            Some(Clock { last_raw: raw_ms, last_ms: anchor_ms, last_wall_ms: wall_ms, shift_ms: 0 });
+        Self { anchor_tick, anchor_ms, anchor_wall_ms: wall_ms, clocks }
     }
 
     /// The tick of a wall clock time, by the run's anchor: what program date and time is computed from (PDT-02).
@@ -98,12 +89,7 @@ impl Timeline {
         let step_ms = i64::from(raw_ms.wrapping_sub(clock.last_raw).cast_signed());
         let pause_ms = wall_ms - clock.last_wall_ms;
         let last_ms = clock.last_ms + step_ms;
-        let mut next = Clock {
-            last_raw: raw_ms,
-            last_ms,
-            last_wall_ms: wall_ms,
-            ..clock
-        };
+        let mut next = Clock { last_raw: raw_ms, last_ms, last_wall_ms: wall_ms, ..clock };
         if step_ms.abs() <= JUMP_MS {
             self.clocks[track as usize] = Some(next);
             return Placement::At(self.tick(last_ms + next.shift_ms));
@@ -113,10 +99,7 @@ impl Timeline {
         }
         next.shift_ms = self.shift_after_jump(track, &clock, last_ms);
         self.clocks[track as usize] = Some(next);
-        Placement::Jumped {
-            at: self.tick(last_ms + next.shift_ms),
-            by_ms: step_ms,
-        }
+        Placement::Jumped { at: self.tick(last_ms + next.shift_ms), by_ms: step_ms }
     }
 
     /// The first sample of the second track: on the same clock as the first track's newest.
@@ -126,12 +109,8 @@ impl Timeline {
             let step = i64::from(raw_ms.wrapping_sub(other.last_raw).cast_signed());
             (other.last_ms + step, other.shift_ms)
         });
-        self.clocks[track as usize] = Some(Clock {
-            last_raw: raw_ms,
-            last_ms,
-            last_wall_ms: wall_ms,
-            shift_ms,
-        });
+        self.clocks[track as usize] =
+            Some(Clock { last_raw: raw_ms, last_ms, last_wall_ms: wall_ms, shift_ms });
         self.tick(last_ms + shift_ms)
     }
 
@@ -198,10 +177,7 @@ mod tests {
                 let video = at(timeline.place(Track::Video, raw as u32, wall));
                 let audio = at(timeline.place(Track::Audio, (raw + 7) as u32, wall));
                 assert_eq!(audio - video, 7 * 90, "jump {jump} at {n}");
-                assert!(
-                    video >= expected && video <= expected + 3600,
-                    "jump {jump} at {n}"
-                );
+                assert!(video >= expected && video <= expected + 3600, "jump {jump} at {n}");
                 expected = video;
             }
         }
@@ -210,10 +186,7 @@ mod tests {
     #[test]
     fn a_pause_that_both_clocks_saw_is_a_hole() {
         let mut timeline = timeline(0);
-        assert_eq!(
-            timeline.place(Track::Video, 10_000, 1_010_000),
-            Placement::Hole { ms: 10_000 }
-        );
+        assert_eq!(timeline.place(Track::Video, 10_000, 1_010_000), Placement::Hole { ms: 10_000 });
     }
 
     #[test]

@@ -57,16 +57,11 @@ impl Segment {
     pub(crate) fn start_of_media(&self) -> i64 {
         use mp4_atom::{DecodeMaybe, Moof};
         let first = &self.parts[0].bytes;
-        let moof = Moof::decode_maybe(&mut std::io::Cursor::new(&first[..]))
-            .expect("readable")
-            .expect("whole");
+        let moof =
+            Moof::decode_maybe(&mut std::io::Cursor::new(&first[..])).expect("readable").expect("whole");
         let time = moof.traf[0].tfdt.as_ref().expect("MP-03").base_media_decode_time as i64;
         // Times of the tests are seconds since 1970: what is more than twice that is not in ticks of 1/48000 s.
-        if time > 1_795_333_200 * 60_000 {
-            time
-        } else {
-            crate::packager::to_channel_ticks(time, 48_000)
-        }
+        if time > 1_795_333_200 * 60_000 { time } else { crate::packager::to_channel_ticks(time, 48_000) }
     }
 
     fn size(&self) -> u64 {
@@ -173,10 +168,7 @@ impl LiveWindow {
     /// The open segment.
     #[must_use]
     pub fn open_segment(&self) -> Option<&Segment> {
-        self.segments
-            .back()
-            .filter(|segment| segment.duration.is_none())
-            .map(AsRef::as_ref)
+        self.segments.back().filter(|segment| segment.duration.is_none()).map(AsRef::as_ref)
     }
 
     /// Where what it holds ends, ticks of 1/90000 s.
@@ -211,9 +203,7 @@ impl LiveWindow {
     pub fn bit_rates(&self) -> (u64, u64) {
         (
             self.peak_bps,
-            (self.total_bits * TICKS_PER_SECOND.unsigned_abs())
-                .checked_div(self.total_ticks)
-                .unwrap_or(0),
+            (self.total_bits * TICKS_PER_SECOND.unsigned_abs()).checked_div(self.total_ticks).unwrap_or(0),
         )
     }
 
@@ -244,13 +234,7 @@ impl LiveWindow {
             })
             .collect();
         let discontinuity_sequence = self.discontinuity_sequence;
-        let playlist = MediaPlaylist {
-            control,
-            discontinuity_sequence,
-            segments: &segments,
-            tip,
-            reports,
-        };
+        let playlist = MediaPlaylist { control, discontinuity_sequence, segments: &segments, tip, reports };
         let plain = Bytes::from(playlist.to_string());
         Some(RenditionSnapshot {
             gzip: gzip(&plain),
@@ -275,36 +259,22 @@ impl LiveWindow {
                 Vec::new()
             }
         };
-        self.segments
-            .iter()
-            .skip(self.listed_from)
-            .map(|segment| of(segment))
-            .collect()
+        self.segments.iter().skip(self.listed_from).map(|segment| of(segment)).collect()
     }
 
     fn complete(&self) -> Option<&Segment> {
-        self.segments
-            .iter()
-            .rev()
-            .find(|segment| segment.duration.is_some())
-            .map(AsRef::as_ref)
+        self.segments.iter().rev().find(|segment| segment.duration.is_some()).map(AsRef::as_ref)
     }
 
     fn open_segment_mut(&mut self) -> Option<&mut Segment> {
-        let last = self
-            .segments
-            .back_mut()
-            .filter(|segment| segment.duration.is_none())?;
+        let last = self.segments.back_mut().filter(|segment| segment.duration.is_none())?;
         Some(Arc::make_mut(last))
     }
 
     /// Takes segments off the playlist that are wholly before the window, and out of memory once they have been off it
     /// for as long as the playlist is (EV-07).
     fn evict(&mut self) {
-        let Some(end) = self
-            .segments
-            .back()
-            .map(|last| last.start + i64::from(last.duration.unwrap_or(0)))
+        let Some(end) = self.segments.back().map(|last| last.start + i64::from(last.duration.unwrap_or(0)))
         else {
             return;
         };
@@ -363,9 +333,7 @@ impl RenditionSnapshot {
     /// Looks a part up.
     #[must_use]
     pub fn part(&self, msn: u64, index: u32) -> PartLookup<'_> {
-        let found = self
-            .find(msn)
-            .and_then(|segment| segment.parts.get(index as usize));
+        let found = self.find(msn).and_then(|segment| segment.parts.get(index as usize));
         match found {
             Some(part) if part.line.gap => PartLookup::Absent,
             Some(part) => PartLookup::Found(part),
@@ -377,17 +345,13 @@ impl RenditionSnapshot {
     /// A complete segment that is whole.
     #[must_use]
     pub fn segment(&self, msn: u64) -> Option<&Arc<Segment>> {
-        self.find(msn)
-            .filter(|segment| segment.duration.is_some() && !segment.gap)
+        self.find(msn).filter(|segment| segment.duration.is_some() && !segment.gap)
     }
 
     /// An init section.
     #[must_use]
     pub fn init(&self, hash: InitHash) -> Option<&Bytes> {
-        self.inits
-            .iter()
-            .find(|(known, _)| *known == hash)
-            .map(|(_, bytes)| bytes)
+        self.inits.iter().find(|(known, _)| *known == hash).map(|(_, bytes)| bytes)
     }
 
     fn find(&self, msn: u64) -> Option<&Arc<Segment>> {

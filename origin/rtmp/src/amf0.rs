@@ -78,10 +78,9 @@ impl Value {
     /// The property `key` of an object or associative array.
     pub fn get(&self, key: &str) -> Option<&Value> {
         match self {
-            Self::Object(properties) | Self::EcmaArray(properties) => properties
-                .iter()
-                .find(|(name, _)| name == key)
-                .map(|(_, value)| value),
+            Self::Object(properties) | Self::EcmaArray(properties) => {
+                properties.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+            }
             _ => None,
         }
     }
@@ -158,10 +157,7 @@ pub struct Decoder<'a> {
 impl<'a> Decoder<'a> {
     /// Reads from the front of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            rest: bytes,
-            values_left: MAX_VALUES,
-        }
+        Self { rest: bytes, values_left: MAX_VALUES }
     }
 
     /// The next value; `None` at the end.

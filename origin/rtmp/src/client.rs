@@ -115,10 +115,7 @@ pub struct ClientSession {
 impl ClientSession {
     /// A session for a connection that has just been opened.
     pub fn new(config: ClientConfig) -> Self {
-        let limits = Limits {
-            max_pending_output_bytes: usize::MAX,
-            ..Limits::default()
-        };
+        let limits = Limits { max_pending_output_bytes: usize::MAX, ..Limits::default() };
         Self {
             config,
             link: Link::new(Role::Client, limits),
@@ -180,11 +177,7 @@ impl ClientSession {
     /// [`ClientError`]: nothing was sent.
     pub fn send_metadata(&mut self, metadata: &Metadata) -> Result<(), ClientError> {
         let mut payload = BytesMut::new();
-        let values = [
-            Value::text("@setDataFrame"),
-            Value::text("onMetaData"),
-            metadata.to_amf0(),
-        ];
+        let values = [Value::text("@setDataFrame"), Value::text("onMetaData"), metadata.to_amf0()];
         values.iter().for_each(|value| amf0::encode(value, &mut payload));
         self.send_media(STREAM_CHUNKS, message::DATA_AMF0, 0, payload.freeze())
     }
@@ -217,15 +210,7 @@ impl ClientSession {
         if bytes > 0 && bytes + payload.len() > self.config.max_pending_output_bytes {
             return Err(ClientError::OutputFull { bytes });
         }
-        self.link.send(
-            chunk_stream,
-            &Message {
-                timestamp_ms,
-                type_id,
-                stream_id,
-                payload,
-            },
-        );
+        self.link.send(chunk_stream, &Message { timestamp_ms, type_id, stream_id, payload });
         Ok(())
     }
 
@@ -265,15 +250,9 @@ impl ClientSession {
                 self.events.push_back(ClientEvent::Connected);
                 let name = Value::String(self.config.stream_name.clone());
                 for (transaction, command) in [(2.0, "releaseStream"), (3.0, "FCPublish")] {
-                    self.send_command(
-                        0,
-                        Command::new(command, transaction, Value::Null, vec![name.clone()]),
-                    );
+                    self.send_command(0, Command::new(command, transaction, Value::Null, vec![name.clone()]));
                 }
-                self.send_command(
-                    0,
-                    Command::new("createStream", CREATE_STREAM, Value::Null, Vec::new()),
-                );
+                self.send_command(0, Command::new("createStream", CREATE_STREAM, Value::Null, Vec::new()));
             }
             ("_result", State::CreatingStream) if command.transaction == CREATE_STREAM => {
                 self.publish(command);
@@ -293,16 +272,9 @@ impl ClientSession {
 
     /// An absurd stream id saturates.
     fn publish(&mut self, created: &Command) {
-        let stream_id = created
-            .arguments
-            .first()
-            .and_then(Value::as_number)
-            .map_or(1, |id| id as u32);
+        let stream_id = created.arguments.first().and_then(Value::as_number).map_or(1, |id| id as u32);
         self.state = State::Requested { stream_id };
-        let arguments = vec![
-            Value::String(self.config.stream_name.clone()),
-            Value::text("live"),
-        ];
+        let arguments = vec![Value::String(self.config.stream_name.clone()), Value::text("live")];
         self.send_command(stream_id, Command::new("publish", 5.0, Value::Null, arguments));
     }
 
@@ -319,12 +291,7 @@ impl ClientSession {
 }
 
 fn status_text<'a>(command: &'a Command, key: &str) -> &'a str {
-    command
-        .arguments
-        .first()
-        .and_then(|status| status.get(key))
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    command.arguments.first().and_then(|status| status.get(key)).and_then(Value::as_str).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -38,10 +38,7 @@ impl Handshake {
         if role == Role::Client {
             write_greeting(out, 0);
         }
-        Self {
-            role,
-            stage: Stage::Greeting(Vec::new()),
-        }
+        Self { role, stage: Stage::Greeting(Vec::new()) }
     }
 
     /// Takes what belongs to the handshake from the front of `input`; true once it is complete.

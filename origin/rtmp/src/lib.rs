@@ -4,6 +4,7 @@
 //! on any input, never allocates what a header merely claims, and gives the same events however the input is split.
 //! Deliberately absent: playing streams, RTMPE, RTMPT, shared objects, AMF3 values (an AMF3 command whose values are
 //! AMF0 is read), the digest handshake (its clients accept the plain answer).
+#![deny(clippy::disallowed_methods)]
 
 pub mod amf0;
 mod chunk;

@@ -117,18 +117,13 @@ impl Link {
     }
 
     fn handle_user_control(&mut self, message: &Message) -> Result<(), SessionError> {
-        let malformed = SessionError::MalformedControl {
-            type_id: message.type_id,
-        };
+        let malformed = SessionError::MalformedControl { type_id: message.type_id };
         let Some((event, rest)) = message.payload.split_first_chunk::<2>() else {
             return Err(malformed);
         };
         if u16::from_be_bytes(*event) == message::PING_REQUEST {
             let time = rest.first_chunk::<4>().ok_or(malformed)?;
-            self.send_control(&Message::user_control(
-                message::PING_RESPONSE,
-                u32::from_be_bytes(*time),
-            ));
+            self.send_control(&Message::user_control(message::PING_RESPONSE, u32::from_be_bytes(*time)));
         }
         Ok(())
     }

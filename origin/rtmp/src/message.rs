@@ -35,12 +35,7 @@ pub(crate) struct Message {
 impl Message {
     /// A protocol control message: message stream 0, time 0.
     pub(crate) fn control(type_id: u8, payload: impl Into<Bytes>) -> Self {
-        Self {
-            timestamp_ms: 0,
-            type_id,
-            stream_id: 0,
-            payload: payload.into(),
-        }
+        Self { timestamp_ms: 0, type_id, stream_id: 0, payload: payload.into() }
     }
 
     /// A control message whose payload is one number.
@@ -61,9 +56,7 @@ impl Message {
         let bytes = self.payload.first_chunk::<4>();
         bytes
             .map(|bytes| u32::from_be_bytes(*bytes))
-            .ok_or(SessionError::MalformedControl {
-                type_id: self.type_id,
-            })
+            .ok_or(SessionError::MalformedControl { type_id: self.type_id })
     }
 
     /// The AMF0 bytes of a command or data message: the AMF3 kinds begin with a format byte.
@@ -116,9 +109,7 @@ impl AggregateParts {
         let mut part = self.rest.split_to(end);
         // The back pointer after the last part is left out by some encoders.
         let _ = self.rest.split_to(BACK_POINTER_BYTES.min(self.rest.len()));
-        let offset_ms = *self
-            .offset_ms
-            .get_or_insert(self.timestamp_ms.wrapping_sub(own_ms));
+        let offset_ms = *self.offset_ms.get_or_insert(self.timestamp_ms.wrapping_sub(own_ms));
         Ok(Some(Message {
             timestamp_ms: own_ms.wrapping_add(offset_ms),
             type_id,
@@ -135,9 +126,8 @@ mod tests {
     fn part(type_id: u8, timestamp: u32, payload: &[u8]) -> Vec<u8> {
         let time = timestamp.to_be_bytes();
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut bytes = vec![
-            type_id, length[1], length[2], length[3], time[1], time[2], time[3], time[0], 0, 0, 0,
-        ];
+        let mut bytes =
+            vec![type_id, length[1], length[2], length[3], time[1], time[2], time[3], time[0], 0, 0, 0];
         bytes.extend_from_slice(payload);
         bytes.extend_from_slice(&(11 + u32::try_from(payload.len()).unwrap()).to_be_bytes());
         bytes
@@ -171,11 +161,7 @@ mod tests {
             let mut payload = part(VIDEO, 0, b"abc");
             payload.truncate(cut);
             let mut parts = AggregateParts::new(Message::control(AGGREGATE, payload));
-            assert_eq!(
-                parts.next_part(),
-                Err(SessionError::MalformedAggregate),
-                "cut at {cut}"
-            );
+            assert_eq!(parts.next_part(), Err(SessionError::MalformedAggregate), "cut at {cut}");
         }
     }
 }

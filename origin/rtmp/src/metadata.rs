@@ -43,11 +43,7 @@ impl Metadata {
             let number = fields.get(key).and_then(Value::as_number);
             number.filter(|number| number.is_finite() && *number > 0.0 && *number <= f64::from(u32::MAX))
         };
-        let whole = |key: &str| {
-            number(key)
-                .map(|number| number as u32)
-                .filter(|number| *number > 0)
-        };
+        let whole = |key: &str| number(key).map(|number| number as u32).filter(|number| *number > 0);
         let stereo = match fields.get("stereo") {
             Some(Value::Boolean(stereo)) => Some(1 + u32::from(*stereo)),
             _ => None,
@@ -79,9 +75,7 @@ impl Metadata {
             number("audiodatarate", self.audio_kbps),
             number("audiosamplerate", self.audio_sample_rate.map(f64::from)),
             number("audiochannels", self.audio_channels.map(f64::from)),
-            self.encoder
-                .clone()
-                .map(|encoder| ("encoder".to_owned(), Value::String(encoder))),
+            self.encoder.clone().map(|encoder| ("encoder".to_owned(), Value::String(encoder))),
         ];
         Value::EcmaArray(fields.into_iter().flatten().collect())
     }
@@ -112,11 +106,7 @@ mod tests {
             audio_sample_rate: Some(48_000),
             audio_channels: Some(2),
         };
-        let values = [
-            Value::text("@setDataFrame"),
-            Value::text("onMetaData"),
-            metadata.to_amf0(),
-        ];
+        let values = [Value::text("@setDataFrame"), Value::text("onMetaData"), metadata.to_amf0()];
         assert_eq!(Metadata::from_amf0(&message(&values)), Some(metadata.clone()));
         assert_eq!(Metadata::from_amf0(&message(&values[1..])), Some(metadata));
     }
@@ -136,11 +126,7 @@ mod tests {
         assert_eq!(metadata.encoder.as_deref().map(str::len), Some(256));
         assert_eq!(
             metadata,
-            Metadata {
-                encoder: metadata.encoder.clone(),
-                audio_channels: Some(2),
-                ..Default::default()
-            }
+            Metadata { encoder: metadata.encoder.clone(), audio_channels: Some(2), ..Default::default() }
         );
     }
 

@@ -103,8 +103,7 @@ impl ServerSession {
         }
         self.publish = Publish::Accepted { stream_id };
         let code = "NetStream.Publish.Start";
-        self.link
-            .send_control(&Message::user_control(message::STREAM_BEGIN, stream_id));
+        self.link.send_control(&Message::user_control(message::STREAM_BEGIN, stream_id));
         let ready = vec![status("status", code, "publishing", &[])];
         self.send_command(stream_id, Command::new("onFCPublish", 0.0, Value::Null, ready));
         self.send_command(stream_id, Command::on_status("status", code, "publishing"));
@@ -120,10 +119,7 @@ impl ServerSession {
         };
         self.publish = Publish::Refused;
         self.events.clear();
-        self.send_command(
-            stream_id,
-            Command::on_status("error", refusal.code(), description),
-        );
+        self.send_command(stream_id, Command::on_status("error", refusal.code(), description));
     }
 
     /// Whether only flushing the output and closing the connection is left.
@@ -162,42 +158,22 @@ impl ServerSession {
     /// Anything that is not media of the current publish is ignored.
     fn handle_media(&mut self, message: Message) -> Result<(), SessionError> {
         let expected = match self.publish {
-            Publish::Requested {
-                stream_id,
-                withdrawn: false,
-            }
-            | Publish::Accepted { stream_id } => stream_id,
+            Publish::Requested { stream_id, withdrawn: false } | Publish::Accepted { stream_id } => stream_id,
             _ => return Ok(()),
         };
         // Some encoders leave their media on message stream 0.
         if message.payload.is_empty() || (message.stream_id != expected && message.stream_id != 0) {
             return Ok(());
         }
-        let Message {
-            timestamp_ms,
-            type_id,
-            payload,
-            ..
-        } = message;
+        let Message { timestamp_ms, type_id, payload, .. } = message;
         match type_id {
-            message::VIDEO => self.push_event(ServerEvent::Video {
-                timestamp_ms,
-                payload,
-            }),
-            message::AUDIO => self.push_event(ServerEvent::Audio {
-                timestamp_ms,
-                payload,
-            }),
+            message::VIDEO => self.push_event(ServerEvent::Video { timestamp_ms, payload }),
+            message::AUDIO => self.push_event(ServerEvent::Audio { timestamp_ms, payload }),
             message::DATA_AMF0 | message::DATA_AMF3 => {
                 if payload.len() > self.link.limits().max_command_bytes {
                     return Ok(());
                 }
-                let message = Message {
-                    timestamp_ms,
-                    type_id,
-                    stream_id: expected,
-                    payload,
-                };
+                let message = Message { timestamp_ms, type_id, stream_id: expected, payload };
                 match Metadata::from_amf0(message.amf0_bytes()) {
                     Some(metadata) => self.push_event(ServerEvent::Metadata(metadata)),
                     None => Ok(()),
@@ -224,14 +200,12 @@ impl ServerSession {
             "closeStream" => self.end_publish("onStatus"),
             "deleteStream" => match self.publish {
                 // The argument names the stream; without one the only stream there is is meant.
-                Publish::Accepted { stream_id: current }
-                | Publish::Requested {
-                    stream_id: current, ..
-                } if command
-                    .arguments
-                    .first()
-                    .and_then(Value::as_number)
-                    .is_none_or(|id| id == f64::from(current)) =>
+                Publish::Accepted { stream_id: current } | Publish::Requested { stream_id: current, .. }
+                    if command
+                        .arguments
+                        .first()
+                        .and_then(Value::as_number)
+                        .is_none_or(|id| id == f64::from(current)) =>
                 {
                     self.end_publish("onStatus")
                 }
@@ -260,52 +234,29 @@ impl ServerSession {
 
     fn handle_connect(&mut self, command: &Command) -> Result<(), SessionError> {
         if self.app.is_some() {
-            return Err(SessionError::UnexpectedCommand {
-                command: "connect",
-                when: "twice",
-            });
+            return Err(SessionError::UnexpectedCommand { command: "connect", when: "twice" });
         }
         let text = |key: &str| command.object.get(key).and_then(Value::as_str).map(str::to_owned);
-        let Some(app) = text("app")
-            .map(|app| app.trim_end_matches('/').to_owned())
-            .filter(|app| !app.is_empty())
+        let Some(app) =
+            text("app").map(|app| app.trim_end_matches('/').to_owned()).filter(|app| !app.is_empty())
         else {
-            let refusal = status(
-                "error",
-                "NetConnection.Connect.Rejected",
-                "the URL names no application",
-                &[],
-            );
-            self.send_command(
-                0,
-                Command::new("_error", command.transaction, Value::Null, vec![refusal]),
-            );
-            return Err(SessionError::MissingField {
-                command: "connect",
-                field: "app",
-            });
+            let refusal =
+                status("error", "NetConnection.Connect.Rejected", "the URL names no application", &[]);
+            self.send_command(0, Command::new("_error", command.transaction, Value::Null, vec![refusal]));
+            return Err(SessionError::MissingField { command: "connect", field: "app" });
         };
-        self.link
-            .send_control(&Message::control_number(message::WINDOW_ACK_SIZE, ACK_WINDOW));
+        self.link.send_control(&Message::control_number(message::WINDOW_ACK_SIZE, ACK_WINDOW));
         let mut bandwidth = ACK_WINDOW.to_be_bytes().to_vec();
         bandwidth.push(BANDWIDTH_DYNAMIC);
-        self.link
-            .send_control(&Message::control(message::SET_PEER_BANDWIDTH, bandwidth));
+        self.link.send_control(&Message::control(message::SET_PEER_BANDWIDTH, bandwidth));
         self.link.announce_chunk_size(OUT_CHUNK_SIZE);
         self.send_command(0, Command::connect_success(command.transaction));
         self.app = Some(app.clone());
-        self.push_event(ServerEvent::Connected {
-            app,
-            tc_url: text("tcUrl"),
-            flash_ver: text("flashVer"),
-        })
+        self.push_event(ServerEvent::Connected { app, tc_url: text("tcUrl"), flash_ver: text("flashVer") })
     }
 
     fn handle_publish(&mut self, command: &Command, stream_id: u32) -> Result<(), SessionError> {
-        let unexpected = |when| SessionError::UnexpectedCommand {
-            command: "publish",
-            when,
-        };
+        let unexpected = |when| SessionError::UnexpectedCommand { command: "publish", when };
         let app = self.app.clone().ok_or_else(|| unexpected("before `connect`"))?;
         match self.publish {
             Publish::None => {}
@@ -323,24 +274,14 @@ impl ServerSession {
             let description = "the URL names no stream key";
             let code = Refusal::BadName.code();
             self.send_command(stream_id, Command::on_status("error", code, description));
-            return Err(SessionError::MissingField {
-                command: "publish",
-                field: "stream name",
-            });
+            return Err(SessionError::MissingField { command: "publish", field: "stream name" });
         };
         let (stream_name, query) = match name.split_once('?') {
             Some((stream_name, query)) => (stream_name, Some(query.to_owned())),
             None => (name, None),
         };
-        self.publish = Publish::Requested {
-            stream_id,
-            withdrawn: false,
-        };
-        self.push_event(ServerEvent::PublishRequested {
-            app,
-            stream_name: stream_name.to_owned(),
-            query,
-        })
+        self.publish = Publish::Requested { stream_id, withdrawn: false };
+        self.push_event(ServerEvent::PublishRequested { app, stream_name: stream_name.to_owned(), query })
     }
 
     /// Ends the current publish, if there is one, and confirms it with the command `notice`.
@@ -350,24 +291,13 @@ impl ServerSession {
                 self.publish = Publish::None;
                 stream_id
             }
-            Publish::Requested {
-                stream_id,
-                withdrawn: false,
-            } => {
-                self.publish = Publish::Requested {
-                    stream_id,
-                    withdrawn: true,
-                };
+            Publish::Requested { stream_id, withdrawn: false } => {
+                self.publish = Publish::Requested { stream_id, withdrawn: true };
                 stream_id
             }
             _ => return Ok(()),
         };
-        let outcome = vec![status(
-            "status",
-            "NetStream.Unpublish.Success",
-            "stream ended",
-            &[],
-        )];
+        let outcome = vec![status("status", "NetStream.Unpublish.Success", "stream ended", &[])];
         self.send_command(stream_id, Command::new(notice, 0.0, Value::Null, outcome));
         self.push_event(ServerEvent::Unpublished)
     }
@@ -382,10 +312,7 @@ impl ServerSession {
     }
 
     fn answer(&mut self, command: &Command, argument: Value) {
-        self.send_command(
-            0,
-            Command::new("_result", command.transaction, Value::Null, vec![argument]),
-        );
+        self.send_command(0, Command::new("_result", command.transaction, Value::Null, vec![argument]));
     }
 
     fn send_command(&mut self, stream_id: u32, command: Command) {

@@ -68,11 +68,7 @@ fn split_authority(authority: &str, default_port: u16) -> Option<(&str, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(bracketed) => {
             let (host, after) = bracketed.split_once(']')?;
-            let port = if after.is_empty() {
-                None
-            } else {
-                Some(after.strip_prefix(':')?)
-            };
+            let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
             (host, port)
         }
         None => match authority.split_once(':') {
@@ -91,37 +87,21 @@ mod tests {
     #[test]
     fn addresses_are_taken_apart_as_encoders_do() {
         let cases = [
-            (
-                "rtmp://127.0.0.1:1936/live/key?a=b/c",
-                (false, "127.0.0.1", 1936, "live", "key?a=b/c"),
-            ),
-            (
-                "rtmp://host/live/more/key",
-                (false, "host", 1935, "live/more", "key"),
-            ),
+            ("rtmp://127.0.0.1:1936/live/key?a=b/c", (false, "127.0.0.1", 1936, "live", "key?a=b/c")),
+            ("rtmp://host/live/more/key", (false, "host", 1935, "live/more", "key")),
             ("RTMPS://[::1]/live/key", (true, "::1", 443, "live", "key")),
             ("rtmps://[::1]:9/live/key", (true, "::1", 9, "live", "key")),
         ];
         for (url, (tls, host, port, app, stream_name)) in cases {
             let parsed = RtmpUrl::parse(url).unwrap();
-            let RtmpUrl {
-                tls: t,
-                host: h,
-                port: p,
-                app: a,
-                stream_name: s,
-                ..
-            } = &parsed;
+            let RtmpUrl { tls: t, host: h, port: p, app: a, stream_name: s, .. } = &parsed;
             assert_eq!(
                 (*t, h.as_str(), *p, a.as_str(), s.as_str()),
                 (tls, host, port, app, stream_name),
                 "{url}"
             );
         }
-        assert_eq!(
-            RtmpUrl::parse("rtmp://h:1/live/key?x").unwrap().tc_url,
-            "rtmp://h:1/live"
-        );
+        assert_eq!(RtmpUrl::parse("rtmp://h:1/live/key?x").unwrap().tc_url, "rtmp://h:1/live");
     }
 
     #[test]

@@ -163,15 +163,9 @@ impl Task {
                     broadcast.stream.configure_audio(config, now)?;
                 }
             }
-            Ingest::Video {
-                timestamp_ms,
-                composition_ms,
-                unit,
-            } => {
+            Ingest::Video { timestamp_ms, composition_ms, unit } => {
                 if let Some(broadcast) = self.broadcast(now)? {
-                    broadcast
-                        .stream
-                        .push_video(timestamp_ms, composition_ms, unit, now)?;
+                    broadcast.stream.push_video(timestamp_ms, composition_ms, unit, now)?;
                 }
             }
             Ingest::Audio { timestamp_ms, data } => {
@@ -214,11 +208,8 @@ impl Task {
 
     fn new_broadcast(&self) -> Option<Broadcast> {
         let height = self.stated.video.as_ref().map_or(0, |video| video.height);
-        let rungs = if height == 0 {
-            Vec::new()
-        } else {
-            ladder::fitting(&self.spec.ladder, self.spec.kind, height)
-        };
+        let rungs =
+            if height == 0 { Vec::new() } else { ladder::fitting(&self.spec.ladder, self.spec.kind, height) };
         let kind = match self.spec.kind {
             ChannelType::Forward => ChannelKind::Forward,
             // Without video, or without a rung that fits, there is nothing to transcode.
@@ -234,19 +225,11 @@ impl Task {
             window_ms: self.spec.window_ms,
             msn_min,
             discontinuity_sequence,
-            rungs: rungs
-                .iter()
-                .filter_map(|profile| profile.id.parse().ok())
-                .collect(),
+            rungs: rungs.iter().filter_map(|profile| profile.id.parse().ok()).collect(),
             source_id: SOURCE_ID.parse().ok()?,
             audio_id: AUDIO_ID.parse().ok()?,
         };
-        Some(Broadcast {
-            stream: Stream::new(setup),
-            rungs,
-            multivariant: None,
-            renditions: HashMap::new(),
-        })
+        Some(Broadcast { stream: Stream::new(setup), rungs, multivariant: None, renditions: HashMap::new() })
     }
 
     fn publisher_gone(&mut self) -> Result<(), Fmp4Error> {
@@ -312,11 +295,7 @@ impl Task {
         let changes = broadcast.stream.take_changes();
         for input in changes.worker {
             let message = broadcast.to_worker(&self.spec, input);
-            if self
-                .worker
-                .as_ref()
-                .is_none_or(|worker| worker.tell(message).is_err())
-            {
+            if self.worker.as_ref().is_none_or(|worker| worker.tell(message).is_err()) {
                 self.metrics.worker_skips(&self.spec.id).inc();
                 broadcast.stream.worker_congested();
                 break;
@@ -336,13 +315,9 @@ impl Task {
         if appeared || changes.multivariant.is_some() {
             broadcast.multivariant = changes.multivariant.or(broadcast.multivariant.take());
             let renditions = broadcast.renditions.iter();
-            let renditions = renditions
-                .map(|(id, sender)| (id.clone(), sender.subscribe()))
-                .collect();
-            self.view.send_replace(Arc::new(View {
-                multivariant: broadcast.multivariant.clone(),
-                renditions,
-            }));
+            let renditions = renditions.map(|(id, sender)| (id.clone(), sender.subscribe())).collect();
+            self.view
+                .send_replace(Arc::new(View { multivariant: broadcast.multivariant.clone(), renditions }));
         }
         self.notice();
     }
@@ -379,11 +354,7 @@ impl Task {
 impl Broadcast {
     fn to_worker(&self, spec: &ChannelSpec, input: WorkerInput) -> ToWorker {
         match input {
-            WorkerInput::Start {
-                video,
-                audio,
-                frame_rate,
-            } => {
+            WorkerInput::Start { video, audio, frame_rate } => {
                 let parts = JobParts {
                     video: &video,
                     audio: audio.as_ref(),
@@ -394,19 +365,9 @@ impl Broadcast {
                 };
                 ToWorker::Start(Box::new(ladder::job(&parts)))
             }
-            WorkerInput::Sample(WorkerSample::Video {
-                dts,
-                pts,
-                sync,
-                segment_start,
-                data,
-            }) => ToWorker::Video(protocol::VideoSample {
-                dts,
-                pts,
-                sync,
-                segment_start,
-                payload: data,
-            }),
+            WorkerInput::Sample(WorkerSample::Video { dts, pts, sync, segment_start, data }) => {
+                ToWorker::Video(protocol::VideoSample { dts, pts, sync, segment_start, payload: data })
+            }
             WorkerInput::Sample(WorkerSample::Audio { pts, data }) => {
                 ToWorker::Audio(protocol::AudioFrame { pts, payload: data })
             }
@@ -426,8 +387,7 @@ impl Broadcast {
                 Ok(avc) => {
                     let rate = FrameRate::new(config.frame_rate.num, config.frame_rate.den);
                     let track = Some(usize::from(config.track));
-                    self.stream
-                        .configure_worker_track(track, TrackConfig::Video(avc), rate)
+                    self.stream.configure_worker_track(track, TrackConfig::Video(avc), rate)
                 }
                 Err(error) => {
                     refused(error);
@@ -435,9 +395,7 @@ impl Broadcast {
                 }
             },
             FromWorker::AudioConfig(asc) => match AacConfig::parse(asc) {
-                Ok(aac) => self
-                    .stream
-                    .configure_worker_track(None, TrackConfig::Audio(aac), None),
+                Ok(aac) => self.stream.configure_worker_track(None, TrackConfig::Audio(aac), None),
                 Err(error) => {
                     refused(error);
                     Ok(())
@@ -450,8 +408,7 @@ impl Broadcast {
                     segment_start: frame.segment_start,
                     data: frame.payload,
                 };
-                self.stream
-                    .push_worker_video(usize::from(frame.track), picture, now)
+                self.stream.push_worker_video(usize::from(frame.track), picture, now)
             }
             FromWorker::Audio(frame) => self.stream.push_worker_audio(frame.pts, frame.payload, now),
             FromWorker::Flushed(totals) => {

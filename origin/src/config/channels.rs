@@ -100,18 +100,11 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     for (n, profile) in config.profiles.iter().enumerate() {
         let key = |name: &str| format!("profiles[{n}].{name}");
         if profile.id.parse::<RenditionId>().is_err() || RESERVED.contains(&profile.id.as_str()) {
-            let allowed = format!(
-                "1 to 64 of a-z, 0-9, _ and -, other than {}",
-                RESERVED.join(" and ")
-            );
+            let allowed = format!("1 to 64 of a-z, 0-9, _ and -, other than {}", RESERVED.join(" and "));
             ranges.0.push(Problem::new(key("id"), &profile.id, allowed));
         }
         if !profiles.insert(profile.id.as_str()) {
-            ranges.0.push(Problem::new(
-                key("id"),
-                &profile.id,
-                "an id that no other profile has",
-            ));
+            ranges.0.push(Problem::new(key("id"), &profile.id, "an id that no other profile has"));
         }
         ranges.check(&key("height"), profile.height.into(), 90..=4320, "pixels");
         ranges.check(
@@ -120,58 +113,29 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
             50_000..=100_000_000,
             "bits per second",
         );
-        ranges.check(
-            &key("max_frame_rate"),
-            profile.max_frame_rate.into(),
-            1..=240,
-            "frames per second",
-        );
+        ranges.check(&key("max_frame_rate"), profile.max_frame_rate.into(), 1..=240, "frames per second");
         preset(&mut ranges.0, key("preset"), &profile.preset);
     }
     let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
     for (n, channel) in config.channels.iter().enumerate() {
         let key = |name: &str| format!("channels[{n}].{name}");
         if channel.id.parse::<ChannelId>().is_err() {
-            ranges.0.push(Problem::new(
-                key("id"),
-                &channel.id,
-                "1 to 64 of a-z, 0-9, _ and -",
-            ));
+            ranges.0.push(Problem::new(key("id"), &channel.id, "1 to 64 of a-z, 0-9, _ and -"));
         }
         if !ids.insert(channel.id.as_str()) {
-            ranges.0.push(Problem::new(
-                key("id"),
-                &channel.id,
-                "an id that no other channel has",
-            ));
+            ranges.0.push(Problem::new(key("id"), &channel.id, "an id that no other channel has"));
         }
         let usable = channel.key.len() >= 8 && channel.key.len() <= 128;
-        let usable = usable
-            && channel
-                .key
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let usable =
+            usable && channel.key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         // A stream key is a secret: complaints do not repeat it.
         if !usable {
-            ranges.0.push(Problem::new(
-                key("key"),
-                "(hidden)",
-                "8 to 128 letters, digits, _ and -",
-            ));
+            ranges.0.push(Problem::new(key("key"), "(hidden)", "8 to 128 letters, digits, _ and -"));
         }
         if !keys.insert(channel.key.as_str()) {
-            ranges.0.push(Problem::new(
-                key("key"),
-                "(hidden)",
-                "a stream key that no other channel has",
-            ));
+            ranges.0.push(Problem::new(key("key"), "(hidden)", "a stream key that no other channel has"));
         }
-        ranges.check(
-            &key("stop_timeout_s"),
-            channel.stop_timeout_s,
-            0..=86_400,
-            "seconds",
-        );
+        ranges.check(&key("stop_timeout_s"), channel.stop_timeout_s, 0..=86_400, "seconds");
         if let Some(ms) = channel.segment_ms {
             ranges.check(&key("segment_ms"), ms.into(), 1000..=3000, "milliseconds");
         }
@@ -211,19 +175,9 @@ fn ladder(problems: &mut Vec<Problem>, key: &str, channel: &ChannelConfig, profi
 fn source(ranges: &mut Ranges, n: usize, source: &SourceConfig) {
     let key = |name: &str| format!("channels[{n}].source.{name}");
     ranges.check(&key("height"), source.height.into(), 180..=2160, "pixels");
-    ranges.check(
-        &key("frame_rate"),
-        source.frame_rate.into(),
-        10..=60,
-        "frames per second",
-    );
+    ranges.check(&key("frame_rate"), source.frame_rate.into(), 10..=60, "frames per second");
     let video = u64::from(source.video_bitrate_bps);
-    ranges.check(
-        &key("video_bitrate_bps"),
-        video,
-        100_000..=50_000_000,
-        "bits per second",
-    );
+    ranges.check(&key("video_bitrate_bps"), video, 100_000..=50_000_000, "bits per second");
     ranges.check(
         &key("audio_bitrate_bps"),
         source.audio_bitrate_bps.into(),

@@ -8,17 +8,11 @@ fn the_reference_file_is_right_and_states_the_defaults() {
     assert_eq!(format!("{:?}", reference.live), format!("{:?}", minimal.live));
     assert_eq!(format!("{:?}", reference.rtmp), format!("{:?}", minimal.rtmp));
     assert_eq!(format!("{:?}", reference.limits), format!("{:?}", minimal.limits));
-    assert_eq!(
-        format!("{:?}", reference.transcode),
-        format!("{:?}", minimal.transcode)
-    );
+    assert_eq!(format!("{:?}", reference.transcode), format!("{:?}", minimal.transcode));
     assert_eq!(format!("{:?}", reference.http), format!("{:?}", minimal.http));
     assert_eq!(format!("{:?}", reference.ops), format!("{:?}", minimal.ops));
-    let source = reference
-        .channels
-        .iter()
-        .find_map(|channel| channel.source.clone())
-        .expect("one has a source");
+    let source =
+        reference.channels.iter().find_map(|channel| channel.source.clone()).expect("one has a source");
     assert_eq!(format!("{source:?}"), format!("{:?}", SourceConfig::default()));
 }
 
@@ -29,14 +23,8 @@ fn every_complaint_names_key_value_and_what_is_allowed() {
         ("[live]\nsegment_ms = 10", "live.segment_ms"),
         ("[live]\npart_target_ms = 0", "live.part_target_ms"),
         ("[rtmp]\napp = \"\"", "rtmp.app"),
-        (
-            "[[profiles]]\nid = \"audio\"\nheight = 360\nbitrate_bps = 500000",
-            "profiles[0].id",
-        ),
-        (
-            "[[profiles]]\nid = \"a\"\nheight = 3\nbitrate_bps = 500000",
-            "profiles[0].height",
-        ),
+        ("[[profiles]]\nid = \"audio\"\nheight = 360\nbitrate_bps = 500000", "profiles[0].id"),
+        ("[[profiles]]\nid = \"a\"\nheight = 3\nbitrate_bps = 500000", "profiles[0].height"),
         (
             "[[profiles]]\nid = \"a\"\nheight = 360\nbitrate_bps = 500000\npreset = \"slow;\"",
             "profiles[0].preset",

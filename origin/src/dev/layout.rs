@@ -53,9 +53,7 @@ impl Layout {
             ));
         }
         std::fs::create_dir_all(data).map_err(|error| format!("--data {}: {error}", data.display()))?;
-        let data = data
-            .canonicalize()
-            .map_err(|error| format!("--data {}: {error}", data.display()))?;
+        let data = data.canonicalize().map_err(|error| format!("--data {}: {error}", data.display()))?;
         Ok(Self { data, offset, edges })
     }
 
@@ -89,18 +87,11 @@ impl Layout {
     fn keys(&self) -> Result<Keys, String> {
         let path = self.data.join("stream-keys.json");
         if let Ok(bytes) = std::fs::read(&path) {
-            let unreadable = |error| {
-                format!(
-                    "{}: {error}; remove it to have new stream keys made",
-                    path.display()
-                )
-            };
+            let unreadable =
+                |error| format!("{}: {error}; remove it to have new stream keys made", path.display());
             return serde_json::from_slice(&bytes).map_err(unreadable);
         }
-        let keys = Keys {
-            demo: random_key()?,
-            bench: random_key()?,
-        };
+        let keys = Keys { demo: random_key()?, bench: random_key()? };
         let bytes = serde_json::to_string_pretty(&keys).map_err(|error| error.to_string())?;
         write(&path, &bytes)?;
         Ok(keys)
@@ -117,14 +108,12 @@ impl Layout {
         let mut ca = CertificateParams::default();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        ca.distinguished_name
-            .push(DnType::CommonName, "Sigma Live development CA");
+        ca.distinguished_name.push(DnType::CommonName, "Sigma Live development CA");
         let ca_pem = ca.self_signed(&ca_key).map_err(failed)?.pem();
         let issuer = Issuer::new(ca, ca_key);
         let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
         let mut leaf = CertificateParams::new(names).map_err(failed)?;
-        leaf.distinguished_name
-            .push(DnType::CommonName, "Sigma Live development");
+        leaf.distinguished_name.push(DnType::CommonName, "Sigma Live development");
         let leaf_key = KeyPair::generate().map_err(failed)?;
         let leaf_pem = leaf.signed_by(&leaf_key, &issuer).map_err(failed)?.pem();
         write(&ca_file, &ca_pem)?;
@@ -158,10 +147,7 @@ impl Layout {
         );
         let ladder = fitting_ladder(cores);
         for (id, height, bitrate) in &ladder {
-            let _ = write!(
-                out,
-                "[[profiles]]\nid = \"{id}\"\nheight = {height}\nbitrate_bps = {bitrate}\n"
-            );
+            let _ = write!(out, "[[profiles]]\nid = \"{id}\"\nheight = {height}\nbitrate_bps = {bitrate}\n");
         }
         let ids: Vec<_> = ladder.iter().map(|(id, ..)| format!("\"{id}\"")).collect();
         let _ = write!(
@@ -249,10 +235,7 @@ impl Layout {
              \x20 stop     Ctrl-C\n",
             keys.bench
         );
-        Announcement {
-            json: format!("{json:#}\n"),
-            text,
-        }
+        Announcement { json: format!("{json:#}\n"), text }
     }
 }
 
@@ -265,9 +248,7 @@ fn fitting_ladder(cores: usize) -> Vec<(&'static str, u32, u32)> {
 async fn is_ready(port: u16) -> bool {
     let answer = async {
         let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
-        socket
-            .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .await?;
+        socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
         let mut head = [0; 12];
         socket.read_exact(&mut head).await?;
         Ok::<_, std::io::Error>(head)
@@ -293,12 +274,7 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 /// Readable by its owner alone.
 fn write_secret(path: &Path, text: &str) -> Result<(), String> {
     use std::os::unix::fs::OpenOptionsExt;
-    let open = std::fs::OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path);
+    let open = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path);
     open.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
         .map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -27,11 +27,7 @@ impl Processes {
     pub(super) fn new() -> Result<Self, String> {
         let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be listened for: {error}"));
         let streams = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-        Ok(Self {
-            list: Mutex::new(Vec::new()),
-            pids: Vec::new(),
-            terminate: Mutex::new(streams),
-        })
+        Ok(Self { list: Mutex::new(Vec::new()), pids: Vec::new(), terminate: Mutex::new(streams) })
     }
 
     pub(super) fn start(&mut self, name: &str, binary: &Path, config: &Path) -> Result<(), String> {
@@ -44,18 +40,11 @@ impl Processes {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
-                format!(
-                    "{}: cannot be started: {error}; ./scripts/run builds it",
-                    binary.display()
-                )
+                format!("{}: cannot be started: {error}; ./scripts/run builds it", binary.display())
             })?;
         let pid = child.id();
         self.pids.extend(pid);
-        self.list.get_mut().push(Process {
-            name: name.to_owned(),
-            pid,
-            child,
-        });
+        self.list.get_mut().push(Process { name: name.to_owned(), pid, child });
         Ok(())
     }
 

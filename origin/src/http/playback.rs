@@ -55,12 +55,7 @@ type Renditions = watch::Receiver<Arc<RenditionSnapshot>>;
 
 impl Playback {
     pub(super) fn new(channels: Arc<Channels>, metrics: Arc<Metrics>, held_max: usize) -> Self {
-        Self {
-            channels,
-            metrics,
-            held: AtomicUsize::new(0),
-            held_max,
-        }
+        Self { channels, metrics, held: AtomicUsize::new(0), held_max }
     }
 
     pub(super) async fn respond(
@@ -82,11 +77,9 @@ impl Playback {
                     MediaResource::Init(hash) => {
                         let snapshot = snapshots.borrow();
                         match snapshot.init(*hash) {
-                            Some(bytes) => media(
-                                &snapshot,
-                                Body::Left(bytes.clone().into()),
-                                Delivered::init(rendition),
-                            ),
+                            Some(bytes) => {
+                                media(&snapshot, Body::Left(bytes.clone().into()), Delivered::init(rendition))
+                            }
                             None => not_found("no such init section").map(Body::Left),
                         }
                     }
@@ -96,12 +89,7 @@ impl Playback {
     }
 
     fn rendition(&self, channel: &ChannelId, rendition: &RenditionId) -> Option<Renditions> {
-        self.channels
-            .get(channel)?
-            .view()
-            .renditions
-            .get(rendition)
-            .cloned()
+        self.channels.get(channel)?.view().renditions.get(rendition).cloned()
     }
 
     fn multivariant(&self, channel: &ChannelId, head: &HeaderMap) -> Response<Body> {
@@ -150,15 +138,9 @@ impl Playback {
             }
         }
         let snapshot = Arc::clone(&snapshots.borrow());
-        let served = if want.is_blocking() {
-            Served::BlockingPlaylist
-        } else {
-            Served::Playlist
-        };
+        let served = if want.is_blocking() { Served::BlockingPlaylist } else { Served::Playlist };
         let max_age = max_age_s(served, true, target_duration_s);
-        let held_ms = held
-            .is_some()
-            .then(|| u32::try_from(asked.elapsed().as_millis()).unwrap_or(u32::MAX));
+        let held_ms = held.is_some().then(|| u32::try_from(asked.elapsed().as_millis()).unwrap_or(u32::MAX));
         playlist_response((&snapshot.plain, &snapshot.gzip), head, max_age, held_ms)
     }
 
@@ -239,36 +221,22 @@ struct Delivered {
 
 impl Delivered {
     fn init(rendition: &RenditionId) -> Self {
-        Self {
-            is_audio: rendition.as_str() == AUDIO_ID,
-            duration_ms: None,
-            available_at_ms: None,
-        }
+        Self { is_audio: rendition.as_str() == AUDIO_ID, duration_ms: None, available_at_ms: None }
     }
 }
 
 fn media(snapshot: &RenditionSnapshot, body: Body, delivered: Delivered) -> Response<Body> {
     let mut response = Response::new(body);
     let head = response.headers_mut();
-    let (mime, object_type) = if delivered.is_audio {
-        ("audio/mp4", ObjectType::Audio)
-    } else {
-        ("video/mp4", ObjectType::Video)
-    };
-    let object_type = if delivered.duration_ms.is_some() {
-        object_type
-    } else {
-        ObjectType::Init
-    };
+    let (mime, object_type) =
+        if delivered.is_audio { ("audio/mp4", ObjectType::Audio) } else { ("video/mp4", ObjectType::Video) };
+    let object_type = if delivered.duration_ms.is_some() { object_type } else { ObjectType::Init };
     head.insert(CONTENT_TYPE, HeaderValue::from_static(mime)); // DL-13
     let max_age = max_age_s(Served::Media, true, snapshot.control.target_duration_s);
     // What has a name has these bytes for ever (A12).
     set(head, CACHE_CONTROL, format!("max-age={max_age}, immutable"));
     // DL-02: audio before video, both after playlists.
-    head.insert(
-        PRIORITY,
-        HeaderValue::from_static(if delivered.is_audio { "u=2" } else { "u=3" }),
-    );
+    head.insert(PRIORITY, HeaderValue::from_static(if delivered.is_audio { "u=2" } else { "u=3" }));
     let cmsd = CmsdStatic {
         available_at_ms: delivered.available_at_ms,
         duration_ms: delivered.duration_ms,
@@ -296,12 +264,8 @@ fn playlist_response(
     head.insert(VARY, HeaderValue::from_static("accept-encoding"));
     set(head, CACHE_CONTROL, format!("max-age={max_age}")); // DL-06
     head.insert(PRIORITY, HeaderValue::from_static("u=1")); // DL-02
-    let cmsd = CmsdStatic {
-        available_at_ms: None,
-        duration_ms: None,
-        held_ms,
-        object_type: ObjectType::Manifest,
-    };
+    let cmsd =
+        CmsdStatic { available_at_ms: None, duration_ms: None, held_ms, object_type: ObjectType::Manifest };
     set(head, HeaderName::from_static(CMSD_STATIC), cmsd.to_string());
     headers::apply_cors(head);
     response
@@ -316,31 +280,21 @@ fn set(head: &mut HeaderMap, name: HeaderName, value: String) {
 /// 404, which may be remembered for a target duration (DL-06).
 pub(super) fn not_found(detail: &str) -> Response<Full<Bytes>> {
     let max_age = max_age_s(Served::Media, false, TARGET_DURATION_S);
-    Problem::new(StatusCode::NOT_FOUND, detail)
-        .max_age_s(max_age)
-        .response()
+    Problem::new(StatusCode::NOT_FOUND, detail).max_age_s(max_age).response()
 }
 
 fn bad_request(detail: &str, target_duration_s: u32) -> Response<Body> {
     let max_age = max_age_s(Served::BlockingPlaylist, false, target_duration_s);
-    Problem::new(StatusCode::BAD_REQUEST, detail)
-        .max_age_s(max_age)
-        .response()
-        .map(Body::Left)
+    Problem::new(StatusCode::BAD_REQUEST, detail).max_age_s(max_age).response().map(Body::Left)
 }
 
 /// 503 is never cached: what it says of now is wrong a moment later.
 fn unavailable(detail: &str) -> Response<Body> {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-        .retry_after_s(1)
-        .response()
-        .map(Body::Left)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after_s(1).response().map(Body::Left)
 }
 
 fn busy() -> Response<Body> {
     let mut response = unavailable("too many requests are waiting");
-    response
-        .headers_mut()
-        .insert(RETRY_AFTER, HeaderValue::from_static("2"));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
     response
 }

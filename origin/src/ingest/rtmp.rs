@@ -115,15 +115,7 @@ struct Connection<'a> {
 impl<'a> Connection<'a> {
     fn new(server: &'a RtmpServer, peer: SocketAddr) -> Self {
         let session = ServerSession::new(Limits::default());
-        Self {
-            server,
-            peer,
-            session,
-            app: String::new(),
-            publisher: None,
-            video: None,
-            has_audio: false,
-        }
+        Self { server, peer, session, app: String::new(), publisher: None, video: None, has_audio: false }
     }
 
     async fn run(mut self, mut socket: TcpStream) -> Result<(), Ended> {
@@ -175,17 +167,11 @@ impl<'a> Connection<'a> {
                         self.send(Ingest::FrameRate(rate)).await?;
                     }
                 }
-                ServerEvent::Video {
-                    timestamp_ms,
-                    payload,
-                } => {
+                ServerEvent::Video { timestamp_ms, payload } => {
                     let tag = VideoTag::parse(payload)?;
                     self.video(timestamp_ms, tag).await?;
                 }
-                ServerEvent::Audio {
-                    timestamp_ms,
-                    payload,
-                } => {
+                ServerEvent::Audio { timestamp_ms, payload } => {
                     let tag = AudioTag::parse(payload)?;
                     self.audio(timestamp_ms, tag).await?;
                 }
@@ -197,8 +183,7 @@ impl<'a> Connection<'a> {
 
     fn decide(&mut self, key: &str) -> Result<(), Ended> {
         if self.app.trim_end_matches('/') != self.server.config.app {
-            self.session
-                .reject_publish(Refusal::Denied, "unknown application");
+            self.session.reject_publish(Refusal::Denied, "unknown application");
             return Err(Ended::UnknownApp(self.app.clone()));
         }
         match self.server.channels.publish(key, format!("RTMP {}", self.peer)) {
@@ -226,11 +211,7 @@ impl<'a> Connection<'a> {
                 self.video = Some(config.clone());
                 self.send(Ingest::VideoConfig(Box::new(config))).await
             }
-            VideoTag::AvcNalUnits {
-                composition_time_ms,
-                data,
-                ..
-            } => {
+            VideoTag::AvcNalUnits { composition_time_ms, data, .. } => {
                 let Some(config) = &self.video else {
                     self.server.metrics.samples_dropped_unconfigured.inc();
                     return Ok(());
@@ -238,12 +219,8 @@ impl<'a> Connection<'a> {
                 // A single broken access unit is dropped, as a decoder would; the stream goes on.
                 match config.access_unit(data) {
                     Ok(unit) => {
-                        self.send(Ingest::Video {
-                            timestamp_ms,
-                            composition_ms: composition_time_ms,
-                            unit,
-                        })
-                        .await
+                        self.send(Ingest::Video { timestamp_ms, composition_ms: composition_time_ms, unit })
+                            .await
                     }
                     Err(error) => {
                         self.server.metrics.samples_dropped_broken.inc();
@@ -276,10 +253,7 @@ impl<'a> Connection<'a> {
 
     async fn send(&mut self, event: Ingest) -> Result<(), Ended> {
         match &self.publisher {
-            Some(publisher) => publisher
-                .send(event)
-                .await
-                .map_err(|_| super::PublishRefused::Closing.into()),
+            Some(publisher) => publisher.send(event).await.map_err(|_| super::PublishRefused::Closing.into()),
             None => Ok(()),
         }
     }

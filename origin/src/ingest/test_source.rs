@@ -63,10 +63,7 @@ fn job(config: &SourceConfig, channel: &Channel, segment_ms: u64) -> TestSourceJ
     TestSourceJob {
         width: (config.height * 16 / 9).next_multiple_of(2),
         height: config.height.next_multiple_of(2),
-        frame_rate: Rational {
-            num: config.frame_rate,
-            den: 1,
-        },
+        frame_rate: Rational { num: config.frame_rate, den: 1 },
         video_bitrate_bps: config.video_bitrate_bps,
         audio_bitrate_bps: config.audio_bitrate_bps,
         gop_frames: u32::try_from(u64::from(config.frame_rate) * segment_ms / 1000)
@@ -85,26 +82,16 @@ fn translate(message: FromWorker) -> Result<Option<Ingest>, sigma_media::codec::
         FromWorker::Video(frame) => Ingest::Video {
             timestamp_ms: to_ms(frame.dts),
             composition_ms: i32::try_from((frame.pts - frame.dts) / 90).unwrap_or(0),
-            unit: AccessUnit {
-                data: frame.payload,
-                idr: frame.sync,
-            },
+            unit: AccessUnit { data: frame.payload, idr: frame.sync },
         },
-        FromWorker::Audio(frame) => Ingest::Audio {
-            timestamp_ms: to_ms(frame.pts),
-            data: frame.payload,
-        },
+        FromWorker::Audio(frame) => Ingest::Audio { timestamp_ms: to_ms(frame.pts), data: frame.payload },
         FromWorker::Flushed(_) => return Ok(None),
     }))
 }
 
 /// 32-bit milliseconds that wrap, like every publisher's.
 fn to_ms(ticks: i64) -> u32 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "they wrap"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "they wrap")]
     let ms = ticks.div_euclid(90) as u32;
     ms
 }

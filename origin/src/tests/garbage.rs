@@ -13,9 +13,7 @@ async fn throw(address: SocketAddr, bytes: &[u8]) {
     let _ = socket.write_all(bytes).await;
     let _ = socket.shutdown().await;
     let mut rest = Vec::new();
-    let _ = tokio::time::timeout(BOUND, socket.read_to_end(&mut rest))
-        .await
-        .expect("closed in time");
+    let _ = tokio::time::timeout(BOUND, socket.read_to_end(&mut rest)).await.expect("closed in time");
 }
 
 #[tokio::test]
@@ -36,14 +34,7 @@ async fn garbage_on_every_port_harms_nobody_else() {
     publisher.frames(90).await;
     let playlist = eventually(&origin, "/live/one/source/media.m3u8").await;
     assert!(playlist.text().contains("#EXTINF"));
-    assert_eq!(
-        origin
-            .running
-            .metrics
-            .publishing(&"one".parse().expect("an id"))
-            .get(),
-        1
-    );
+    assert_eq!(origin.running.metrics.publishing(&"one".parse().expect("an id")).get(), 1);
 }
 
 #[tokio::test]
@@ -52,10 +43,7 @@ async fn half_a_handshake_is_closed_in_time() {
     let mut socket = TcpStream::connect(origin.rtmp()).await.expect("connected");
     socket.write_all(&[3, 0, 0]).await.expect("sent");
     let mut rest = Vec::new();
-    tokio::time::timeout(BOUND, socket.read_to_end(&mut rest))
-        .await
-        .expect("closed in time")
-        .expect("read");
+    tokio::time::timeout(BOUND, socket.read_to_end(&mut rest)).await.expect("closed in time").expect("read");
     assert_eq!(origin.running.metrics.rtmp_ends_of(RtmpEnd::Timeout), 1);
 }
 
@@ -65,9 +53,7 @@ async fn connections_beyond_the_limit_are_closed_at_once() {
     let mut first = Publisher::connect(&origin, "key-of-one").await.expect("accepted");
     let mut second = TcpStream::connect(origin.rtmp()).await.expect("connected");
     let mut rest = Vec::new();
-    let read = tokio::time::timeout(BOUND, second.read_to_end(&mut rest))
-        .await
-        .expect("closed in time");
+    let read = tokio::time::timeout(BOUND, second.read_to_end(&mut rest)).await.expect("closed in time");
     assert!(read.is_err() || rest.is_empty());
     first.frames(150).await;
     eventually(&origin, "/live/one/index.m3u8").await;

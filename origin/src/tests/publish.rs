@@ -5,10 +5,7 @@ use super::*;
 #[tokio::test]
 async fn an_unknown_key_is_refused_and_told_so() {
     let origin = origin("").await;
-    let (code, description) = Publisher::connect(&origin, "no-such-key")
-        .await
-        .err()
-        .expect("refused");
+    let (code, description) = Publisher::connect(&origin, "no-such-key").await.err().expect("refused");
     assert_eq!(code, "NetStream.Publish.Denied");
     assert_eq!(description, "unknown stream key");
 }
@@ -17,10 +14,7 @@ async fn an_unknown_key_is_refused_and_told_so() {
 async fn a_second_publisher_is_refused_and_the_first_goes_on() {
     let origin = origin("").await;
     let mut first = Publisher::connect(&origin, "key-of-one").await.expect("accepted");
-    let (code, _) = Publisher::connect(&origin, "key-of-one")
-        .await
-        .err()
-        .expect("refused");
+    let (code, _) = Publisher::connect(&origin, "key-of-one").await.err().expect("refused");
     assert_eq!(code, "NetStream.Publish.BadName");
     first.frames(150).await;
     eventually(&origin, "/live/one/index.m3u8").await;
@@ -51,25 +45,9 @@ async fn a_reconnect_continues_behind_one_discontinuity() {
         }
     };
     let after = tokio::time::timeout(BOUND, marked).await.expect("in time");
-    assert_eq!(
-        after.text().matches("#EXT-X-DISCONTINUITY\n").count(),
-        1,
-        "{}",
-        after.text()
-    );
-    let numbers: Vec<u64> = after
-        .text()
-        .lines()
-        .filter_map(|line| line.strip_suffix(".m4s")?.parse().ok())
-        .collect();
-    assert!(
-        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
-        "EV-01 {numbers:?}"
-    );
-    assert!(
-        before
-            .text()
-            .lines()
-            .any(|line| line == format!("{}.m4s", numbers[0]))
-    );
+    assert_eq!(after.text().matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{}", after.text());
+    let numbers: Vec<u64> =
+        after.text().lines().filter_map(|line| line.strip_suffix(".m4s")?.parse().ok()).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "EV-01 {numbers:?}");
+    assert!(before.text().lines().any(|line| line == format!("{}.m4s", numbers[0])));
 }

@@ -7,11 +7,7 @@ async fn live(origin: &Origin) -> Publisher {
     publisher.frames(155).await;
     // Two whole segments, and the parts of the third up to frame 155.
     let until = async {
-        while !get(origin, "/live/one/source/media.m3u8")
-            .await
-            .text()
-            .contains(".5.m4s\"\n#EXT-X-R")
-        {
+        while !get(origin, "/live/one/source/media.m3u8").await.text().contains(".5.m4s\"\n#EXT-X-R") {
             tokio::task::yield_now().await;
         }
     };
@@ -21,11 +17,8 @@ async fn live(origin: &Origin) -> Publisher {
 
 /// The hinted part of a playlist as (msn, part).
 fn hinted(playlist: &str) -> (u64, u32) {
-    let uri = playlist
-        .split("TYPE=PART,URI=\"")
-        .nth(1)
-        .and_then(|rest| rest.split('"').next())
-        .expect("PH-01");
+    let uri =
+        playlist.split("TYPE=PART,URI=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("PH-01");
     let mut numbers = uri.split('.');
     let mut next = || numbers.next().expect("a number");
     (next().parse().expect("msn"), next().parse().expect("part"))
@@ -39,17 +32,13 @@ async fn mp_06_the_parts_of_a_segment_are_the_segment() {
     let (msn, _) = hinted(playlist.text());
     let segment = get(&origin, &format!("/live/one/source/{}.m4s", msn - 1)).await;
     assert_eq!(segment.status, 200);
-    assert_eq!(
-        segment.header("content-length"),
-        Some(segment.body.len().to_string().as_str())
-    );
+    assert_eq!(segment.header("content-length"), Some(segment.body.len().to_string().as_str()));
     let mut joined = Vec::new();
     for part in 0..10 {
         let part = get(&origin, &format!("/live/one/source/{}.{part}.m4s", msn - 1)).await;
         assert_eq!(part.status, 200);
         assert!(
-            part.header("cmsd-static")
-                .is_some_and(|cmsd| cmsd.contains("d=200,") && cmsd.contains("ot=v"))
+            part.header("cmsd-static").is_some_and(|cmsd| cmsd.contains("d=200,") && cmsd.contains("ot=v"))
         );
         joined.extend(part.body);
     }
@@ -60,10 +49,7 @@ async fn mp_06_the_parts_of_a_segment_are_the_segment() {
         .nth(1)
         .and_then(|rest| rest.split('"').next())
         .expect("MP-01");
-    assert_eq!(
-        get(&origin, &format!("/live/one/source/{init}")).await.status,
-        200
-    );
+    assert_eq!(get(&origin, &format!("/live/one/source/{init}")).await.status, 200);
 }
 
 #[tokio::test]
@@ -84,10 +70,7 @@ async fn br_02_ph_05_what_is_not_there_yet_is_waited_for() {
         publisher.frames(6).await;
     });
     assert_eq!((playlist.status, bytes.status), (200, 200));
-    assert!(
-        playlist.text().contains(&format!("URI=\"{msn}.{part}.m4s\"")),
-        "BR-02"
-    );
+    assert!(playlist.text().contains(&format!("URI=\"{msn}.{part}.m4s\"")), "BR-02");
     assert_eq!(playlist.header("cache-control"), Some("max-age=12"), "DL-06");
     assert_eq!(origin.running.metrics.held_requests.get(), 0);
 }
@@ -130,24 +113,14 @@ async fn refusals_say_why_and_carry_cors() {
         ("/live/one/source/media.m3u8?_HLS_part=1".into(), 400),
         ("/live/one/source/media.m3u8?_HLS_msn=x".into(), 400),
         (format!("/live/one/source/media.m3u8?_HLS_msn={}", msn + 3), 400),
-        (
-            format!("/live/one/source/media.m3u8?_HLS_msn={msn}&_HLS_part=99"),
-            400,
-        ),
+        (format!("/live/one/source/media.m3u8?_HLS_msn={msn}&_HLS_part=99"), 400),
     ] {
         let answer = get(&origin, &path).await;
         assert_eq!(answer.status, status, "{path}");
-        assert_eq!(
-            answer.header("access-control-allow-origin"),
-            Some("*"),
-            "DL-11 {path}"
-        );
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "DL-11 {path}");
     }
     let posted = request(&origin, "POST", "/live/one/index.m3u8", "Content-Length: 0\r\n").await;
-    assert_eq!(
-        (posted.status, posted.header("allow")),
-        (405, Some("GET, HEAD, OPTIONS"))
-    );
+    assert_eq!((posted.status, posted.header("allow")), (405, Some("GET, HEAD, OPTIONS")));
 }
 
 #[tokio::test]
@@ -168,23 +141,12 @@ async fn br_04_old_numbers_are_answered_at_once_and_heads_have_no_body() {
             }
         }
     };
-    tokio::time::timeout(BOUND, settled)
-        .await
-        .expect("the playlist stands still");
+    tokio::time::timeout(BOUND, settled).await.expect("the playlist stands still");
     let head = head.expect("asked");
     assert_eq!(head.status, 200);
     assert!(head.body.is_empty());
-    assert_eq!(
-        head.header("content-length"),
-        Some(before.body.len().to_string().as_str())
-    );
-    let gzip = request(
-        &origin,
-        "GET",
-        "/live/one/source/media.m3u8",
-        "Accept-Encoding: gzip\r\n",
-    )
-    .await;
+    assert_eq!(head.header("content-length"), Some(before.body.len().to_string().as_str()));
+    let gzip = request(&origin, "GET", "/live/one/source/media.m3u8", "Accept-Encoding: gzip\r\n").await;
     assert_eq!(gzip.header("content-encoding"), Some("gzip"), "DL-03");
     assert!(gzip.body.len() < before.body.len());
 }

@@ -58,10 +58,7 @@ pub(crate) fn job(parts: &JobParts<'_>) -> Job {
             avcc: video.record.to_vec(),
             width: video.width,
             height: video.height,
-            frame_rate: Rational {
-                num: rate.num,
-                den: rate.den,
-            },
+            frame_rate: Rational { num: rate.num, den: rate.den },
         },
         audio: parts.audio.map(|aac| AudioJob {
             asc: aac.asc.to_vec(),
@@ -95,10 +92,7 @@ mod tests {
 
     fn heights(kind: ChannelType, source: u32) -> Vec<u32> {
         let ladder = [profile(360), profile(1080), profile(480), profile(720)];
-        fitting(&ladder, kind, source)
-            .iter()
-            .map(|profile| profile.height)
-            .collect()
+        fitting(&ladder, kind, source).iter().map(|profile| profile.height).collect()
     }
 
     #[test]

@@ -2,10 +2,7 @@
 //!
 //! Invariants: a pointer is owned by exactly one value and freed by its `Drop`; every return code becomes an
 //! [`AvError`]; nothing here opens a protocol, a demuxer or a device (A11). Written against FFmpeg 5.1.
-#![expect(
-    unsafe_code,
-    reason = "error texts and the log level of libav are C functions"
-)]
+#![expect(unsafe_code, reason = "error texts and the log level of libav are C functions")]
 
 pub(crate) mod aac;
 pub(crate) mod codec;
@@ -39,11 +36,7 @@ pub(crate) fn quieten() {
 }
 
 fn check(call: &'static str, code: c_int) -> Result<c_int, AvError> {
-    if code < 0 {
-        Err(AvError::Code { call, code })
-    } else {
-        Ok(code)
-    }
+    if code < 0 { Err(AvError::Code { call, code }) } else { Ok(code) }
 }
 
 /// Whether something came out of a codec: `false` means it wants more input or is drained.

@@ -56,13 +56,7 @@ fn time_bytes(unix_ms: u64) -> [u8; 6] {
 
 fn crc8(bytes: [u8; 6]) -> u8 {
     bytes.iter().fold(0, |crc, byte| {
-        (0..8).fold(crc ^ byte, |crc: u8, _| {
-            if crc & 0x80 == 0 {
-                crc << 1
-            } else {
-                crc << 1 ^ 0x07
-            }
-        })
+        (0..8).fold(crc ^ byte, |crc: u8, _| if crc & 0x80 == 0 { crc << 1 } else { crc << 1 ^ 0x07 })
     })
 }
 
@@ -75,9 +69,7 @@ mod tests {
     fn draw(unix_ms: u64, width: usize, height: usize) -> Vec<u8> {
         let columns = columns(unix_ms);
         let level = |white| if white { 235 } else { 16 };
-        let row: Vec<u8> = (0..width)
-            .map(|x| level(columns[x * columns.len() / width]))
-            .collect();
+        let row: Vec<u8> = (0..width).map(|x| level(columns[x * columns.len() / width])).collect();
         row.repeat(height)
     }
 

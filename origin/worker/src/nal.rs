@@ -101,10 +101,7 @@ mod tests {
     #[test]
     fn an_access_unit_loses_what_the_configuration_carries() {
         let units: [&[u8]; 5] = [&[9, 0xf0], SPS_UNIT, PPS_UNIT, &[6, 5, 1], &[0x65, 1, 2]];
-        assert_eq!(
-            avcc_from_annex_b(&annex_b(&units, true)).as_ref(),
-            [0, 0, 0, 3, 0x65, 1, 2]
-        );
+        assert_eq!(avcc_from_annex_b(&annex_b(&units, true)).as_ref(), [0, 0, 0, 3, 0x65, 1, 2]);
     }
 
     #[test]

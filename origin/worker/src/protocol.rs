@@ -161,13 +161,7 @@ impl Message for ToWorker {
                 let dts = body.try_get_i64().map_err(short)?;
                 let pts = body.try_get_i64().map_err(short)?;
                 let (sync, segment_start) = unflags(body.try_get_u8().map_err(short)?)?;
-                Ok(Self::Video(VideoSample {
-                    dts,
-                    pts,
-                    sync,
-                    segment_start,
-                    payload: body,
-                }))
+                Ok(Self::Video(VideoSample { dts, pts, sync, segment_start, payload: body }))
             }
             AUDIO_SAMPLE => Ok(Self::Audio(get_audio(body)?)),
             FLUSH => at_end(&body, Self::Flush),
@@ -231,14 +225,7 @@ impl Message for FromWorker {
                 let dts = body.try_get_i64().map_err(short)?;
                 let pts = body.try_get_i64().map_err(short)?;
                 let (sync, segment_start) = unflags(body.try_get_u8().map_err(short)?)?;
-                Ok(Self::Video(VideoFrame {
-                    track,
-                    dts,
-                    pts,
-                    sync,
-                    segment_start,
-                    payload: body,
-                }))
+                Ok(Self::Video(VideoFrame { track, dts, pts, sync, segment_start, payload: body }))
             }
             AUDIO_FRAME => Ok(Self::Audio(get_audio(body)?)),
             FLUSHED => {
@@ -283,9 +270,5 @@ fn short(_: bytes::TryGetError) -> ProtocolError {
 }
 
 fn at_end<T>(body: &Bytes, message: T) -> Result<T, ProtocolError> {
-    if body.is_empty() {
-        Ok(message)
-    } else {
-        Err(ProtocolError::Body)
-    }
+    if body.is_empty() { Ok(message) } else { Err(ProtocolError::Body) }
 }

@@ -49,11 +49,7 @@ pub(crate) type Warnings = Vec<&'static str>;
 /// Enters the sandbox for good and proves it.
 pub(crate) fn enter() -> Result<Warnings, SandboxError> {
     let mut warnings = Warnings::new();
-    prctl(
-        "prctl(PR_SET_PDEATHSIG)",
-        libc::PR_SET_PDEATHSIG,
-        libc::SIGKILL.unsigned_abs().into(),
-    )?;
+    prctl("prctl(PR_SET_PDEATHSIG)", libc::PR_SET_PDEATHSIG, libc::SIGKILL.unsigned_abs().into())?;
     prctl("prctl(PR_SET_NO_NEW_PRIVS)", libc::PR_SET_NO_NEW_PRIVS, 1)?;
     prctl("prctl(PR_SET_DUMPABLE)", libc::PR_SET_DUMPABLE, 0)?;
     close_from(3)?;
@@ -77,9 +73,7 @@ pub(crate) fn widen_pipe(pipe: BorrowedFd<'_>) {
 }
 
 fn address_space_bytes() -> u64 {
-    let wish = std::env::var(ADDRESS_SPACE_VAR)
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let wish = std::env::var(ADDRESS_SPACE_VAR).ok().and_then(|text| text.parse().ok());
     wish.unwrap_or(ADDRESS_SPACE_BYTES).max(ADDRESS_SPACE_BYTES_MIN)
 }
 
@@ -102,17 +96,11 @@ fn prctl(call: &'static str, option: libc::c_int, value: libc::c_ulong) -> Resul
 }
 
 fn limit(call: &'static str, resource: libc::__rlimit_resource_t, value: u64) -> Result<(), SandboxError> {
-    let mut limits = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limits` is a valid rlimit the call fills.
     checked(call, unsafe { libc::getrlimit(resource, &raw mut limits) })?;
     let value = value.min(limits.rlim_max);
-    let limits = libc::rlimit {
-        rlim_cur: value,
-        rlim_max: value,
-    };
+    let limits = libc::rlimit { rlim_cur: value, rlim_max: value };
     // SAFETY: `limits` is a valid rlimit the call only reads.
     checked(call, unsafe { libc::setrlimit(resource, &raw const limits) })
 }
@@ -128,8 +116,5 @@ fn checked(call: &'static str, result: libc::c_int) -> Result<(), SandboxError> 
     if result == 0 {
         return Ok(());
     }
-    Err(SandboxError::Call {
-        call,
-        source: io::Error::last_os_error(),
-    })
+    Err(SandboxError::Call { call, source: io::Error::last_os_error() })
 }

@@ -145,13 +145,8 @@ impl Source {
         };
         let sink = &mut |message| outlet.send(&message);
         let key = self.since_idr == 0;
-        let mark = Mark {
-            pts: self.ticks_of(self.next),
-            key,
-            segment_start: key,
-        };
-        self.video
-            .encode(self.picture.draw(wall, self.next)?, mark, sink)?;
+        let mark = Mark { pts: self.ticks_of(self.next), key, segment_start: key };
+        self.video.encode(self.picture.draw(wall, self.next)?, mark, sink)?;
         self.totals.video_pictures += 1;
         self.since_idr = (self.since_idr + 1) % self.gop_frames;
         // Sound is due when its whole block lies in the past.
@@ -162,8 +157,7 @@ impl Source {
                 i64::try_from(self.samples * TICKS_PER_SECOND / u64::from(SAMPLE_RATE)).unwrap_or(i64::MAX);
             let (tone, from) = (&self.tone, self.samples);
             self.samples += block;
-            self.audio
-                .encode(pts, |_, samples| tone.fill(from, samples), sink)?;
+            self.audio.encode(pts, |_, samples| tone.fill(from, samples), sink)?;
         }
         Ok(())
     }
@@ -180,11 +174,7 @@ impl Source {
         let gop = u64::from(self.gop_frames);
         let since = u64::from(self.since_idr);
         let passed_key = since == 0 || since + left_out >= gop;
-        self.since_idr = if passed_key {
-            0
-        } else {
-            u32::try_from(since + left_out).unwrap_or(0)
-        };
+        self.since_idr = if passed_key { 0 } else { u32::try_from(since + left_out).unwrap_or(0) };
         self.late.raise(&format_args!("{left_out} pictures"));
     }
 
@@ -208,13 +198,7 @@ fn checked(job: &TestSourceJob) -> Result<&TestSourceJob, StartError> {
         return Err(StartError::Size { width, height });
     }
     let Rational { num, den } = job.frame_rate;
-    let rates = [
-        num,
-        den,
-        job.video_bitrate_bps,
-        job.audio_bitrate_bps,
-        job.gop_frames,
-    ];
+    let rates = [num, den, job.video_bitrate_bps, job.audio_bitrate_bps, job.gop_frames];
     if rates.contains(&0) || num / den > 240 {
         return Err(StartError::Rate);
     }

@@ -38,19 +38,11 @@ impl Transcoder {
     /// Starts the run. What cannot be opened is logged and stays silent: the parent hears nothing of that track.
     pub(crate) fn start(job: &TranscodeJob, outlet: &Arc<Outlet>) -> Self {
         let video = checked(job).and_then(|job| video::Video::start(job, outlet).map_err(|e| e.to_string()));
-        let video = video
-            .map_err(|why| complaint::line(&format_args!("video cannot start: {why}")))
-            .ok();
+        let video = video.map_err(|why| complaint::line(&format_args!("video cannot start: {why}"))).ok();
         let audio = job.audio.as_ref().map(|audio| audio::Audio::start(audio, outlet));
         let audio = audio.transpose();
-        let audio = audio
-            .map_err(|why| complaint::line(&format_args!("audio cannot start: {why}")))
-            .ok();
-        Self {
-            video,
-            audio: audio.flatten(),
-            totals: Totals::default(),
-        }
+        let audio = audio.map_err(|why| complaint::line(&format_args!("audio cannot start: {why}"))).ok();
+        Self { video, audio: audio.flatten(), totals: Totals::default() }
     }
 
     /// One video sample. Blocks while the rungs are behind.
@@ -109,10 +101,7 @@ fn checked(job: &TranscodeJob) -> Result<&TranscodeJob, String> {
             ));
         }
         if rung.bitrate_bps == 0 || rung.max_frame_rate == 0 {
-            return Err(format!(
-                "rung {}: bit rate and frame rate cap must be positive",
-                rung.id
-            ));
+            return Err(format!("rung {}: bit rate and frame rate cap must be positive", rung.id));
         }
     }
     Ok(job)

@@ -2,11 +2,7 @@
 //!
 //! This binary is both ends. Started with `media-worker` it is the child; otherwise it runs the tests.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test binary with a main of its own"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test binary with a main of its own")]
 
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
@@ -86,12 +82,7 @@ impl Worker {
             stderr.read_to_string(&mut text).unwrap();
             text
         });
-        Self {
-            stdin: child.stdin.take(),
-            child,
-            messages,
-            stderr: Some(stderr),
-        }
+        Self { stdin: child.stdin.take(), child, messages, stderr: Some(stderr) }
     }
 
     fn send(&mut self, message: &ToWorker) {
@@ -134,11 +125,7 @@ impl Worker {
         while let Ok(message) = self.messages.recv_timeout(PATIENCE) {
             output.take(message);
         }
-        (
-            self.child.wait().unwrap(),
-            output,
-            self.stderr.take().unwrap().join().unwrap(),
-        )
+        (self.child.wait().unwrap(), output, self.stderr.take().unwrap().join().unwrap())
     }
 }
 
@@ -164,10 +151,7 @@ impl Output {
             FromWorker::VideoConfig(config) => self.configs.push(config),
             FromWorker::AudioConfig(asc) => self.asc = asc.to_vec(),
             FromWorker::Video(frame) => {
-                assert!(
-                    self.configs.iter().any(|config| config.track == frame.track),
-                    "config comes first"
-                );
+                assert!(self.configs.iter().any(|config| config.track == frame.track), "config comes first");
                 self.video.push(frame);
             }
             FromWorker::Audio(frame) => self.audio.push(frame),
@@ -207,14 +191,7 @@ fn footage(worker: &mut Worker, frames: usize) -> Output {
 }
 
 fn rung(id: &str, width: u32, height: u32, max_frame_rate: u32) -> Rung {
-    Rung {
-        id: id.into(),
-        width,
-        height,
-        bitrate_bps: 300_000,
-        max_frame_rate,
-        preset: String::new(),
-    }
+    Rung { id: id.into(), width, height, bitrate_bps: 300_000, max_frame_rate, preset: String::new() }
 }
 
 fn ladder_job(footage: &Output, threads: u32) -> TranscodeJob {
@@ -231,11 +208,7 @@ fn ladder_job(footage: &Output, threads: u32) -> TranscodeJob {
             sample_rate: 48_000,
             channels: 2,
         }),
-        rungs: vec![
-            rung("same", 320, 180, 60),
-            rung("small", 160, 90, 30),
-            rung("slow", 256, 144, 15),
-        ],
+        rungs: vec![rung("same", 320, 180, 60), rung("small", 160, 90, 30), rung("slow", 256, 144, 15)],
         threads,
     }
 }
@@ -251,10 +224,7 @@ fn sample(frame: &VideoFrame, segment_start: bool) -> ToWorker {
 }
 
 fn sound(frame: &AudioFrame, shift: i64) -> ToWorker {
-    ToWorker::Audio(AudioFrame {
-        pts: BASE + shift + frame.pts,
-        payload: frame.payload.clone(),
-    })
+    ToWorker::Audio(AudioFrame { pts: BASE + shift + frame.pts, payload: frame.payload.clone() })
 }
 
 fn ladder() {
@@ -262,12 +232,7 @@ fn ladder() {
     let footage = footage(&mut worker, 60);
     let syncs: Vec<usize> = (0..60).filter(|&at| footage.video[at].sync).collect();
     assert_eq!(syncs, [0, 15, 30, 45]);
-    assert!(
-        footage
-            .video
-            .windows(2)
-            .all(|pair| pair[1].pts - pair[0].pts == FRAME_TICKS)
-    );
+    assert!(footage.video.windows(2).all(|pair| pair[1].pts - pair[0].pts == FRAME_TICKS));
     // Segments need not start where the source has its IDRs; frame 7 proves that ours are placed by the flag.
     let starts = [7usize, 30, 45];
     for threads in [1, 4] {
@@ -283,23 +248,11 @@ fn ladder() {
             let frames = output.track(track);
             let flagged: Vec<i64> = starts.iter().map(|&at| BASE + footage.video[at].pts).collect();
             let of = |wanted: fn(&VideoFrame) -> bool| -> Vec<i64> {
-                frames
-                    .iter()
-                    .filter(|frame| wanted(frame))
-                    .map(|frame| frame.pts)
-                    .collect()
+                frames.iter().filter(|frame| wanted(frame)).map(|frame| frame.pts).collect()
             };
             assert_eq!(of(|frame| frame.segment_start), flagged, "track {track}");
-            assert_eq!(
-                of(|frame| frame.sync),
-                [&[BASE], &flagged[..]].concat(),
-                "track {track}"
-            );
-            assert!(
-                frames
-                    .iter()
-                    .all(|frame| frame.dts == frame.pts && is_avcc(&frame.payload))
-            );
+            assert_eq!(of(|frame| frame.sync), [&[BASE], &flagged[..]].concat(), "track {track}");
+            assert!(frames.iter().all(|frame| frame.dts == frame.pts && is_avcc(&frame.payload)));
             let all: Vec<i64> = footage.video.iter().map(|frame| BASE + frame.pts).collect();
             if track < 2 {
                 assert_eq!(of(|_| true), all);
@@ -309,10 +262,7 @@ fn ladder() {
             }
         }
         let slow = output.configs.iter().find(|config| config.track == 2).unwrap();
-        assert_eq!(
-            (slow.width, slow.height, slow.frame_rate),
-            (256, 144, Rational { num: 15, den: 1 })
-        );
+        assert_eq!((slow.width, slow.height, slow.frame_rate), (256, 144, Rational { num: 15, den: 1 }));
         assert_eq!(slow.avcc[0], 1);
     }
 }
@@ -355,20 +305,11 @@ fn audio() {
     let footage = footage(&mut worker, 60);
     assert!(footage.audio.len() >= 90);
     assert!(
-        footage
-            .audio
-            .iter()
-            .enumerate()
-            .all(|(at, frame)| frame.pts == 1920 * i64::try_from(at).unwrap())
+        footage.audio.iter().enumerate().all(|(at, frame)| frame.pts == 1920 * i64::try_from(at).unwrap())
     );
     for (sample_rate, channels) in [(48_000, 2), (44_100, 2), (48_000, 1)] {
         let mut job = ladder_job(&footage, 2);
-        job.audio = Some(AudioJob {
-            asc: footage.asc.clone(),
-            bitrate_bps: 64_000,
-            sample_rate,
-            channels,
-        });
+        job.audio = Some(AudioJob { asc: footage.asc.clone(), bitrate_bps: 64_000, sample_rate, channels });
         worker.start(Job::Transcode(job));
         // Jitter well below the resynchronisation limit changes nothing.
         for (at, frame) in footage.audio.iter().enumerate() {
@@ -382,11 +323,7 @@ fn audio() {
             assert_eq!(frame.pts, BASE + samples * 90_000 / i64::from(sample_rate));
         }
         let blocks = (footage.audio.len() * usize::try_from(sample_rate).unwrap()).div_ceil(48_000);
-        assert!(
-            (blocks..=blocks + 1).contains(&output.audio.len()),
-            "{} of {blocks}",
-            output.audio.len()
-        );
+        assert!((blocks..=blocks + 1).contains(&output.audio.len()), "{} of {blocks}", output.audio.len());
     }
 }
 
@@ -409,18 +346,11 @@ fn audio_jumps() {
     }
     let output = worker.flush();
     let times: Vec<i64> = output.audio.iter().map(|frame| frame.pts - BASE).collect();
-    assert!(
-        times.windows(2).all(|pair| pair[1] - pair[0] >= 1920),
-        "{times:?}"
-    );
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 1920), "{times:?}");
     // Frame 60 is found at its new place; the one before it within the jitter limit of its own.
     assert!(times.contains(&(60 * 1920 + gap)), "{times:?}");
     assert_eq!(times[..58], (0..58).map(|at| at * 1920).collect::<Vec<_>>());
-    assert!(
-        (1..=2).contains(&output.totals.audio_dropped),
-        "{:?}",
-        output.totals
-    );
+    assert!((1..=2).contains(&output.totals.audio_dropped), "{:?}", output.totals);
 }
 
 fn garbage() {
@@ -457,21 +387,12 @@ fn garbage() {
             payload: payload.into(),
         }));
         let payload: Vec<u8> = (0..random() % 300).map(|_| random().to_le_bytes()[0]).collect();
-        worker.send(&ToWorker::Audio(AudioFrame {
-            pts: BASE + frame.pts,
-            payload: payload.into(),
-        }));
+        worker.send(&ToWorker::Audio(AudioFrame { pts: BASE + frame.pts, payload: payload.into() }));
     }
     for time in [i64::MIN, i64::MAX] {
         let payload = footage.video[0].payload.clone();
         let (dts, pts, sync, segment_start) = (time, time, true, false);
-        worker.send(&ToWorker::Video(VideoSample {
-            dts,
-            pts,
-            sync,
-            segment_start,
-            payload,
-        }));
+        worker.send(&ToWorker::Video(VideoSample { dts, pts, sync, segment_start, payload }));
         let payload = footage.audio[0].payload.clone();
         worker.send(&ToWorker::Audio(AudioFrame { pts: time, payload }));
     }
@@ -482,30 +403,16 @@ fn garbage() {
     let output = worker.flush();
     assert!(output.totals.video_dropped > 0 && output.totals.audio_dropped > 0);
     for track in 0..2 {
-        let good: Vec<i64> = output
-            .track(track)
-            .iter()
-            .map(|f| f.pts)
-            .filter(|&pts| pts >= BASE + 135_000)
-            .collect();
-        assert_eq!(
-            good,
-            (45..60).map(|at| BASE + at * FRAME_TICKS).collect::<Vec<_>>()
-        );
+        let good: Vec<i64> =
+            output.track(track).iter().map(|f| f.pts).filter(|&pts| pts >= BASE + 135_000).collect();
+        assert_eq!(good, (45..60).map(|at| BASE + at * FRAME_TICKS).collect::<Vec<_>>());
         let frames = output.track(track);
-        assert!(
-            frames
-                .iter()
-                .any(|f| f.pts == BASE + 135_000 && f.sync && f.segment_start)
-        );
+        assert!(frames.iter().any(|f| f.pts == BASE + 135_000 && f.sync && f.segment_start));
         assert!(frames.iter().all(|f| !f.segment_start || f.sync));
     }
     let (status, _, stderr) = worker.end();
     assert_eq!(status.code(), Some(0));
-    assert!(
-        stderr.contains("undecodable video") && stderr.contains("undecodable audio"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("undecodable video") && stderr.contains("undecodable audio"), "{stderr}");
     assert!(stderr.lines().count() < 60, "{stderr}");
 }
 
@@ -529,12 +436,7 @@ fn impossible_jobs() {
         assert_eq!(output.totals.video_in, 20);
     }
     let mut job = good.clone();
-    job.audio = Some(AudioJob {
-        asc: vec![0xff; 3],
-        bitrate_bps: 0,
-        sample_rate: 7,
-        channels: 99,
-    });
+    job.audio = Some(AudioJob { asc: vec![0xff; 3], bitrate_bps: 0, sample_rate: 7, channels: 99 });
     worker.start(Job::Transcode(job));
     for frame in &footage.video {
         worker.send(&sample(frame, frame.sync));
@@ -564,17 +466,10 @@ fn real_time() {
     while output.video.len() < 13 {
         output.take(worker.next());
     }
-    assert!(
-        begin.elapsed() >= Duration::from_millis(400),
-        "{:?}",
-        begin.elapsed()
-    );
+    assert!(begin.elapsed() >= Duration::from_millis(400), "{:?}", begin.elapsed());
     let pts: Vec<i64> = output.video.iter().map(|frame| frame.pts).collect();
     assert_eq!(pts[0], 0);
-    assert!(
-        pts.windows(2)
-            .all(|pair| pair[1] > pair[0] && pair[1] % FRAME_TICKS == 0)
-    );
+    assert!(pts.windows(2).all(|pair| pair[1] > pair[0] && pair[1] % FRAME_TICKS == 0));
     assert!(output.audio.last().unwrap().pts <= pts[12]);
 }
 
@@ -599,12 +494,7 @@ fn sandboxed() {
     for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
         assert!(status.lines().any(|found| found == line), "{status}");
     }
-    worker
-        .stdin
-        .as_mut()
-        .unwrap()
-        .write_all(&[0, 0, 0, 1, 200])
-        .unwrap();
+    worker.stdin.as_mut().unwrap().write_all(&[0, 0, 0, 1, 200]).unwrap();
     let (status, _, stderr) = worker.end();
     assert_eq!(status.code(), Some(i32::from(sigma_worker::EXIT_PROTOCOL)));
     assert!(stderr.contains("unknown message kind 200"), "{stderr}");

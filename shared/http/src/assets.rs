@@ -52,10 +52,7 @@ impl<E: RustEmbed> Assets<E> {
     /// Nothing is read before the first request.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            prepared: Mutex::new(HashMap::new()),
-            embedded: PhantomData,
-        }
+        Self { prepared: Mutex::new(HashMap::new()), embedded: PhantomData }
     }
 
     /// The answer to a GET or HEAD of `path`, or `None` when the path is not under `/watch/`.
@@ -76,19 +73,17 @@ impl<E: RustEmbed> Assets<E> {
         let Some(page) = self.prepare(PAGE) else {
             let mut response = Response::new(Full::from("the watch page was not built: run ./scripts/run\n"));
             *response.status_mut() = StatusCode::NOT_FOUND;
-            response.headers_mut().insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("text/plain; charset=utf-8"),
-            );
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
             return response;
         };
         page.response(request_headers, REVALIDATE)
     }
 
     fn asset(&self, file: &str, request_headers: &HeaderMap) -> Response<Full<Bytes>> {
-        let found = self
-            .prepare(&format!("assets/{file}"))
-            .or_else(|| self.prepare(file).filter(|_| file != PAGE));
+        let found =
+            self.prepare(&format!("assets/{file}")).or_else(|| self.prepare(file).filter(|_| file != PAGE));
         match found {
             Some(file) => file.response(request_headers, IMMUTABLE),
             None => not_found("no such asset"),
@@ -154,10 +149,7 @@ impl Prepared {
         headers.insert(header::CACHE_CONTROL, cache_control);
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
-        headers.insert(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        );
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         response
     }

@@ -22,11 +22,7 @@ impl Problem {
     /// A problem with one key.
     #[must_use]
     pub fn new(key: impl Into<String>, value: impl fmt::Display, allowed: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            value: value.to_string(),
-            allowed: allowed.into(),
-        }
+        Self { key: key.into(), value: value.to_string(), allowed: allowed.into() }
     }
 }
 
@@ -102,14 +98,9 @@ impl std::error::Error for ConfigError {
 /// # Errors
 /// The file is unreadable, no TOML, has unknown or missing keys, or values that are not allowed.
 pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
-    parse(&text).map_err(|problems| ConfigError::Invalid {
-        path: path.to_owned(),
-        problems,
-    })
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    parse(&text).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
 }
 
 /// Reads and validates the text of a file.
@@ -123,38 +114,20 @@ pub fn parse<T: DeserializeOwned + Validate>(text: &str) -> Result<T, Vec<Locate
         return Ok(config);
     }
     let keys: Vec<(usize, String, &str)> = keys(text).collect();
-    let line_of = |key: &str| {
-        keys.iter()
-            .find(|(_, name, _)| name == key)
-            .map(|(line, ..)| *line)
-    };
-    Err(problems
-        .into_iter()
-        .map(|problem| Located {
-            line: line_of(&problem.key),
-            problem,
-        })
-        .collect())
+    let line_of = |key: &str| keys.iter().find(|(_, name, _)| name == key).map(|(line, ..)| *line);
+    Err(problems.into_iter().map(|problem| Located { line: line_of(&problem.key), problem }).collect())
 }
 
 fn locate(text: &str, error: &toml::de::Error) -> Located {
     let allowed = error.message().trim().replace('\n', "; ");
     let Some(span) = error.span() else {
-        return Located {
-            line: None,
-            problem: Problem::new("", "", allowed),
-        };
+        return Located { line: None, problem: Problem::new("", "", allowed) };
     };
     let before = text.get(..span.start).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let (key, value) = keys(text)
-        .find(|(at, ..)| *at == line)
-        .map(|(_, key, value)| (key, value))
-        .unwrap_or_default();
-    Located {
-        line: Some(line),
-        problem: Problem::new(key, value, allowed),
-    }
+    let (key, value) =
+        keys(text).find(|(at, ..)| *at == line).map(|(_, key, value)| (key, value)).unwrap_or_default();
+    Located { line: Some(line), problem: Problem::new(key, value, allowed) }
 }
 
 /// The keys of a TOML text as `(line, dotted key, value as written)`: one per line, which is how people write them.
@@ -184,11 +157,7 @@ fn keys(text: &str) -> impl Iterator<Item = (usize, String, &str)> {
         }
         let (key, value) = line.split_once('=').filter(|_| !line.starts_with('#'))?;
         let key = key.trim();
-        let dotted = if section.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{section}.{key}")
-        };
+        let dotted = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
         Some((n + 1, dotted, without_comment(value)))
     })
 }
@@ -248,11 +217,7 @@ mod tests {
 
     fn complaint(text: &str) -> String {
         let problems = parse::<Sample>(text).unwrap_err();
-        ConfigError::Invalid {
-            path: "edge.toml".into(),
-            problems,
-        }
-        .to_string()
+        ConfigError::Invalid { path: "edge.toml".into(), problems }.to_string()
     }
 
     #[test]

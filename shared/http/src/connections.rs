@@ -1,6 +1,6 @@
 //! Counting connections, and knowing when one of them is idle.
 //!
-//! Invariant: a connection is counted open exactly as long as its [`OpenConnection`] lives, and a request is in flight
+//! Invariant: a connection is counted open exactly as long as its `OpenConnection` lives, and a request is in flight
 //! exactly as long as its response body lives.
 
 use http_body::{Body, Frame, SizeHint};
@@ -124,9 +124,7 @@ pub(crate) struct InFlight(Arc<Activity>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         let ms = self.0.opened.elapsed().as_millis();
-        self.0
-            .last_end_ms
-            .store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.last_end_ms.store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -142,10 +140,7 @@ pin_project! {
 
 impl<B> TrackedBody<B> {
     pub(crate) fn new(body: B, in_flight: InFlight) -> Self {
-        Self {
-            body,
-            _in_flight: in_flight,
-        }
+        Self { body, _in_flight: in_flight }
     }
 }
 

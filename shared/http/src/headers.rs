@@ -30,10 +30,7 @@ pub fn preflight() -> Response<Full<Bytes>> {
     apply_cors(headers);
     for (name, value) in [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
-        (
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "Range, CMCD-Object, CMCD-Request, CMCD-Session, CMCD-Status",
-        ),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "Range, CMCD-Object, CMCD-Request, CMCD-Session, CMCD-Status"),
         (header::ACCESS_CONTROL_MAX_AGE, "86400"),
         (header::ALLOW, "GET, HEAD, OPTIONS"),
         (header::CACHE_CONTROL, "max-age=86400"),
@@ -48,9 +45,7 @@ pub fn preflight() -> Response<Full<Bytes>> {
 pub fn without_body(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
         let headers = response.headers_mut();
-        headers
-            .entry(header::CONTENT_LENGTH)
-            .or_insert(HeaderValue::from(length));
+        headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(length));
     }
     response.map(|_| Full::default())
 }
@@ -75,10 +70,7 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
 
 fn is_zero_weight(parameter: &str) -> bool {
     let parameter = parameter.trim();
-    let Some(weight) = parameter
-        .strip_prefix("q=")
-        .or_else(|| parameter.strip_prefix("Q="))
-    else {
+    let Some(weight) = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q=")) else {
         return false;
     };
     weight.trim().parse::<f32>().is_ok_and(|q| q <= 0.0)

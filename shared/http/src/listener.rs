@@ -31,7 +31,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnInfo {
+pub struct PeerConnection {
     /// The peer's address.
     pub peer: SocketAddr,
     /// The address it connected to.
@@ -77,11 +77,7 @@ impl Bound {
     /// The address is in use, not ours or not allowed.
     pub fn bind(addr: SocketAddr) -> Result<Self, BindError> {
         let listen = || {
-            let socket = if addr.is_ipv4() {
-                TcpSocket::new_v4()?
-            } else {
-                TcpSocket::new_v6()?
-            };
+            let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             socket.set_reuseaddr(true)?;
             socket.bind(addr)?;
             let listener = socket.listen(4096)?;
@@ -112,12 +108,7 @@ impl Server {
     #[must_use]
     pub fn new(limits: Limits, metrics: ConnectionMetrics, drain: Drain) -> Self {
         let permits = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
-        Self {
-            limits: Arc::new(limits),
-            permits,
-            metrics,
-            drain,
-        }
+        Self { limits: Arc::new(limits), permits, metrics, drain }
     }
 
     /// Answers everything that connects to `bound` with `handler` until the drain signal; with `tls`, encrypted.
@@ -129,7 +120,7 @@ impl Server {
         handler: H,
     ) -> JoinHandle<()>
     where
-        H: Fn(Request<Incoming>, ConnInfo) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -152,7 +143,7 @@ impl Server {
 
     async fn accept_loop<H, F, B>(&self, bound: &Bound, acceptor: Option<TlsAcceptor>, handler: H)
     where
-        H: Fn(Request<Incoming>, ConnInfo) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -182,9 +173,7 @@ impl Server {
             let local = bound.addr;
             tokio::spawn(async move {
                 let _held = (permit, open);
-                server
-                    .connection(stream, Ends { peer, local }, acceptor, handler)
-                    .await;
+                server.connection(stream, Ends { peer, local }, acceptor, handler).await;
             });
         }
     }
@@ -196,7 +185,7 @@ impl Server {
         acceptor: Option<TlsAcceptor>,
         handler: H,
     ) where
-        H: Fn(Request<Incoming>, ConnInfo) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -204,7 +193,7 @@ impl Server {
         if let Err(error) = set_socket_options(&stream, self.limits.tcp_user_timeout) {
             tracing::debug!(peer = %ends.peer, %error, "socket options refused");
         }
-        let mut from = ConnInfo {
+        let mut from = PeerConnection {
             peer: ends.peer,
             local: stream.local_addr().unwrap_or(ends.local),
             tls: acceptor.is_some(),
@@ -235,10 +224,10 @@ impl Server {
     }
 
     /// Serves one connection until it ends, is found idle, or the drain cuts it.
-    async fn serve_io<IO, H, F, B>(&self, io: IO, from: ConnInfo, handler: H)
+    async fn serve_io<IO, H, F, B>(&self, io: IO, from: PeerConnection, handler: H)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        H: Fn(Request<Incoming>, ConnInfo) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -345,10 +334,7 @@ struct AcceptBackoff(u32);
 impl AcceptBackoff {
     async fn after(&mut self, error: &io::Error) {
         use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-        if matches!(
-            error.kind(),
-            ConnectionAborted | ConnectionRefused | ConnectionReset
-        ) {
+        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
             return;
         }
         if self.0 == 0 {

@@ -36,19 +36,12 @@ pub fn serve(
     registry: Arc<Registry>,
     ready: impl Fn() -> Readiness + Send + Sync + 'static,
 ) -> JoinHandle<()> {
-    let limits = Limits {
-        connections_max: CONNECTIONS_MAX,
-        ..Limits::default()
-    };
+    let limits = Limits { connections_max: CONNECTIONS_MAX, ..Limits::default() };
     let server = Server::new(limits, ConnectionMetrics::default(), drain.clone());
     let ready = Arc::new(ready);
     server.serve(bound, None, move |request, _from| {
         let readiness = || {
-            if drain.is_started() {
-                Readiness::NotReady("draining".to_owned())
-            } else {
-                ready()
-            }
+            if drain.is_started() { Readiness::NotReady("draining".to_owned()) } else { ready() }
         };
         let response = if request.method() == Method::GET || request.method() == Method::HEAD {
             answer(request.uri().path(), &registry, readiness)
@@ -62,24 +55,15 @@ pub fn serve(
 fn answer(path: &str, registry: &Registry, ready: impl Fn() -> Readiness) -> Response<Full<Bytes>> {
     match path {
         "/metrics" => metrics(registry),
-        "/healthz" => text(
-            StatusCode::OK,
-            HeaderValue::from_static("text/plain"),
-            "ok\n".to_owned(),
-        ),
+        "/healthz" => text(StatusCode::OK, HeaderValue::from_static("text/plain"), "ok\n".to_owned()),
         "/readyz" => {
             let (status, body) = match ready() {
                 Readiness::Ready => (StatusCode::OK, serde_json::json!({"ready": true})),
-                Readiness::NotReady(reason) => (
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    serde_json::json!({"ready": false, "reason": reason}),
-                ),
+                Readiness::NotReady(reason) => {
+                    (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({"ready": false, "reason": reason}))
+                }
             };
-            text(
-                status,
-                HeaderValue::from_static("application/json"),
-                body.to_string(),
-            )
+            text(status, HeaderValue::from_static("application/json"), body.to_string())
         }
         _ => Problem::new(StatusCode::NOT_FOUND, "here are /metrics, /healthz and /readyz").response(),
     }

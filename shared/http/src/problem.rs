@@ -23,12 +23,7 @@ impl Problem {
     /// A problem that is not cached and does not say when to retry.
     #[must_use]
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self {
-            status,
-            detail: detail.into(),
-            retry_after_s: None,
-            max_age_s: None,
-        }
+        Self { status, detail: detail.into(), retry_after_s: None, max_age_s: None }
     }
 
     /// Says when to retry, in seconds.
@@ -62,14 +57,8 @@ impl Problem {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         apply_cors(headers);
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        headers.insert(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::CACHE_CONTROL, cache_control(self.max_age_s));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

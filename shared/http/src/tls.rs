@@ -50,11 +50,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bad = |reason: String| TlsError::File {
-        path: path.to_owned(),
-        what: "certificate",
-        reason,
-    };
+    let bad = |reason: String| TlsError::File { path: path.to_owned(), what: "certificate", reason };
     let chain = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| bad(error.to_string()))?;
@@ -93,11 +89,7 @@ impl ReloadableCertificate {
     /// A file is missing, not PEM, or the key does not belong to the certificate.
     pub fn load(certificate: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
         let current = RwLock::new(Arc::new(read_pair(certificate, key)?));
-        Ok(Arc::new(Self {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-            current,
-        }))
+        Ok(Arc::new(Self { certificate: certificate.to_owned(), key: key.to_owned(), current }))
     }
 
     /// Reads the same files again. New connections get what is in them now.
@@ -113,9 +105,7 @@ impl ReloadableCertificate {
 
 impl ResolvesServerCert for ReloadableCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(
-            &self.current.read().unwrap_or_else(PoisonError::into_inner),
-        ))
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 

@@ -18,10 +18,8 @@ struct Page;
 struct NotBuilt;
 
 fn get(path: &str, headers: &[(&'static str, &str)]) -> Option<Response<Full<Bytes>>> {
-    let headers: HeaderMap = headers
-        .iter()
-        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-        .collect();
+    let headers: HeaderMap =
+        headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
     Assets::<Page>::new().respond(path, &headers)
 }
 
@@ -49,12 +47,7 @@ async fn the_page_is_the_same_for_every_channel() {
 async fn assets_are_kept_for_ever_and_compressed_on_demand() {
     let path = "/watch/assets/watch-0a1b2c.js";
     let plain = get(path, &[]).unwrap();
-    assert!(
-        plain.headers()["cache-control"]
-            .to_str()
-            .unwrap()
-            .contains("immutable")
-    );
+    assert!(plain.headers()["cache-control"].to_str().unwrap().contains("immutable"));
     assert_eq!(plain.headers()["content-type"], "text/javascript; charset=utf-8");
     assert!(!plain.headers().contains_key("content-encoding"));
     let gzip = get(path, &[("accept-encoding", "gzip")]).unwrap();
@@ -63,9 +56,7 @@ async fn assets_are_kept_for_ever_and_compressed_on_demand() {
     let (plain, gzip) = (body(plain).await, body(gzip).await);
     assert!(gzip.len() < plain.len());
     let mut unpacked = Vec::new();
-    flate2::read::GzDecoder::new(gzip.as_ref())
-        .read_to_end(&mut unpacked)
-        .unwrap();
+    flate2::read::GzDecoder::new(gzip.as_ref()).read_to_end(&mut unpacked).unwrap();
     assert_eq!(unpacked, plain);
 }
 
@@ -91,12 +82,7 @@ fn nothing_else_is_there() {
 
 #[tokio::test]
 async fn a_page_that_was_not_built_says_so() {
-    let response = Assets::<NotBuilt>::new()
-        .respond("/watch/demo", &HeaderMap::new())
-        .unwrap();
+    let response = Assets::<NotBuilt>::new().respond("/watch/demo", &HeaderMap::new()).unwrap();
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
-    assert_eq!(
-        body(response).await,
-        "the watch page was not built: run ./scripts/run\n"
-    );
+    assert_eq!(body(response).await, "the watch page was not built: run ./scripts/run\n");
 }

@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prometheus_client::registry::Registry;
 use sigma_http::connections::ConnectionMetrics;
 use sigma_http::drain::Drain;
-use sigma_http::listener::{Alpn, Bound, ConnInfo, Limits, Server};
+use sigma_http::listener::{Alpn, Bound, Limits, PeerConnection, Server};
 use sigma_http::ops::{self, Readiness};
 use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, client_config, server_config};
 use std::net::SocketAddr;
@@ -35,29 +35,18 @@ fn lab(limits: Limits, tls: Option<Arc<rustls::ServerConfig>>) -> Lab {
     let server = Server::new(limits, metrics.clone(), drain.clone());
     let bound = Bound::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = bound.local_addr();
-    server.serve(
-        bound,
-        tls,
-        |request: Request<hyper::body::Incoming>, from: ConnInfo| async move {
-            match request.uri().path() {
-                "/panic" => panic!("asked for"),
-                "/hold" => std::future::pending().await,
-                _ => Response::new(Full::new(Bytes::from(format!("{:?} {}", from.alpn, from.tls)))),
-            }
-        },
-    );
-    Lab {
-        addr,
-        metrics,
-        drain,
-        server,
-    }
+    server.serve(bound, tls, |request: Request<hyper::body::Incoming>, from: PeerConnection| async move {
+        match request.uri().path() {
+            "/panic" => panic!("asked for"),
+            "/hold" => std::future::pending().await,
+            _ => Response::new(Full::new(Bytes::from(format!("{:?} {}", from.alpn, from.tls)))),
+        }
+    });
+    Lab { addr, metrics, drain, server }
 }
 
 async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("it never happened")
+    tokio::time::timeout(PATIENCE, future).await.expect("it never happened")
 }
 
 async fn until(condition: impl Fn() -> bool) {
@@ -68,9 +57,7 @@ async fn until(condition: impl Fn() -> bool) {
 
 async fn h2(addr: SocketAddr) -> http2::SendRequest<Empty<Bytes>> {
     let tcp = TcpStream::connect(addr).await.unwrap();
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))
-        .await
-        .unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
     tokio::spawn(connection);
     sender
 }
@@ -83,9 +70,7 @@ async fn h1(addr: SocketAddr) -> http1::SendRequest<Empty<Bytes>> {
 }
 
 fn get(path: &str) -> Request<Empty<Bytes>> {
-    Request::get(format!("http://server{path}"))
-        .body(Empty::new())
-        .unwrap()
+    Request::get(format!("http://server{path}")).body(Empty::new()).unwrap()
 }
 
 async fn text(response: Response<hyper::body::Incoming>) -> String {
@@ -98,10 +83,7 @@ async fn a_panic_costs_one_request_at_most() {
     let lab = lab(Limits::default(), None);
     let mut sender = h2(lab.addr).await;
     assert!(sender.send_request(get("/panic")).await.is_err());
-    assert_eq!(
-        text(sender.send_request(get("/")).await.unwrap()).await,
-        "None false"
-    );
+    assert_eq!(text(sender.send_request(get("/")).await.unwrap()).await, "None false");
     let mut sender = h1(lab.addr).await;
     assert!(sender.send_request(get("/panic")).await.is_err());
     let mut sender = h1(lab.addr).await;
@@ -111,20 +93,13 @@ async fn a_panic_costs_one_request_at_most() {
 
 #[tokio::test]
 async fn a_drain_cuts_what_does_not_end() {
-    let limits = Limits {
-        drain_timeout: Duration::from_millis(50),
-        ..Limits::default()
-    };
+    let limits = Limits { drain_timeout: Duration::from_millis(50), ..Limits::default() };
     let lab = lab(limits, None);
     let mut held = Vec::new();
     for _ in 0..2 {
         let (mut one, mut two) = (h1(lab.addr).await, h2(lab.addr).await);
-        held.push(tokio::spawn(async move {
-            one.send_request(get("/hold")).await.is_err()
-        }));
-        held.push(tokio::spawn(async move {
-            two.send_request(get("/hold")).await.is_err()
-        }));
+        held.push(tokio::spawn(async move { one.send_request(get("/hold")).await.is_err() }));
+        held.push(tokio::spawn(async move { two.send_request(get("/hold")).await.is_err() }));
     }
     within(until(|| lab.metrics.open.get() == 4)).await;
     lab.drain.start();
@@ -149,18 +124,14 @@ async fn a_peer_that_leaves_is_forgotten() {
 async fn headers_are_bounded() {
     let lab = lab(Limits::default(), None);
     let mut tcp = TcpStream::connect(lab.addr).await.unwrap();
-    let request = format!(
-        "GET / HTTP/1.1\r\nhost: a\r\nx-big: {}\r\n\r\n",
-        "x".repeat(500_000)
-    );
+    let request = format!("GET / HTTP/1.1\r\nhost: a\r\nx-big: {}\r\n\r\n", "x".repeat(500_000));
     let _ = tcp.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = within(tcp.read_to_end(&mut answer)).await;
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"));
     let mut sender = h2(lab.addr).await;
     let mut big = get("/");
-    big.headers_mut()
-        .insert("x-big", "x".repeat(20_000).parse().unwrap());
+    big.headers_mut().insert("x-big", "x".repeat(20_000).parse().unwrap());
     let refused = within(sender.send_request(big)).await;
     assert!(refused.map_or(true, |response| response.status() == 431));
 }
@@ -185,37 +156,22 @@ async fn certificates_are_replaced_while_serving() {
     let old_ca = dir.path().join("old.pem");
     std::fs::copy(&cert, &old_ca).unwrap();
     let certificate = ReloadableCertificate::load(&cert, &key).unwrap();
-    let lab = lab(
-        Limits::default(),
-        Some(server_config(Arc::clone(&certificate), ALPN_ALL).unwrap()),
-    );
+    let lab = lab(Limits::default(), Some(server_config(Arc::clone(&certificate), ALPN_ALL).unwrap()));
 
     let stream = connect(&old_ca, lab.addr).await.unwrap();
-    let (mut open, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .unwrap();
+    let (mut open, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    assert_eq!(
-        text(open.send_request(get("/")).await.unwrap()).await,
-        format!("{:?} true", Alpn::Http2)
-    );
+    assert_eq!(text(open.send_request(get("/")).await.unwrap()).await, format!("{:?} true", Alpn::Http2));
 
     write_pair(fresh.path());
     std::fs::copy(fresh.path().join("cert.pem"), &cert).unwrap();
-    assert!(
-        certificate.reload().is_err(),
-        "the key is of the other certificate"
-    );
+    assert!(certificate.reload().is_err(), "the key is of the other certificate");
     assert!(connect(&old_ca, lab.addr).await.is_ok(), "so the old pair stays");
     std::fs::copy(fresh.path().join("key.pem"), &key).unwrap();
     certificate.reload().unwrap();
     assert!(connect(&old_ca, lab.addr).await.is_err());
     assert!(connect(&cert, lab.addr).await.is_ok());
-    assert_eq!(
-        open.send_request(get("/")).await.unwrap().status(),
-        200,
-        "open connections stay"
-    );
+    assert_eq!(open.send_request(get("/")).await.unwrap().status(), 200, "open connections stay");
 }
 
 #[test]
@@ -253,10 +209,7 @@ async fn operators_get_their_answers() {
         (response.status().as_u16(), text(response).await)
     };
     assert_eq!(ask("/healthz").await, (200, "ok\n".to_owned()));
-    assert_eq!(
-        ask("/readyz").await,
-        (503, r#"{"ready":false,"reason":"no \"upstream\""}"#.to_owned())
-    );
+    assert_eq!(ask("/readyz").await, (503, r#"{"ready":false,"reason":"no \"upstream\""}"#.to_owned()));
     ready.store(true, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(ask("/readyz").await.0, 200);
     let (status, metrics) = ask("/metrics").await;
@@ -269,8 +222,5 @@ async fn operators_get_their_answers() {
 async fn a_taken_port_is_named() {
     let bound = Bound::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let error = Bound::bind(bound.local_addr()).unwrap_err().to_string();
-    assert!(
-        error.starts_with(&format!("cannot listen on {}", bound.local_addr())),
-        "{error}"
-    );
+    assert!(error.starts_with(&format!("cannot listen on {}", bound.local_addr())), "{error}");
 }

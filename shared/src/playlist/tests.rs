@@ -1,19 +1,11 @@
 use super::*;
 
 fn part(duration: u32, independent: bool) -> PartLine {
-    PartLine {
-        duration,
-        independent,
-        gap: false,
-    }
+    PartLine { duration, independent, gap: false }
 }
 
 fn control() -> ServerControl {
-    ServerControl {
-        target_duration_s: 2,
-        part_target_ms: 334,
-        part_hold_back_ms: 1002,
-    }
+    ServerControl { target_duration_s: 2, part_target_ms: 334, part_hold_back_ms: 1002 }
 }
 
 fn complete<'a>(msn: u64, parts: &'a [PartLine]) -> SegmentLines<'a> {
@@ -29,31 +21,16 @@ fn complete<'a>(msn: u64, parts: &'a [PartLine]) -> SegmentLines<'a> {
 }
 
 fn tip(open_parts: u32) -> Tip {
-    Tip {
-        complete_msn: 101,
-        complete_parts: 6,
-        open_parts,
-        ended: false,
-    }
+    Tip { complete_msn: 101, complete_parts: 6, open_parts, ended: false }
 }
 
 #[test]
 fn golden_live() {
     let full = [part(30_000, true), part(30_000, false)];
     let open = [part(30_000, true)];
-    let segments = [
-        complete(100, &[]),
-        complete(101, &full),
-        SegmentLines {
-            duration: None,
-            ..complete(102, &open)
-        },
-    ];
-    let reports = [RenditionReport {
-        uri: "../a/media.m3u8".into(),
-        last_msn: 102,
-        last_part: Some(0),
-    }];
+    let segments =
+        [complete(100, &[]), complete(101, &full), SegmentLines { duration: None, ..complete(102, &open) }];
+    let reports = [RenditionReport { uri: "../a/media.m3u8".into(), last_msn: 102, last_part: Some(0) }];
     let playlist = MediaPlaylist {
         control: control(),
         discontinuity_sequence: 3,
@@ -89,26 +66,14 @@ fn golden_live() {
 fn golden_discontinuity_and_gap() {
     let segments = [
         complete(100, &[]),
-        SegmentLines {
-            gap: true,
-            ..complete(101, &[])
-        },
-        SegmentLines {
-            discontinuity: true,
-            init: InitHash(0xdef),
-            ..complete(102, &[])
-        },
+        SegmentLines { gap: true, ..complete(101, &[]) },
+        SegmentLines { discontinuity: true, init: InitHash(0xdef), ..complete(102, &[]) },
     ];
     let playlist = MediaPlaylist {
         control: control(),
         discontinuity_sequence: 0,
         segments: &segments,
-        tip: Tip {
-            complete_msn: 102,
-            complete_parts: 6,
-            open_parts: 0,
-            ended: true,
-        },
+        tip: Tip { complete_msn: 102, complete_parts: 6, open_parts: 0, ended: true },
         reports: &[],
     };
     insta::assert_snapshot!(playlist, @r##"
@@ -151,12 +116,7 @@ fn dates() {
 
 #[test]
 fn pt_03_seconds_are_rounded_down() {
-    for (ticks, text) in [
-        (30_000, "0.33333"),
-        (18_000, "0.20000"),
-        (180_180, "2.00200"),
-        (1, "0.00001"),
-    ] {
+    for (ticks, text) in [(30_000, "0.33333"), (18_000, "0.20000"), (180_180, "2.00200"), (1, "0.00001")] {
         assert_eq!(Seconds(ticks, 5).to_string(), text);
     }
 }

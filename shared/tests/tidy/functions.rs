@@ -11,7 +11,7 @@ struct Function {
     line: usize,
     /// Lines with code on them, from `fn` to the closing brace.
     lines: usize,
-    /// Without `self`.
+    /// Without `self`; none where a trait decides.
     parameters: usize,
 }
 
@@ -34,7 +34,9 @@ pub(crate) fn parameters(workspace: &Workspace) -> Vec<Finding> {
     for file in workspace.rust() {
         for Function { name, line, parameters, .. } in functions(file) {
             if parameters > PARAMETERS_MAX && !file.is_test_line(line) {
-                let advice = format!("`{name}` takes {parameters} parameters, at most {PARAMETERS_MAX}: make a struct");
+                let advice = format!(
+                    "`{name}` takes {parameters} parameters, at most {PARAMETERS_MAX}: make a struct"
+                );
                 findings.push(file.finding(line, advice));
             }
         }
@@ -45,55 +47,79 @@ pub(crate) fn parameters(workspace: &Workspace) -> Vec<Finding> {
 fn functions(file: &Source) -> Vec<Function> {
     let tokens = file.tokens();
     let is_blank: Vec<bool> = file.code.lines().map(|line| line.trim().is_empty()).collect();
+    let trait_impls = trait_impls(&tokens);
     let named = |at: &usize| tokens.get(at + 1).is_some_and(|next| next.text != "(");
     let starts = rust::occurrences(&tokens, "fn").into_iter().filter(named);
     let function = |at: usize| {
+        let decided = trait_impls.iter().any(|(start, end)| (*start..*end).contains(&at));
         let (line, end) = (tokens[at].line, tokens[rust::item_end(&tokens, at)].line);
         Function {
             name: tokens[at + 1].text.to_owned(),
             line,
             lines: is_blank[line - 1..end].iter().filter(|blank| !**blank).count(),
-            parameters: count_parameters(&tokens[at + 1..]),
+            parameters: if decided { 0 } else { count_parameters(&tokens[at + 1..]) },
         }
     };
     starts.map(function).collect()
 }
 
-/// How many parameters stand in the first brackets outside `<>` of a function from its name on.
+/// How many parameters a function has, from its name on; `self` is not counted.
 fn count_parameters(signature: &[Token<'_>]) -> usize {
-    let (mut angles, mut round, mut count, mut empty) = (0_i32, 0_u32, 0, true);
-    for (index, token) in signature.iter().enumerate() {
-        let arrow = token.text == ">" && index > 0 && matches!(signature[index - 1].text, "-" | "=");
-        match token.text {
-            "<" => angles += 1,
-            ">" if !arrow => angles -= 1,
-            "(" if angles == 0 || round > 0 => round += 1,
-            "[" | "{" if round > 0 => round += 1,
-            ")" | "]" | "}" if round > 1 => round -= 1,
-            ")" if round == 1 => return count + usize::from(!empty),
-            "," if round == 1 && angles == 0 => {
-                count += usize::from(!empty);
-                empty = true;
-                continue;
+    let brackets = outside_angles(signature, 0).find(|&at| matches!(signature[at].text, "(" | "{" | ";"));
+    let Some(open) = brackets.filter(|&at| signature[at].text == "(") else {
+        return 0;
+    };
+    let inside = &signature[open + 1..rust::closing(signature, open)];
+    let commas = outside_angles(inside, 0).filter(|&at| inside[at].text == ",");
+    let ends: Vec<usize> = commas.chain([inside.len()]).collect();
+    let starts = std::iter::once(0).chain(ends.iter().map(|end| end + 1));
+    let parameters = starts.zip(&ends).map(|(start, &end)| &inside[start..end]);
+    parameters.filter(|parameter| !parameter.is_empty() && !is_self(parameter)).count()
+}
+
+fn is_self(parameter: &[Token<'_>]) -> bool {
+    parameter.iter().take_while(|token| token.text != ":").any(|token| token.text == "self")
+}
+
+/// The indices from `from` on that are inside no brackets and no `<>`; an opening bracket is outside itself.
+fn outside_angles<'a>(tokens: &'a [Token<'a>], from: usize) -> impl Iterator<Item = usize> + 'a {
+    let (mut next, mut angles) = (from, 0_u32);
+    std::iter::from_fn(move || {
+        while next < tokens.len() {
+            let at = next;
+            next = match tokens[at].text {
+                "(" | "[" | "{" => rust::closing(tokens, at) + 1,
+                _ => at + 1,
+            };
+            let is_arrow = at > 0 && matches!(tokens[at - 1].text, "-" | "=");
+            match tokens[at].text {
+                "<" => angles += 1,
+                ">" if !is_arrow => angles = angles.saturating_sub(1),
+                _ if angles == 0 => return Some(at),
+                _ => {}
             }
-            "self" if round == 1 && count == 0 => {
-                empty = true;
-                continue;
-            }
-            "&" | "mut" | "'" if empty => continue,
-            "{" | ";" => return count,
-            _ => {}
         }
-        // What stands before `self` (`&'a mut`) is no parameter of its own.
-        let lifetime = index > 0 && signature[index - 1].text == "'";
-        empty &= round == 0 || (round == 1 && (token.text == "(" || lifetime));
-    }
-    count
+        None
+    })
+}
+
+/// First and last token of every `impl Trait for Type`: what functions take there is for the trait to say.
+fn trait_impls(tokens: &[Token<'_>]) -> Vec<(usize, usize)> {
+    let item = |at: &usize| *at == 0 || matches!(tokens[at - 1].text, "}" | "{" | ";" | "]" | "unsafe");
+    let impls = rust::occurrences(tokens, "impl").into_iter().filter(item);
+    let ranges = impls.map(|at| (at, rust::item_end(tokens, at)));
+    let of_trait = |&(start, end): &(usize, usize)| {
+        let mut head = outside_angles(&tokens[..end], start + 1).take_while(|&at| tokens[at].text != "{");
+        head.any(|at| tokens[at].text == "for" && tokens.get(at + 1).is_some_and(|next| next.text != "<"))
+    };
+    ranges.filter(of_trait).collect()
 }
 
 #[test]
 fn a_long_function_is_found() {
-    let body = |lines: usize| format!("//! A.\nfn long() {{\n{}    // a comment\n\n}}\n", "    go();\n".repeat(lines));
+    let body = |lines: usize| {
+        format!("//! A.\nfn long() {{\n{}    // a comment\n\n}}\n", "    go();\n".repeat(lines))
+    };
     let findings = |lines| lengths(&Workspace::of([("a/src/a.rs", body(lines))]));
     assert_eq!(findings(LINES_MAX - 2), []);
     let found = findings(LINES_MAX - 1);
@@ -115,7 +141,12 @@ fn parameters_are_counted() {
     for (code, expected) in table {
         assert_eq!(count_parameters(&rust::tokens(code)[1..]), expected, "{code}");
     }
-    let five = "//! A.\nfn f(a: A, b: A, c: A, d: A, e: A) {}\n";
+    let five = "fn f(a: A, b: A, c: A, d: A, e: A) {}\n";
     assert_eq!(parameters(&Workspace::of([("a/src/a.rs", five)])).len(), 1);
     assert_eq!(parameters(&Workspace::of([("a/tests/a.rs", five)])).len(), 0);
+    let within =
+        |head: &str| parameters(&Workspace::of([("a/src/a.rs", format!("{head} {{ {five} }}"))])).len();
+    assert_eq!(within("impl<A> B<C> for D<E> where F: for<'a> G<'a>"), 0);
+    assert_eq!(within("impl<A> B<C> where F: for<'a> G<'a>"), 1);
+    assert_eq!(within("trait B"), 1);
 }

@@ -13,9 +13,9 @@ const FOREIGN: [(&str, &str); 13] = [
     ("tokio::", "the shell waits, a pure file decides"),
     ("std::net", "take text or an id as an argument"),
     ("std::fs", "take bytes as an argument"),
-    ("std::env", "configuration is an argument"),
+    ("std::env::var", "configuration is an argument"),
     ("std::thread", "no tasks here"),
-    ("std::process", "no processes here"),
+    ("std::process::Command", "no processes here"),
     ("Mutex", "one owner, no locks"),
     ("RwLock", "one owner, no locks"),
     ("tracing::", "return what happened and let the shell log it"),
@@ -64,7 +64,8 @@ pub(crate) fn coverage(workspace: &Workspace) -> Vec<Finding> {
         let prefix = format!("{folder}/src/");
         for file in workspace.rust().filter(|file| !file.is_test && file.path.starts_with(&prefix)) {
             if !is_pure(workspace, file) {
-                let advice = "put `#![deny(clippy::disallowed_methods)]` at the top of its lib.rs or of this file";
+                let advice =
+                    "put `#![deny(clippy::disallowed_methods)]` at the top of its lib.rs or of this file";
                 findings.push(file.finding(1, format!("every file of {name} is pure: {advice}")));
             }
         }
@@ -76,13 +77,16 @@ pub(crate) fn coverage(workspace: &Workspace) -> Vec<Finding> {
 pub(crate) fn dependencies(workspace: &Workspace) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (folder, name) in pure_crates(workspace) {
-        let Some(manifest) = workspace.file(&format!("{folder}/Cargo.toml")) else { continue };
+        let Some(manifest) = workspace.file(&format!("{folder}/Cargo.toml")) else {
+            continue;
+        };
         for (index, line) in manifest.text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default();
             if !line.starts_with("description")
                 && ["tokio", "hyper"].iter().any(|runtime| line.contains(runtime))
             {
-                let advice = format!("{name} decides without a runtime: move what waits to the crate that uses it");
+                let advice =
+                    format!("{name} decides without a runtime: move what waits to the crate that uses it");
                 findings.push(manifest.finding(index + 1, advice));
             }
         }
@@ -94,7 +98,9 @@ pub(crate) fn dependencies(workspace: &Workspace) -> Vec<Finding> {
 fn pure_crates(workspace: &Workspace) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
     for file in &workspace.files {
-        let Some(folder) = file.path.strip_suffix("/Cargo.toml") else { continue };
+        let Some(folder) = file.path.strip_suffix("/Cargo.toml") else {
+            continue;
+        };
         let named = |name: &&&str| file.text.lines().any(|line| line == format!("name = \"{name}\""));
         found.extend(CRATES.iter().find(named).map(|name| (folder, *name)));
     }
@@ -109,7 +115,8 @@ fn is_pure(workspace: &Workspace, file: &Source) -> bool {
             parent.path != file.path && file.path.starts_with(&format!("{folder}/"))
         };
         let parents = workspace.rust().filter(inside).filter(|parent| is_module_of(parent, file));
-        let nearest = parents.filter_map(|parent| denies(parent).map(|denies| (module_folder(&parent.path), denies)));
+        let nearest =
+            parents.filter_map(|parent| denies(parent).map(|denies| (module_folder(&parent.path), denies)));
         nearest.max_by_key(|(folder, _)| folder.len()).is_some_and(|(_, denies)| denies)
     })
 }
@@ -158,14 +165,23 @@ mod tests {
     fn a_pure_crate_with_an_impure_file_is_found() {
         let manifest = ("m/Cargo.toml", "name = \"sigma-media\"\n");
         let with = |lib: &'static str, inner: &'static str| {
-            let files =
-                [manifest, ("m/src/lib.rs", lib), ("m/src/a.rs", ""), ("m/src/a/b.rs", inner), ("m/src/a/tests.rs", "")];
+            let files = [
+                manifest,
+                ("m/src/lib.rs", lib),
+                ("m/src/a.rs", ""),
+                ("m/src/a/b.rs", inner),
+                ("m/src/a/tests.rs", ""),
+            ];
             coverage(&Workspace::of(files)).iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(with(DENY, "").len(), 0);
         assert_eq!(with("", DENY).len(), 2);
         assert_eq!(with(DENY, "#![allow(clippy::disallowed_methods)]").len(), 1);
-        assert!(with("", "")[2].starts_with("m/src/lib.rs:1: every file of sigma-media is pure"), "{:?}", with("", ""));
+        assert!(
+            with("", "")[0].starts_with("m/src/lib.rs:1: every file of sigma-media is pure"),
+            "{:?}",
+            with("", "")
+        );
         let nested = [manifest, ("m/src/lib.rs", DENY), ("m/http/src/a.rs", ""), ("o/src/a.rs", "")];
         assert_eq!(coverage(&Workspace::of(nested)), []);
     }
@@ -173,7 +189,8 @@ mod tests {
     #[test]
     fn a_runtime_in_a_pure_crate_is_found() {
         let with = |dependency: &str| {
-            let manifest = format!("name = \"sigma-shared\"\ndescription = \"no tokio\"\n# no hyper\n{dependency}\n");
+            let manifest =
+                format!("name = \"sigma-shared\"\ndescription = \"no tokio\"\n# no hyper\n{dependency}\n");
             dependencies(&Workspace::of([("s/Cargo.toml", manifest)])).len()
         };
         assert_eq!(with("thiserror.workspace = true"), 0);

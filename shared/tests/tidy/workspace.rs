@@ -9,6 +9,9 @@ use std::path::Path;
 
 use crate::rust::{self, Token};
 
+/// What stands before an item that is compiled for tests only.
+const TEST_ATTRIBUTES: [&str; 2] = ["#[cfg(test)]", "#[test]"];
+
 /// Where something is against a rule, and what to do about it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
@@ -42,8 +45,10 @@ impl Source {
         let code = if path.ends_with(".rs") { rust::code_only(&text) } else { String::new() };
         let is_test = path.split('/').any(|part| part == "tests" || part == "tests.rs");
         let mut test_lines = vec![is_test; text.lines().count()];
-        for (start, end) in test_items(&rust::tokens(&code)) {
-            test_lines[start - 1..end].fill(true);
+        if !is_test && TEST_ATTRIBUTES.iter().any(|attribute| code.contains(attribute)) {
+            for (start, end) in test_items(&rust::tokens(&code)) {
+                test_lines[start - 1..end].fill(true);
+            }
         }
         Self { path: path.to_owned(), text, code, is_test, test_lines }
     }
@@ -72,6 +77,9 @@ impl Source {
 
     /// Path prefixes of the modules this file declares for tests only in files of their own.
     fn test_modules(&self) -> Vec<String> {
+        if !self.test_lines.contains(&true) {
+            return Vec::new();
+        }
         let folder = module_folder(&self.path);
         let tokens = self.tokens();
         let named = |at: &usize| tokens.get(at + 2).is_some_and(|token| token.text == ";");
@@ -93,7 +101,7 @@ pub(crate) fn module_folder(path: &str) -> String {
 /// First and last lines of the items that `#[cfg(test)]` and `#[test]` stand before.
 fn test_items(tokens: &[Token<'_>]) -> Vec<(usize, usize)> {
     let mut items = Vec::new();
-    for attribute in ["#[cfg(test)]", "#[test]"] {
+    for attribute in TEST_ATTRIBUTES {
         for start in rust::occurrences(tokens, attribute) {
             let mut at = start;
             while tokens.get(at).is_some_and(|token| token.text == "#") {
@@ -167,7 +175,10 @@ fn is_left_out(path: &str) -> bool {
 #[test]
 fn test_lines_and_test_files_are_told_from_the_rest() {
     let workspace = Workspace::of([
-        ("a/src/main.rs", "//! A.\n#[cfg(test)]\nmod fake;\nfn f() {\n}\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n}\n"),
+        (
+            "a/src/main.rs",
+            "//! A.\n#[cfg(test)]\nmod fake;\nfn f() {\n}\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n}\n",
+        ),
         ("a/src/fake.rs", "fn g() {}\n"),
         ("a/src/fake/deep.rs", "fn h() {}\n"),
         ("a/src/faked.rs", "fn i() {}\n"),

@@ -18,9 +18,8 @@ pub struct AacConfig {
     pub frame_samples: u32,
 }
 
-const SAMPLE_RATES: [u32; 13] = [
-    96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350,
-];
+const SAMPLE_RATES: [u32; 13] =
+    [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350];
 
 impl AacConfig {
     /// Reads an AudioSpecificConfig.
@@ -28,10 +27,7 @@ impl AacConfig {
     /// # Errors
     /// When it is cut short, or names an object type or sample rate that cannot be carried.
     pub fn parse(asc: Bytes) -> Result<Self, CodecError> {
-        let mut bits = Bits {
-            bytes: &asc,
-            position: 0,
-        };
+        let mut bits = Bits { bytes: &asc, position: 0 };
         let object_type = bits.object_type()?;
         let sample_rate = bits.sample_rate()?;
         let channels = bits.take(4)?;
@@ -43,9 +39,7 @@ impl AacConfig {
             object_type
         };
         if core != 2 && core != 1 && core != 3 && core != 4 {
-            return Err(CodecError::AacConfig(
-                "audio object type is not AAC Main, LC, SSR, LTP or HE-AAC",
-            ));
+            return Err(CodecError::AacConfig("audio object type is not AAC Main, LC, SSR, LTP or HE-AAC"));
         }
         let frame_samples = if bits.take(1)? == 1 { 960 } else { 1024 };
         let channels = match channels {
@@ -54,13 +48,7 @@ impl AacConfig {
             _ => return Err(CodecError::AacConfig("channel configuration is reserved")),
         };
         #[expect(clippy::cast_possible_truncation, reason = "at most 8")]
-        Ok(Self {
-            object_type,
-            sample_rate,
-            channels: channels as u8,
-            frame_samples,
-            asc,
-        })
+        Ok(Self { object_type, sample_rate, channels: channels as u8, frame_samples, asc })
     }
 
     /// The RFC 6381 string, e.g. `mp4a.40.2` (MV-03).
@@ -73,10 +61,7 @@ impl AacConfig {
     #[must_use]
     pub fn frequency_index(&self) -> u8 {
         #[expect(clippy::cast_possible_truncation, reason = "at most 12")]
-        SAMPLE_RATES
-            .iter()
-            .position(|rate| *rate == self.sample_rate)
-            .map_or(15, |index| index as u8)
+        SAMPLE_RATES.iter().position(|rate| *rate == self.sample_rate).map_or(15, |index| index as u8)
     }
 }
 
@@ -89,10 +74,7 @@ impl Bits<'_> {
     fn take(&mut self, count: usize) -> Result<u32, CodecError> {
         let mut value = 0;
         for _ in 0..count {
-            let byte = self
-                .bytes
-                .get(self.position / 8)
-                .ok_or(CodecError::AacConfig("it is cut short"))?;
+            let byte = self.bytes.get(self.position / 8).ok_or(CodecError::AacConfig("it is cut short"))?;
             value = value << 1 | u32::from(byte >> (7 - self.position % 8) & 1);
             self.position += 1;
         }
@@ -116,9 +98,7 @@ impl Bits<'_> {
         if (7350..=96_000).contains(&rate) {
             Ok(rate)
         } else {
-            Err(CodecError::AacConfig(
-                "sample rate is not between 7350 and 96000 Hz",
-            ))
+            Err(CodecError::AacConfig("sample rate is not between 7350 and 96000 Hz"))
         }
     }
 }
@@ -138,12 +118,7 @@ mod tests {
             (&[0x2b, 0x11, 0x88, 0x00][..], 5, 24_000, 2, "mp4a.40.5"),
         ] {
             let config = AacConfig::parse(Bytes::copy_from_slice(asc)).expect("valid");
-            let found = (
-                config.object_type,
-                config.sample_rate,
-                config.channels,
-                config.frame_samples,
-            );
+            let found = (config.object_type, config.sample_rate, config.channels, config.frame_samples);
             assert_eq!(found, (object_type, rate, channels, 1024));
             assert_eq!(config.codec_string(), codec);
         }
@@ -151,17 +126,10 @@ mod tests {
 
     #[test]
     fn broken_ones_are_refused() {
-        for asc in [
-            &[][..],
-            &[0x11][..],
-            &[0xff, 0xff, 0xff, 0xff][..],
-            &[0x16, 0x90][..],
-            &[0xf8, 0, 0, 0][..],
-        ] {
-            assert!(
-                AacConfig::parse(Bytes::copy_from_slice(asc)).is_err(),
-                "{asc:02x?}"
-            );
+        for asc in
+            [&[][..], &[0x11][..], &[0xff, 0xff, 0xff, 0xff][..], &[0x16, 0x90][..], &[0xf8, 0, 0, 0][..]]
+        {
+            assert!(AacConfig::parse(Bytes::copy_from_slice(asc)).is_err(), "{asc:02x?}");
         }
     }
 

@@ -42,10 +42,7 @@ impl AvcConfig {
     pub fn parse(record: &[u8]) -> Result<Self, CodecError> {
         let broken = |what: &dyn std::fmt::Debug| CodecError::AvcConfig(format!("{what:?}"));
         let mut avcc = Avcc::decode_body(&mut std::io::Cursor::new(record)).map_err(|e| broken(&e))?;
-        let sps = avcc
-            .sequence_parameter_sets
-            .first()
-            .ok_or_else(|| broken(&"no SPS"))?;
+        let sps = avcc.sequence_parameter_sets.first().ok_or_else(|| broken(&"no SPS"))?;
         if avcc.picture_parameter_sets.is_empty() {
             return Err(broken(&"no PPS"));
         }
@@ -55,24 +52,14 @@ impl AvcConfig {
         if !(16..=8192).contains(&width) || !(16..=8192).contains(&height) {
             return Err(broken(&format!("picture of {width}x{height} pixels")));
         }
-        let timing = sps
-            .vui_parameters
-            .as_ref()
-            .and_then(|vui| vui.timing_info.as_ref());
+        let timing = sps.vui_parameters.as_ref().and_then(|vui| vui.timing_info.as_ref());
         let frame_rate =
             timing.and_then(|t| FrameRate::new(t.time_scale, t.num_units_in_tick.checked_mul(2)?));
         let source_length_size = avcc.length_size;
         avcc.length_size = 4;
         let mut bytes = Vec::new();
         avcc.encode_body(&mut bytes).map_err(|e| broken(&e))?;
-        Ok(Self {
-            avcc,
-            record: bytes.into(),
-            width,
-            height,
-            frame_rate,
-            source_length_size,
-        })
+        Ok(Self { avcc, record: bytes.into(), width, height, frame_rate, source_length_size })
     }
 
     /// The RFC 6381 string, e.g. `avc1.64001f` (MV-03).
@@ -107,27 +94,19 @@ impl AvcConfig {
         let mut data = BytesMut::with_capacity(payload.len() + units * (4 - size));
         let mut rest = &payload[..];
         while let Some((unit, after)) = split_unit(rest, size) {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "its length was read from at most 3 bytes"
-            )]
+            #[expect(clippy::cast_possible_truncation, reason = "its length was read from at most 3 bytes")]
             data.put_u32(unit.len() as u32);
             data.put_slice(unit);
             rest = after;
         }
-        Ok(AccessUnit {
-            data: data.freeze(),
-            idr,
-        })
+        Ok(AccessUnit { data: data.freeze(), idr })
     }
 }
 
 /// The first NAL unit and what follows it; `None` when the length does not fit.
 fn split_unit(bytes: &[u8], length_size: usize) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_at_checked(length_size)?;
-    let length = length
-        .iter()
-        .fold(0usize, |value, byte| value << 8 | usize::from(*byte));
+    let length = length.iter().fold(0usize, |value, byte| value << 8 | usize::from(*byte));
     if length == 0 && rest.is_empty() {
         return Some((&[], &[]));
     }
@@ -160,9 +139,7 @@ pub(crate) mod tests {
         let mut record = RECORD_720P30.to_vec();
         record[4] = 0xfd; // lengthSizeMinusOne = 1
         let config = AvcConfig::parse(&record).expect("valid");
-        let unit = config
-            .access_unit(Bytes::from_static(&[0, 2, 0x65, 9, 0, 1, 0x06]))
-            .expect("valid");
+        let unit = config.access_unit(Bytes::from_static(&[0, 2, 0x65, 9, 0, 1, 0x06])).expect("valid");
         assert_eq!(&unit.data[..], &[0, 0, 0, 2, 0x65, 9, 0, 0, 0, 1, 0x06]);
         assert!(unit.idr);
     }
@@ -170,15 +147,9 @@ pub(crate) mod tests {
     #[test]
     fn a_length_past_the_end_is_refused() {
         let config = AvcConfig::parse(RECORD_720P30).expect("valid");
-        assert!(
-            config
-                .access_unit(Bytes::from_static(&[0, 0, 0, 9, 0x65]))
-                .is_err()
-        );
+        assert!(config.access_unit(Bytes::from_static(&[0, 0, 0, 9, 0x65])).is_err());
         assert!(config.access_unit(Bytes::from_static(&[0, 0])).is_err());
-        let slice = config
-            .access_unit(Bytes::from_static(&[0, 0, 0, 1, 0x41]))
-            .expect("valid");
+        let slice = config.access_unit(Bytes::from_static(&[0, 0, 0, 1, 0x41])).expect("valid");
         assert!(!slice.idr);
     }
 

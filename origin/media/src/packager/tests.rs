@@ -11,12 +11,7 @@ fn sample(start: i64, duration: u32, sync: bool) -> TrackSample {
 }
 
 fn boundary(msn: u64, start: i64) -> Boundary {
-    Boundary {
-        msn,
-        start,
-        run_start: false,
-        forced: false,
-    }
+    Boundary { msn, start, run_start: false, forced: false }
 }
 
 /// Durations of the parts, `|` where a segment closes.
@@ -25,11 +20,7 @@ fn shape(cuts: &[Cut]) -> String {
     for cut in cuts {
         match cut {
             Cut::Open(boundary) => out += &format!("[{} ", boundary.msn),
-            Cut::Part {
-                duration,
-                independent,
-                ..
-            } => {
+            Cut::Part { duration, independent, .. } => {
                 out += &format!("{}{} ", duration / 90, if *independent { "i" } else { "" });
             }
             Cut::Close => out += "] ",
@@ -43,10 +34,7 @@ fn parts_fall_on_the_grid_and_close_without_the_next_sample() {
     let mut packager = Packager::new(90_000, 3000, 18_000);
     for frame in 0..6 {
         packager
-            .push(
-                sample(frame * 3000, 3000, frame == 0),
-                (frame == 0).then(|| boundary(1, 0)),
-            )
+            .push(sample(frame * 3000, 3000, frame == 0), (frame == 0).then(|| boundary(1, 0)))
             .expect("cut");
         packager.settle(Next::Continues).expect("cut");
     }
@@ -58,32 +46,19 @@ fn where_a_segment_may_end_the_part_waits_for_the_sample_that_decides() {
     let mut packager = Packager::new(90_000, 3000, 18_000);
     for frame in 0..6 {
         packager
-            .push(
-                sample(frame * 3000, 3000, frame == 0),
-                (frame == 0).then(|| boundary(1, 0)),
-            )
+            .push(sample(frame * 3000, 3000, frame == 0), (frame == 0).then(|| boundary(1, 0)))
             .expect("cut");
-        packager
-            .settle(if frame == 5 {
-                Next::MayStartSegment
-            } else {
-                Next::Continues
-            })
-            .expect("cut");
+        packager.settle(if frame == 5 { Next::MayStartSegment } else { Next::Continues }).expect("cut");
     }
     assert_eq!(shape(&packager.take_cuts()), "[1");
-    packager
-        .push(sample(18_000, 3000, true), Some(boundary(2, 18_000)))
-        .expect("cut");
+    packager.push(sample(18_000, 3000, true), Some(boundary(2, 18_000))).expect("cut");
     assert_eq!(shape(&packager.take_cuts()), "200i ] [2");
 }
 
 #[test]
 fn a_known_end_closes_at_once() {
     let mut packager = Packager::new(90_000, 3000, 18_000);
-    packager
-        .push(sample(0, 3000, true), Some(boundary(1, 0)))
-        .expect("cut");
+    packager.push(sample(0, 3000, true), Some(boundary(1, 0))).expect("cut");
     packager.settle(Next::StartsSegment).expect("cut");
     assert_eq!(shape(&packager.take_cuts()), "[1 33i ]");
     assert_eq!(packager.open_msn(), None);
@@ -92,13 +67,9 @@ fn a_known_end_closes_at_once() {
 #[test]
 fn a_lost_end_leaves_the_segment_open() {
     let mut packager = Packager::new(90_000, 3000, 18_000);
-    packager
-        .push(sample(0, 3000, true), Some(boundary(1, 0)))
-        .expect("cut");
+    packager.push(sample(0, 3000, true), Some(boundary(1, 0))).expect("cut");
     packager.abandon().expect("cut");
-    packager
-        .push(sample(3000, 3000, false), None)
-        .expect("ignored until a segment starts");
+    packager.push(sample(3000, 3000, false), None).expect("ignored until a segment starts");
     assert_eq!(shape(&packager.take_cuts()), "[1 33i");
 }
 

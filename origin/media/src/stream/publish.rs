@@ -59,10 +59,7 @@ pub struct Changes {
 impl Stream {
     /// Renders what has changed and hands out what has to happen outside.
     pub fn take_changes(&mut self) -> Changes {
-        let mut changes = Changes {
-            worker: self.worker.take_inputs(),
-            ..Changes::default()
-        };
+        let mut changes = Changes { worker: self.worker.take_inputs(), ..Changes::default() };
         let Some(control) = self.published.control else {
             return changes;
         };
@@ -72,9 +69,7 @@ impl Stream {
             }
             let reports = self.reports(index);
             if let Some(snapshot) = self.renditions[index].snapshot(control, &reports) {
-                changes
-                    .renditions
-                    .push((self.renditions[index].id.clone(), Arc::new(snapshot)));
+                changes.renditions.push((self.renditions[index].id.clone(), Arc::new(snapshot)));
             }
         }
         if !changes.renditions.is_empty() {
@@ -85,19 +80,11 @@ impl Stream {
 
     /// RR-01: one report for every other rendition.
     fn reports(&self, own: usize) -> Vec<RenditionReport> {
-        let others = self
-            .renditions
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| *index != own);
+        let others = self.renditions.iter().enumerate().filter(|(index, _)| *index != own);
         others
             .filter_map(|(_, rendition)| {
                 let (last_msn, last_part) = rendition.window().tip()?.last_part();
-                Some(RenditionReport {
-                    uri: format!("../{}/media.m3u8", rendition.id),
-                    last_msn,
-                    last_part,
-                })
+                Some(RenditionReport { uri: format!("../{}/media.m3u8", rendition.id), last_msn, last_part })
             })
             .collect()
     }
@@ -121,8 +108,7 @@ impl Stream {
         // the boundary, its segment is longer by up to that sample.
         let room = i64::from(part_target_ms.min(400)) * TICKS_PER_MS;
         let target_duration = rounded(length + room).max(configured);
-        self.plan
-            .set_limit(target_duration * TICKS_PER_SECOND + 499 * TICKS_PER_MS - room);
+        self.plan.set_limit(target_duration * TICKS_PER_SECOND + 499 * TICKS_PER_MS - room);
         self.published.first_msn = first_msn;
         self.published.control = Some(ServerControl {
             target_duration_s: u32::try_from(target_duration).unwrap_or(u32::MAX),
@@ -138,10 +124,7 @@ impl Stream {
         }
         let Some(run) = &mut self.run else { return };
         // The picture that starts the next segment is counted already.
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a segment's length in ticks is far below 2^52"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "a segment's length in ticks is far below 2^52")]
         let measured =
             f64::from(run.frames.saturating_sub(1)) * TICKS_PER_SECOND as f64 / (length.max(1) as f64);
         let Some(rate) = FrameRate::nearest(measured) else {
@@ -149,11 +132,7 @@ impl Stream {
         };
         run.video.set_nominal(rate.frame_ticks());
         self.stated_frame_rate = Some(rate);
-        for rendition in self
-            .renditions
-            .iter_mut()
-            .filter(|r| matches!(r.config, TrackConfig::Video(_)))
-        {
+        for rendition in self.renditions.iter_mut().filter(|r| matches!(r.config, TrackConfig::Video(_))) {
             rendition.set_frame_rate(rate);
         }
     }
@@ -175,31 +154,18 @@ impl Stream {
             return None;
         }
         let plain = Bytes::from(playlist.to_string());
-        if self
-            .published
-            .multivariant
-            .as_ref()
-            .is_some_and(|known| known.plain == plain)
-        {
+        if self.published.multivariant.as_ref().is_some_and(|known| known.plain == plain) {
             return None;
         }
         let target_duration_s = control.target_duration_s;
-        let snapshot = Arc::new(MultivariantSnapshot {
-            gzip: gzip(&plain),
-            plain,
-            target_duration_s,
-        });
+        let snapshot = Arc::new(MultivariantSnapshot { gzip: gzip(&plain), plain, target_duration_s });
         self.published.multivariant = Some(Arc::clone(&snapshot));
         Some(snapshot)
     }
 
     fn expected_renditions(&self) -> usize {
         let source = usize::from(self.setup.kind != ChannelKind::Transcode && self.video.is_some());
-        let rungs = if self.video.is_some() {
-            self.worker.rungs()
-        } else {
-            0
-        };
+        let rungs = if self.video.is_some() { self.worker.rungs() } else { 0 };
         source + rungs + usize::from(self.audio.is_some())
     }
 
@@ -216,11 +182,7 @@ impl Stream {
             .filter(|index| matches!(self.renditions[*index].config, TrackConfig::Video(_)))
             .collect();
         let mut variants = Vec::new();
-        for index in if videos.is_empty() {
-            audio.into_iter().collect()
-        } else {
-            videos
-        } {
+        for index in if videos.is_empty() { audio.into_iter().collect() } else { videos } {
             let alone = Some(index) == audio;
             let (peak, average) = self.stated_rates(index);
             let rendition = &self.renditions[index];
@@ -240,13 +202,7 @@ impl Stream {
         }
         variants.sort_by_key(|variant| std::cmp::Reverse(variant.bandwidth_bps));
         let audio = audio.filter(|_| variants.iter().any(|variant| variant.resolution.is_some()));
-        Multivariant {
-            audio: audio
-                .map(|index| self.audio_rendition(index))
-                .into_iter()
-                .collect(),
-            variants,
-        }
+        Multivariant { audio: audio.map(|index| self.audio_rendition(index)).into_iter().collect(), variants }
     }
 
     fn audio_rendition(&self, index: usize) -> AudioRendition {
@@ -256,12 +212,7 @@ impl Stream {
             TrackConfig::Video(_) => 0,
         };
         let uri = format!("{}/media.m3u8", rendition.id);
-        AudioRendition {
-            uri,
-            name: "Original".into(),
-            language: "und".into(),
-            channels,
-        }
+        AudioRendition { uri, name: "Original".into(), language: "und".into(), channels }
     }
 
     /// Measured rates with a tenth of room, which stay as stated until a segment exceeds what was stated (MV-02).
@@ -269,12 +220,7 @@ impl Stream {
         let rendition = &self.renditions[index];
         let (peak, average) = rendition.window().bit_rates();
         let with_room = |bps: u64| (bps + bps / 10).next_multiple_of(1000);
-        match self
-            .published
-            .stated
-            .iter_mut()
-            .find(|(id, ..)| *id == rendition.id)
-        {
+        match self.published.stated.iter_mut().find(|(id, ..)| *id == rendition.id) {
             Some((_, stated_peak, stated_average)) => {
                 if peak > *stated_peak || average > *stated_average {
                     (*stated_peak, *stated_average) = (with_room(peak), with_room(average));
@@ -283,9 +229,7 @@ impl Stream {
             }
             None => {
                 let stated = (with_room(peak), with_room(average));
-                self.published
-                    .stated
-                    .push((rendition.id.clone(), stated.0, stated.1));
+                self.published.stated.push((rendition.id.clone(), stated.0, stated.1));
                 stated
             }
         }

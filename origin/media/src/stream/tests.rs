@@ -17,10 +17,7 @@ fn aac() -> AacConfig {
 }
 
 fn picture(idr: bool) -> AccessUnit {
-    AccessUnit {
-        data: Bytes::from_static(if idr { b"\0\0\0\x01\x65" } else { b"\0\0\0\x01\x41" }),
-        idr,
-    }
+    AccessUnit { data: Bytes::from_static(if idr { b"\0\0\0\x01\x65" } else { b"\0\0\0\x01\x41" }), idr }
 }
 
 fn setup(kind: ChannelKind, rungs: &[&str]) -> StreamSetup {
@@ -73,14 +70,10 @@ impl Simulation {
 
     fn connect(&mut self) {
         if self.has_video {
-            self.stream
-                .configure_video(avc(), self.now_ms)
-                .expect("configured");
+            self.stream.configure_video(avc(), self.now_ms).expect("configured");
         }
         if self.has_audio {
-            self.stream
-                .configure_audio(aac(), self.now_ms)
-                .expect("configured");
+            self.stream.configure_audio(aac(), self.now_ms).expect("configured");
         }
     }
 
@@ -92,16 +85,12 @@ impl Simulation {
             self.now_ms = started + u64::from(n * 1000 / 30);
             let raw = from_ms.wrapping_add(n * 1000 / 30);
             if self.has_video {
-                self.stream
-                    .push_video(raw, 0, picture(n % self.gop == 0), self.now_ms)
-                    .expect("pushed");
+                self.stream.push_video(raw, 0, picture(n % self.gop == 0), self.now_ms).expect("pushed");
                 self.work();
             }
             while self.has_audio && audio * 1024 / 48 <= n * 1000 / 30 {
                 let raw = from_ms.wrapping_add(audio * 1024 / 48);
-                self.stream
-                    .push_audio(raw, Bytes::from_static(b"aac"), self.now_ms)
-                    .expect("pushed");
+                self.stream.push_audio(raw, Bytes::from_static(b"aac"), self.now_ms).expect("pushed");
                 self.work();
                 audio += 1;
             }
@@ -137,16 +126,10 @@ impl Simulation {
         let now = self.now_ms;
         let rungs = self.stream.setup.rungs.len();
         match input {
-            WorkerInput::Start {
-                video,
-                audio,
-                frame_rate,
-            } => {
+            WorkerInput::Start { video, audio, frame_rate } => {
                 for rung in 0..rungs {
                     let config = TrackConfig::Video(video.clone());
-                    self.stream
-                        .configure_worker_track(Some(rung), config, frame_rate)
-                        .expect("configured");
+                    self.stream.configure_worker_track(Some(rung), config, frame_rate).expect("configured");
                 }
                 if let Some(audio) = audio {
                     self.stream
@@ -154,19 +137,10 @@ impl Simulation {
                         .expect("configured");
                 }
             }
-            WorkerInput::Sample(WorkerSample::Video {
-                pts,
-                segment_start,
-                data,
-                ..
-            }) => {
+            WorkerInput::Sample(WorkerSample::Video { pts, segment_start, data, .. }) => {
                 for rung in 0..rungs {
-                    let picture = WorkerPicture {
-                        pts,
-                        sync: segment_start,
-                        segment_start,
-                        data: data.clone(),
-                    };
+                    let picture =
+                        WorkerPicture { pts, sync: segment_start, segment_start, data: data.clone() };
                     self.stream.push_worker_video(rung, picture, now).expect("pushed");
                 }
             }
@@ -219,11 +193,7 @@ fn a_forward_channel_is_cut_on_the_grid() {
             "A12: the number is the cell's"
         );
     }
-    assert!(
-        segments(&simulation.playlist("source"))
-            .values()
-            .all(|(length, ..)| *length == 2.0)
-    );
+    assert!(segments(&simulation.playlist("source")).values().all(|(length, ..)| *length == 2.0));
     assert!(!simulation.playlist("source").contains("DISCONTINUITY\n"));
     let multivariant = simulation.multivariant.as_ref().expect("published");
     assert!(multivariant.contains("CODECS=\"avc1.4d401f,mp4a.40.2\",RESOLUTION=1280x720,FRAME-RATE=30.000"));
@@ -236,14 +206,8 @@ fn mp_12_audio_and_video_of_a_segment_start_within_one_audio_frame() {
     simulation.publish(40, 30 * 21);
     let (video, audio) = (&simulation.latest["source"], &simulation.latest["audio"]);
     for msn in numbers(&simulation, "source") {
-        let (v, a) = (
-            video.segment(msn).expect("there"),
-            audio.segment(msn).expect("there"),
-        );
-        assert!(
-            (0..1920).contains(&(a.start_of_media() - v.start_of_media())),
-            "{msn}"
-        );
+        let (v, a) = (video.segment(msn).expect("there"), audio.segment(msn).expect("there"));
+        assert!((0..1920).contains(&(a.start_of_media() - v.start_of_media())), "{msn}");
     }
 }
 
@@ -272,10 +236,7 @@ fn a_reconnect_continues_the_numbers_behind_one_discontinuity() {
         let playlist = simulation.playlist(id);
         let found = segments(&playlist);
         let all: Vec<_> = found.keys().copied().collect();
-        assert!(
-            all.windows(2).all(|pair| pair[1] == pair[0] + 1),
-            "EV-01 {id}: {all:?}"
-        );
+        assert!(all.windows(2).all(|pair| pair[1] == pair[0] + 1), "EV-01 {id}: {all:?}");
         let marked: Vec<_> = found.iter().filter(|(_, s)| s.1).map(|(msn, _)| *msn).collect();
         assert_eq!(marked, [before[before.len() - 1] + 1], "{id}\n{playlist}");
         assert!(found.values().all(|s| !s.2), "no gaps in {id}");
@@ -296,31 +257,16 @@ fn a_lost_worker_costs_its_rungs_gaps_and_they_rejoin_aligned() {
     simulation.worker = true;
     simulation.stream.worker_ready();
     simulation.publish_more(10_000, 30 * 10, 30 * 17);
-    let (source, rung) = (
-        segments(&simulation.playlist("source")),
-        segments(&simulation.playlist("v480")),
-    );
+    let (source, rung) = (segments(&simulation.playlist("source")), segments(&simulation.playlist("v480")));
     assert!(source.values().all(|s| !s.1 && !s.2), "the source is untouched");
     let gaps: Vec<_> = rung.iter().filter(|(_, s)| s.2).map(|(msn, _)| *msn).collect();
     let first = *source.keys().next().expect("some");
-    assert_eq!(
-        gaps,
-        [first + 2, first + 3, first + 4],
-        "{}",
-        simulation.playlist("v480")
-    );
-    assert_eq!(
-        source.keys().collect::<Vec<_>>(),
-        rung.keys().collect::<Vec<_>>(),
-        "in step"
-    );
+    assert_eq!(gaps, [first + 2, first + 3, first + 4], "{}", simulation.playlist("v480"));
+    assert_eq!(source.keys().collect::<Vec<_>>(), rung.keys().collect::<Vec<_>>(), "in step");
     for (msn, (length, ..)) in &rung {
         assert!((length - source[msn].0).abs() < 0.001, "same length, {msn}");
     }
-    assert!(matches!(
-        simulation.latest["v480"].part(first + 2, 5),
-        PartLookup::Absent
-    ));
+    assert!(matches!(simulation.latest["v480"].part(first + 2, 5), PartLookup::Absent));
 }
 
 impl Simulation {
@@ -329,9 +275,7 @@ impl Simulation {
         for n in from..to {
             let raw = n * 1000 / 30;
             self.now_ms = NOW_MS + u64::from(raw);
-            self.stream
-                .push_video(raw, 0, picture(n % 60 == 0), self.now_ms)
-                .expect("pushed");
+            self.stream.push_video(raw, 0, picture(n % 60 == 0), self.now_ms).expect("pushed");
             self.work();
         }
     }
@@ -345,10 +289,7 @@ fn a_transcoded_channel_is_cut_exactly_on_the_grid_whatever_the_publisher_sends(
     simulation.publish(0, 30 * 15);
     assert!(!simulation.latest.contains_key("source"));
     let found = segments(&simulation.playlist("v480"));
-    assert!(
-        found.len() >= 6 && found.values().all(|s| s.0 == 2.0),
-        "{found:?}"
-    );
+    assert!(found.len() >= 6 && found.values().all(|s| s.0 == 2.0), "{found:?}");
     assert_eq!(numbers(&simulation, "v480"), numbers(&simulation, "audio"));
 }
 
@@ -373,19 +314,11 @@ fn without_a_random_access_point_nothing_is_published() {
     let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
     simulation.connect();
     for n in 0..300u32 {
-        simulation
-            .stream
-            .push_video(n * 33, 0, picture(false), NOW_MS)
-            .expect("dropped");
+        simulation.stream.push_video(n * 33, 0, picture(false), NOW_MS).expect("dropped");
         simulation.work();
     }
     assert!(simulation.latest.is_empty());
-    assert!(
-        simulation
-            .notices
-            .iter()
-            .all(|n| *n == Notice::Dropped(Drop::BeforeStart))
-    );
+    assert!(simulation.notices.iter().all(|n| *n == Notice::Dropped(Drop::BeforeStart)));
 }
 
 #[test]
@@ -394,12 +327,7 @@ fn another_resolution_gets_an_init_section_of_its_own_and_keeps_the_old() {
     simulation.connect();
     simulation.publish(0, 150);
     let old = simulation.playlist("source");
-    let map = |playlist: &str| {
-        playlist
-            .lines()
-            .rfind(|l| l.starts_with("#EXT-X-MAP"))
-            .map(str::to_owned)
-    };
+    let map = |playlist: &str| playlist.lines().rfind(|l| l.starts_with("#EXT-X-MAP")).map(str::to_owned);
     let mut record = test_record().to_vec();
     record[3] = 0x20; // another level: another configuration
     simulation
@@ -433,12 +361,7 @@ fn syn_11_random_access_points_that_become_rare_do_not_exceed_the_target_duratio
     simulation.publish(4000, 600);
     let playlist = simulation.playlist("source");
     assert!(segments(&playlist).values().all(|s| s.0 < 2.5), "{playlist}");
-    assert!(
-        simulation
-            .notices
-            .iter()
-            .any(|n| matches!(n, Notice::SegmentForced { .. }))
-    );
+    assert!(simulation.notices.iter().any(|n| matches!(n, Notice::SegmentForced { .. })));
 }
 
 #[test]
@@ -462,18 +385,10 @@ fn b_frames_keep_their_order_and_the_first_picture_is_on_the_grid() {
     stream.configure_video(avc(), NOW_MS).expect("set");
     // Decoding order I P B B, presentation two frames later: offsets 67, 167, 33, 0 ms.
     for n in 0..120u32 {
-        let composition = if n % 60 == 0 {
-            67
-        } else {
-            [67, 167, 33, 0][n as usize % 4]
-        };
-        stream
-            .push_video(n * 1000 / 30, composition, picture(n % 60 == 0), NOW_MS)
-            .expect("pushed");
+        let composition = if n % 60 == 0 { 67 } else { [67, 167, 33, 0][n as usize % 4] };
+        stream.push_video(n * 1000 / 30, composition, picture(n % 60 == 0), NOW_MS).expect("pushed");
     }
-    stream
-        .push_video(4000, 67, picture(true), NOW_MS)
-        .expect("pushed");
+    stream.push_video(4000, 67, picture(true), NOW_MS).expect("pushed");
     let changes = stream.take_changes();
     let segment = Arc::clone(changes.renditions[0].1.segment(NOW_MS / 2000).expect("there"));
     assert_eq!(segment.start % 180_000, 0, "on the grid");

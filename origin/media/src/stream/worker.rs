@@ -90,14 +90,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(kind: ChannelKind, rungs: usize) -> Self {
-        Self {
-            kind,
-            rungs,
-            alive: false,
-            state: State::Idle,
-            job: None,
-            inputs: Vec::new(),
-        }
+        Self { kind, rungs, alive: false, state: State::Idle, job: None, inputs: Vec::new() }
     }
 
     pub(super) fn makes_audio(&self) -> bool {
@@ -118,11 +111,7 @@ impl Worker {
             return;
         };
         let audio = audio.filter(|_| self.makes_audio()).cloned();
-        self.job = Some(WorkerInput::Start {
-            video: video.clone(),
-            audio,
-            frame_rate: rate,
-        });
+        self.job = Some(WorkerInput::Start { video: video.clone(), audio, frame_rate: rate });
         if self.alive {
             self.state = State::AwaitsRandomAccess;
         }
@@ -158,11 +147,7 @@ impl Stream {
     /// A worker process is there to be fed.
     pub fn worker_ready(&mut self) {
         self.worker.alive = true;
-        self.worker.state = if self.worker.job.is_some() {
-            State::AwaitsRandomAccess
-        } else {
-            State::Idle
-        };
+        self.worker.state = if self.worker.job.is_some() { State::AwaitsRandomAccess } else { State::Idle };
     }
 
     /// The worker process is gone.
@@ -218,20 +203,11 @@ impl Stream {
         let Some(id) = self.setup.rungs.get(rung).cloned() else {
             return Ok(());
         };
-        let WorkerPicture {
-            pts,
-            sync,
-            segment_start,
-            data,
-        } = picture;
+        let WorkerPicture { pts, sync, segment_start, data } = picture;
         self.push_worker_sample(
             &id,
             pts,
-            WorkerUnit {
-                sync,
-                starts_segment: sync && segment_start,
-                data,
-            },
+            WorkerUnit { sync, starts_segment: sync && segment_start, data },
             now_ms,
         )
     }
@@ -242,16 +218,7 @@ impl Stream {
     /// Only when the box writer has a bug.
     pub fn push_worker_audio(&mut self, pts: i64, data: Bytes, now_ms: u64) -> Result<(), Fmp4Error> {
         let id = self.setup.audio_id.clone();
-        self.push_worker_sample(
-            &id,
-            pts,
-            WorkerUnit {
-                sync: true,
-                starts_segment: true,
-                data,
-            },
-            now_ms,
-        )
+        self.push_worker_sample(&id, pts, WorkerUnit { sync: true, starts_segment: true, data }, now_ms)
     }
 
     fn push_worker_sample(
@@ -261,11 +228,7 @@ impl Stream {
         unit: WorkerUnit,
         now_ms: u64,
     ) -> Result<(), Fmp4Error> {
-        let Some(index) = self
-            .renditions
-            .iter()
-            .position(|r| r.id == *id && r.feed == Feed::Worker)
-        else {
+        let Some(index) = self.renditions.iter().position(|r| r.id == *id && r.feed == Feed::Worker) else {
             return Ok(());
         };
         let is_audio = matches!(self.renditions[index].config, TrackConfig::Audio(_));
@@ -278,9 +241,7 @@ impl Stream {
             self.renditions[index].next_boundary(&self.plan, tip)
         } else if is_audio {
             let frame = 2 * self.renditions[index].tolerance();
-            self.plan
-                .boundary_at(pts, frame)
-                .filter(|boundary| boundary.start <= pts)
+            self.plan.boundary_at(pts, frame).filter(|boundary| boundary.start <= pts)
         } else {
             self.plan.boundary_at(pts, self.renditions[index].tolerance())
         };
@@ -291,24 +252,13 @@ impl Stream {
         }
         let rendition = &mut self.renditions[index];
         // What starts before the playlist's end belongs to a segment that has been given up as a gap.
-        let late = rendition
-            .window()
-            .complete_msn()
-            .zip(starts)
-            .is_some_and(|(done, b)| b.msn <= done);
+        let late = rendition.window().complete_msn().zip(starts).is_some_and(|(done, b)| b.msn <= done);
         if late || (!rendition.is_joined() && starts.is_none()) {
             return Ok(());
         }
         let paced = rendition.place(to_track_ticks(pts, timescale));
-        rendition.push(
-            TrackSample {
-                paced,
-                composition_offset: 0,
-                sync: unit.sync,
-                data: unit.data,
-            },
-            starts,
-        )?;
+        rendition
+            .push(TrackSample { paced, composition_offset: 0, sync: unit.sync, data: unit.data }, starts)?;
         self.settle(now_ms)
     }
 
@@ -335,11 +285,7 @@ impl Stream {
     }
 
     fn fill_gaps_of(&mut self, index: usize, msn: u64) {
-        let timeline = self
-            .run
-            .as_ref()
-            .map(|run| &run.timeline)
-            .or(self.published.last_timeline.as_ref());
+        let timeline = self.run.as_ref().map(|run| &run.timeline).or(self.published.last_timeline.as_ref());
         let pdt = |tick| timeline.map_or(0, |timeline| timeline.program_date_time_ms(tick));
         if let Some(rendition) = self.renditions.get_mut(index) {
             rendition.fill_gaps_before(msn, &self.plan, pdt);

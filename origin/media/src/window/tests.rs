@@ -3,11 +3,7 @@ use super::*;
 const TICKS: u32 = 180_000;
 
 fn control() -> ServerControl {
-    ServerControl {
-        target_duration_s: 2,
-        part_target_ms: 334,
-        part_hold_back_ms: 1002,
-    }
+    ServerControl { target_duration_s: 2, part_target_ms: 334, part_hold_back_ms: 1002 }
 }
 
 fn segment(msn: u64) -> Segment {
@@ -24,29 +20,15 @@ fn segment(msn: u64) -> Segment {
 }
 
 fn part(byte: u8) -> Part {
-    let line = PartLine {
-        duration: TICKS / 6,
-        independent: false,
-        gap: false,
-    };
-    Part {
-        bytes: Bytes::from(vec![byte; 100]),
-        line,
-        available_at_ms: 0,
-    }
+    let line = PartLine { duration: TICKS / 6, independent: false, gap: false };
+    Part { bytes: Bytes::from(vec![byte; 100]), line, available_at_ms: 0 }
 }
 
 /// A window with complete segments `from..to`, of which `discontinuity` starts a run.
 fn filled(from: u64, to: u64, discontinuity: Option<u64>) -> LiveWindow {
-    let mut window = LiveWindow::new(WindowLimits {
-        window: 20 * 90_000,
-        discontinuity_sequence: 5,
-    });
+    let mut window = LiveWindow::new(WindowLimits { window: 20 * 90_000, discontinuity_sequence: 5 });
     for msn in from..to {
-        window.open(Segment {
-            discontinuity: Some(msn) == discontinuity,
-            ..segment(msn)
-        });
+        window.open(Segment { discontinuity: Some(msn) == discontinuity, ..segment(msn) });
         for n in 0..6 {
             window.append(part(n));
         }
@@ -62,10 +44,7 @@ fn text(window: &LiveWindow) -> String {
 
 #[test]
 fn nothing_is_shown_before_a_segment_is_complete() {
-    let mut window = LiveWindow::new(WindowLimits {
-        window: 20 * 90_000,
-        discontinuity_sequence: 0,
-    });
+    let mut window = LiveWindow::new(WindowLimits { window: 20 * 90_000, discontinuity_sequence: 0 });
     window.open(segment(7));
     window.append(part(0));
     assert!(window.snapshot(control(), &[]).is_none());
@@ -78,24 +57,16 @@ fn ev_01_ev_02_the_head_moves_and_counts() {
     let window = filled(100, 120, Some(105));
     let playlist = text(&window);
     assert!(playlist.contains("#EXT-X-MEDIA-SEQUENCE:110\n"), "{playlist}");
-    assert!(
-        playlist.contains("#EXT-X-DISCONTINUITY-SEQUENCE:6\n"),
-        "{playlist}"
-    );
+    assert!(playlist.contains("#EXT-X-DISCONTINUITY-SEQUENCE:6\n"), "{playlist}");
     assert_eq!(window.discontinuities(), 6);
     let earlier = filled(100, 113, Some(105));
-    assert!(
-        text(&earlier).contains("#EXT-X-DISCONTINUITY-SEQUENCE:5\n"),
-        "still listed"
-    );
+    assert!(text(&earlier).contains("#EXT-X-DISCONTINUITY-SEQUENCE:5\n"), "still listed");
     assert_eq!(earlier.discontinuities(), 6);
 }
 
 #[test]
 fn ev_07_pt_10_what_left_the_playlist_can_still_be_had_for_as_long_as_a_playlist() {
-    let snapshot = filled(100, 130, None)
-        .snapshot(control(), &[])
-        .expect("has a segment");
+    let snapshot = filled(100, 130, None).snapshot(control(), &[]).expect("has a segment");
     assert!(snapshot.segment(129).is_some());
     assert!(snapshot.segment(111).is_some(), "off the playlist");
     assert!(matches!(snapshot.part(111, 5), PartLookup::Found(_)));
@@ -105,9 +76,8 @@ fn ev_07_pt_10_what_left_the_playlist_can_still_be_had_for_as_long_as_a_playlist
 #[test]
 fn pt_09_parts_are_listed_for_three_target_durations() {
     let playlist = text(&filled(100, 120, None));
-    let listed: Vec<_> = (110..120)
-        .filter(|msn| playlist.contains(&format!("URI=\"{msn}.0.m4s\"")))
-        .collect();
+    let listed: Vec<_> =
+        (110..120).filter(|msn| playlist.contains(&format!("URI=\"{msn}.0.m4s\""))).collect();
     assert_eq!(listed, [117, 118, 119]);
 }
 
@@ -123,10 +93,7 @@ fn ph_05_ph_06_only_the_hinted_part_is_waited_for() {
     assert!(matches!(snapshot.part(108, 0), PartLookup::Absent));
     window.close(false);
     let snapshot = window.snapshot(control(), &[]).expect("has a segment");
-    assert!(
-        matches!(snapshot.part(107, 1), PartLookup::Absent),
-        "hinted, then not made"
-    );
+    assert!(matches!(snapshot.part(107, 1), PartLookup::Absent), "hinted, then not made");
     assert!(matches!(snapshot.part(108, 0), PartLookup::Hinted));
     window.end();
     let snapshot = window.snapshot(control(), &[]).expect("has a segment");

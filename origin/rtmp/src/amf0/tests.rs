@@ -27,14 +27,9 @@ fn values_have_the_bytes_of_the_specification() {
         (Value::Undefined, &[6]),
         (
             Value::EcmaArray(properties),
-            &[
-                8, 0, 0, 0, 2, 0, 1, b'a', 0, 0x3F, 0xF8, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 9,
-            ],
+            &[8, 0, 0, 0, 2, 0, 1, b'a', 0, 0x3F, 0xF8, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 9],
         ),
-        (
-            Value::StrictArray(vec![Value::Null, Value::Undefined]),
-            &[10, 0, 0, 0, 2, 5, 6],
-        ),
+        (Value::StrictArray(vec![Value::Null, Value::Undefined]), &[10, 0, 0, 0, 2, 5, 6]),
         (Value::Date(0.0), &[11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
     ];
     for (value, bytes) in cases {
@@ -53,9 +48,7 @@ fn long_text_has_a_long_length() {
 #[test]
 fn a_property_name_is_cut_where_a_character_ends() {
     let value = Value::Object(vec![("é".repeat(40_000), Value::Null)]);
-    let Ok(Some(Value::Object(properties))) = decode(&encoded(&value)) else {
-        panic!("not an object")
-    };
+    let Ok(Some(Value::Object(properties))) = decode(&encoded(&value)) else { panic!("not an object") };
     assert_eq!(properties[0].0, "é".repeat(32_767));
 }
 
@@ -65,15 +58,8 @@ fn what_encoders_write_beside_the_specification_is_read() {
     let expected = Value::EcmaArray(vec![("a".to_owned(), Value::Null)]);
     assert_eq!(decode(&array), Ok(Some(expected)), "no end marker");
     let class = [16, 0, 1, b'C', 0, 1, b'a', 5, 0, 0, 9];
-    assert_eq!(
-        decode(&class),
-        Ok(Some(Value::Object(vec![("a".to_owned(), Value::Null)])))
-    );
-    assert_eq!(
-        decode(&[2, 0, 1, 0xFF]),
-        Ok(Some(Value::text("\u{FFFD}"))),
-        "not UTF-8"
-    );
+    assert_eq!(decode(&class), Ok(Some(Value::Object(vec![("a".to_owned(), Value::Null)]))));
+    assert_eq!(decode(&[2, 0, 1, 0xFF]), Ok(Some(Value::text("\u{FFFD}"))), "not UTF-8");
 }
 
 #[test]
@@ -88,10 +74,7 @@ fn what_cannot_be_read_is_named() {
         (vec![7, 0, 0], Amf0Error::UnsupportedType(7)),
         (vec![17, 4], Amf0Error::UnsupportedType(17)),
         (nested(1000), Amf0Error::TooDeep),
-        (
-            [&[10, 0xFF, 0xFF, 0xFF, 0xFF][..], &[5; 5000]].concat(),
-            Amf0Error::TooManyValues,
-        ),
+        ([&[10, 0xFF, 0xFF, 0xFF, 0xFF][..], &[5; 5000]].concat(), Amf0Error::TooManyValues),
     ];
     for (bytes, error) in cases {
         assert_eq!(decode(&bytes), Err(error), "{:?}", &bytes[..bytes.len().min(9)]);

@@ -136,15 +136,7 @@ impl ChunkReader {
         };
         let fields = [11, 7, 3, 0][usize::from(format)];
         let tail = seen.get(basic + fields..)?;
-        let header = |extended, used| {
-            Some(Header {
-                format,
-                chunk_stream,
-                basic,
-                extended,
-                used,
-            })
-        };
+        let header = |extended, used| Some(Header { format, chunk_stream, basic, extended, used });
         if format == 3 {
             let known = self.streams.iter().find(|stream| stream.id == chunk_stream);
             return match known.and_then(|stream| stream.extended) {
@@ -198,10 +190,7 @@ impl ChunkReader {
         }
         if stream.length > self.limits.max_message_bytes {
             let limit = self.limits.max_message_bytes;
-            return Err(SessionError::MessageTooLarge {
-                bytes: stream.length,
-                limit,
-            });
+            return Err(SessionError::MessageTooLarge { bytes: stream.length, limit });
         }
         stream.unfinished = Some(BytesMut::with_capacity(stream.length.min(FIRST_RESERVATION)));
         Ok(index)
@@ -217,9 +206,7 @@ impl ChunkReader {
             return Err(SessionError::NoPreviousHeader { chunk_stream });
         }
         if self.streams.len() >= self.limits.max_chunk_streams {
-            return Err(SessionError::TooManyChunkStreams {
-                limit: self.limits.max_chunk_streams,
-            });
+            return Err(SessionError::TooManyChunkStreams { limit: self.limits.max_chunk_streams });
         }
         self.streams.push(ChunkStream {
             id: chunk_stream,
@@ -257,9 +244,7 @@ impl ChunkReader {
         }
         self.unfinished_bytes += payload.len() - before;
         if self.unfinished_bytes > self.limits.max_message_bytes {
-            return Err(SessionError::UnfinishedTooLarge {
-                limit: self.limits.max_message_bytes,
-            });
+            return Err(SessionError::UnfinishedTooLarge { limit: self.limits.max_message_bytes });
         }
         if left > 0 {
             self.filling = Some((index, left));
@@ -280,10 +265,7 @@ impl ChunkReader {
 }
 
 fn be24(bytes: &[u8]) -> u32 {
-    bytes
-        .iter()
-        .take(3)
-        .fold(0, |value, byte| value << 8 | u32::from(*byte))
+    bytes.iter().take(3).fold(0, |value, byte| value << 8 | u32::from(*byte))
 }
 
 #[cfg(test)]

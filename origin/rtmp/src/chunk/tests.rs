@@ -7,12 +7,7 @@ use crate::{Limits, SessionError};
 
 fn message(timestamp_ms: u32, type_id: u8, length: usize) -> Message {
     let payload = (0..length).map(|index| (index % 251) as u8).collect::<Bytes>();
-    Message {
-        timestamp_ms,
-        type_id,
-        stream_id: 1,
-        payload,
-    }
+    Message { timestamp_ms, type_id, stream_id: 1, payload }
 }
 
 fn read_all(reader: &mut ChunkReader, mut input: &[u8]) -> Result<Vec<Message>, SessionError> {
@@ -69,10 +64,7 @@ fn chunk_stream_ids_take_one_to_three_bytes() {
         let bytes = [basic, &header[1..], b"ab", &continued].concat();
         let messages = read(&bytes).unwrap();
         assert_eq!(messages.len(), 2, "{basic:?}");
-        assert_eq!(
-            (&messages[0].payload[..], &messages[1].payload[..]),
-            (&b"ab"[..], &b"cd"[..])
-        );
+        assert_eq!((&messages[0].payload[..], &messages[1].payload[..]), (&b"ab"[..], &b"cd"[..]));
         assert_eq!((messages[0].timestamp_ms, messages[1].timestamp_ms), (7, 14));
     }
 }
@@ -96,10 +88,7 @@ fn extended_timestamps_are_repeated_or_not() {
         let video = &expected[0];
         let mut repeated = BytesMut::new();
         ChunkWriter::new().write(3, video, &mut repeated);
-        assert_eq!(
-            repeated.len(),
-            12 + 300 + 2 + if time >= 0xFF_FFFF { 12 } else { 0 }
-        );
+        assert_eq!(repeated.len(), 12 + 300 + 2 + if time >= 0xFF_FFFF { 12 } else { 0 });
         let mut omitted = full_header(time.min(0xFF_FFFF), 300, VIDEO);
         if time >= 0xFF_FFFF {
             omitted.extend(time.to_be_bytes());
@@ -112,16 +101,9 @@ fn extended_timestamps_are_repeated_or_not() {
             assert_eq!(read(bytes).unwrap(), expected, "{time:#x} {label}");
             let mut reader = reader();
             let mut single = bytes.iter().map(|byte| read_all(&mut reader, &[*byte]).unwrap());
-            let last = single
-                .by_ref()
-                .take(bytes.len() - 1)
-                .all(|messages| messages.is_empty());
+            let last = single.by_ref().take(bytes.len() - 1).all(|messages| messages.is_empty());
             assert!(last, "{time:#x} {label}: nothing before the last byte");
-            assert_eq!(
-                single.next().unwrap(),
-                expected,
-                "{time:#x} {label}: at the last byte"
-            );
+            assert_eq!(single.next().unwrap(), expected, "{time:#x} {label}: at the last byte");
         }
     }
 }
@@ -140,17 +122,10 @@ fn payload_that_looks_like_the_beginning_of_a_timestamp_is_given_back() {
     let messages = read(&bytes).unwrap();
     assert_eq!(messages.len(), 2);
     assert_eq!(
-        (
-            messages[0].timestamp_ms,
-            messages[0].payload.len(),
-            messages[0].payload[128]
-        ),
+        (messages[0].timestamp_ms, messages[0].payload.len(), messages[0].payload[128]),
         (0x0102_0304, 129, 1)
     );
-    assert_eq!(
-        (messages[1].timestamp_ms, &messages[1].payload[..]),
-        (9, &[8][..])
-    );
+    assert_eq!((messages[1].timestamp_ms, &messages[1].payload[..]), (9, &[8][..]));
 }
 
 #[test]
@@ -161,11 +136,7 @@ fn deltas_wrap_and_may_be_extended() {
     bytes.extend([0x83, 0, 0, 20, 2]);
     bytes.extend([0xC3, 3]);
     bytes.extend([0x83, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 4]);
-    let times: Vec<u32> = read(&bytes)
-        .unwrap()
-        .iter()
-        .map(|message| message.timestamp_ms)
-        .collect();
+    let times: Vec<u32> = read(&bytes).unwrap().iter().map(|message| message.timestamp_ms).collect();
     assert_eq!(times, [u32::MAX - 5, 14, 34, 0x0100_0000 + 34]);
 }
 
@@ -189,23 +160,13 @@ fn an_empty_message_is_complete_with_its_header() {
 #[test]
 fn what_breaks_the_chunk_stream_is_named() {
     let limit = Limits::default().max_message_bytes;
-    let many: Vec<u8> = (0..65u8)
-        .flat_map(|id| [&[0, id][..], &full_header(0, 1, AUDIO)[1..], &[0]].concat())
-        .collect();
+    let many: Vec<u8> =
+        (0..65u8).flat_map(|id| [&[0, id][..], &full_header(0, 1, AUDIO)[1..], &[0]].concat()).collect();
     let interrupted = [full_header(0, 200, VIDEO), vec![0; 128], full_header(0, 1, VIDEO)].concat();
     let cases = [
-        (
-            vec![0x83, 0, 0, 0],
-            SessionError::NoPreviousHeader { chunk_stream: 3 },
-        ),
+        (vec![0x83, 0, 0, 0], SessionError::NoPreviousHeader { chunk_stream: 3 }),
         (vec![0xC3], SessionError::NoPreviousHeader { chunk_stream: 3 }),
-        (
-            full_header(0, limit + 1, VIDEO),
-            SessionError::MessageTooLarge {
-                bytes: limit + 1,
-                limit,
-            },
-        ),
+        (full_header(0, limit + 1, VIDEO), SessionError::MessageTooLarge { bytes: limit + 1, limit }),
         (many, SessionError::TooManyChunkStreams { limit: 64 }),
         (interrupted, SessionError::InterruptedMessage { chunk_stream: 3 }),
     ];
@@ -216,19 +177,13 @@ fn what_breaks_the_chunk_stream_is_named() {
 
 #[test]
 fn unfinished_messages_share_one_limit() {
-    let limits = Limits {
-        max_message_bytes: 1000,
-        ..Limits::default()
-    };
+    let limits = Limits { max_message_bytes: 1000, ..Limits::default() };
     let mut reader = ChunkReader::new(limits);
     reader.set_chunk_size(600).unwrap();
     let first = [full_header(0, 1000, VIDEO), vec![0; 600]].concat();
     assert_eq!(read_all(&mut reader, &first).unwrap(), []);
     let second = [&[4], &first[1..]].concat();
-    assert_eq!(
-        read_all(&mut reader, &second),
-        Err(SessionError::UnfinishedTooLarge { limit: 1000 })
-    );
+    assert_eq!(read_all(&mut reader, &second), Err(SessionError::UnfinishedTooLarge { limit: 1000 }));
 }
 
 #[test]
@@ -242,11 +197,7 @@ fn chunk_sizes_up_to_the_limit_are_taken() {
         ((16 << 20) + 1, false),
         (u32::MAX, false),
     ] {
-        let expected = if ok {
-            Ok(())
-        } else {
-            Err(SessionError::ChunkSize { size, limit })
-        };
+        let expected = if ok { Ok(()) } else { Err(SessionError::ChunkSize { size, limit }) };
         assert_eq!(reader().set_chunk_size(size), expected);
     }
     let mut reader = reader();
@@ -258,22 +209,10 @@ fn chunk_sizes_up_to_the_limit_are_taken() {
 
 fn any_messages() -> impl Strategy<Value = Vec<(u8, Message)>> {
     let time = prop_oneof![0u32..100, 0xFF_FFF0u32..0x100_0010, any::<u32>()];
-    let one = (
-        2u8..8,
-        time,
-        0u8..40,
-        0u32..3,
-        prop_oneof![0usize..4, 0usize..700],
-    );
+    let one = (2u8..8, time, 0u8..40, 0u32..3, prop_oneof![0usize..4, 0usize..700]);
     proptest::collection::vec(one, 0..12).prop_map(|all| {
         let build = |(chunk_stream, timestamp_ms, type_id, stream_id, length)| {
-            (
-                chunk_stream,
-                Message {
-                    stream_id,
-                    ..message(timestamp_ms, type_id, length)
-                },
-            )
+            (chunk_stream, Message { stream_id, ..message(timestamp_ms, type_id, length) })
         };
         all.into_iter().map(build).collect()
     })

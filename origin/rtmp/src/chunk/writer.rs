@@ -25,10 +25,7 @@ pub(crate) struct ChunkWriter {
 
 impl ChunkWriter {
     pub(crate) fn new() -> Self {
-        Self {
-            chunk_size: DEFAULT_CHUNK_SIZE,
-            last: [None; 8],
-        }
+        Self { chunk_size: DEFAULT_CHUNK_SIZE, last: [None; 8] }
     }
 
     /// For messages written from now on, at least 1; the peer must have been told.
@@ -40,9 +37,7 @@ impl ChunkWriter {
     pub(crate) fn write(&mut self, chunk_stream: u8, message: &Message, out: &mut BytesMut) {
         debug_assert!((2..8).contains(&chunk_stream) && message.payload.len() <= EXTENDED as usize);
         let chunk_stream = chunk_stream & 7;
-        let length = u32::try_from(message.payload.len())
-            .unwrap_or(EXTENDED)
-            .min(EXTENDED);
+        let length = u32::try_from(message.payload.len()).unwrap_or(EXTENDED).min(EXTENDED);
         let slot = &mut self.last[usize::from(chunk_stream)];
         let (format, delta) = match slot {
             // A step back or a jump of hours is written as an absolute time.

@@ -68,11 +68,7 @@ pub struct FlvReader {
 impl FlvReader {
     /// A reader that accepts tags with payloads of up to `tag_bytes_max` bytes.
     pub fn new(tag_bytes_max: usize) -> Self {
-        Self {
-            buffer: BytesMut::new(),
-            skip: None,
-            tag_bytes_max,
-        }
+        Self { buffer: BytesMut::new(), skip: None, tag_bytes_max }
     }
 
     /// Adds the next bytes of the file.
@@ -113,11 +109,7 @@ impl FlvReader {
         self.buffer.advance(TAG_HEADER_BYTES);
         let payload = self.buffer.split_to(bytes).freeze();
         self.skip = Some(BACK_POINTER_BYTES);
-        Ok(Some(FlvTag {
-            timestamp_ms,
-            kind,
-            payload,
-        }))
+        Ok(Some(FlvTag { timestamp_ms, kind, payload }))
     }
 
     /// Bytes to skip up to the first tag, once the header is there.

@@ -16,11 +16,7 @@ fn unsupported<T>(name: &str) -> Result<T, FlvError> {
 }
 
 fn nal_units(composition_time_ms: i32, keyframe: bool, data: &'static [u8]) -> VideoTag {
-    VideoTag::AvcNalUnits {
-        composition_time_ms,
-        keyframe,
-        data: Bytes::from_static(data),
-    }
+    VideoTag::AvcNalUnits { composition_time_ms, keyframe, data: Bytes::from_static(data) }
 }
 
 #[test]
@@ -30,10 +26,7 @@ fn video_tags() {
         (b"\x17\x00\x00\x00\x00avcC", Ok(header.clone())),
         (b"\x17\x01\x00\x00\x42nal", Ok(nal_units(66, true, b"nal"))),
         (b"\x27\x01\xFF\xFF\xFFnal", Ok(nal_units(-1, false, b"nal"))),
-        (
-            b"\x37\x01\x80\x00\x00nal",
-            Ok(nal_units(-0x80_0000, false, b"nal")),
-        ),
+        (b"\x37\x01\x80\x00\x00nal", Ok(nal_units(-0x80_0000, false, b"nal"))),
         (b"\x47\x01\x00\x00\x00nal", Ok(nal_units(0, true, b"nal"))),
         (b"\x17\x02\x00\x00\x00", Ok(VideoTag::AvcEndOfSequence)),
         (b"\x17\x02", Ok(VideoTag::AvcEndOfSequence)),
@@ -49,10 +42,7 @@ fn video_tags() {
         (b"\x17\x01\x00\x00", Err(FlvError::Truncated)),
         (b"\x90avc", Err(FlvError::Truncated)),
         (b"\x97\xFF\xFF\xFFab", Err(FlvError::Truncated)),
-        (
-            b"\x17\x03\x00\x00\x00",
-            Err(FlvError::UnknownPacketType { packet_type: 3 }),
-        ),
+        (b"\x17\x03\x00\x00\x00", Err(FlvError::UnknownPacketType { packet_type: 3 })),
         (b"\x1C\x00\x00\x00\x00", unsupported("HEVC (H.265)")),
         (b"\x90hvc1", unsupported("HEVC (H.265)")),
         (b"\x91av01", unsupported("AV1")),
@@ -129,11 +119,8 @@ fn file(tags: &[FlvTag]) -> BytesMut {
 
 #[test]
 fn a_tag_is_read_with_its_last_payload_byte() {
-    let tag = FlvTag {
-        timestamp_ms: 0x0102_0304,
-        kind: TagKind::Video,
-        payload: Bytes::from_static(b"payload"),
-    };
+    let tag =
+        FlvTag { timestamp_ms: 0x0102_0304, kind: TagKind::Video, payload: Bytes::from_static(b"payload") };
     let bytes = file(std::slice::from_ref(&tag));
     assert_eq!(&bytes[..13], b"FLV\x01\x05\0\0\0\x09\0\0\0\0");
     assert_eq!(&bytes[13..24], &[9, 0, 0, 7, 2, 3, 4, 1, 0, 0, 0]);
@@ -154,24 +141,15 @@ fn what_is_no_flv_is_named() {
         (b"FLV\x01\x05\0\0\0\x08".to_vec(), FlvError::NotFlv),
         (
             [&start[..], &[9, 0, 0, 101, 0, 0, 0, 0, 0, 0, 0]].concat(),
-            FlvError::BadTag {
-                tag_type: 9,
-                bytes: 101,
-            },
+            FlvError::BadTag { tag_type: 9, bytes: 101 },
         ),
         (
             [&start[..], &[0x29, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]].concat(),
-            FlvError::BadTag {
-                tag_type: 0x29,
-                bytes: 1,
-            },
+            FlvError::BadTag { tag_type: 0x29, bytes: 1 },
         ),
         (
             [&start[..], &[7, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]].concat(),
-            FlvError::BadTag {
-                tag_type: 7,
-                bytes: 1,
-            },
+            FlvError::BadTag { tag_type: 7, bytes: 1 },
         ),
     ];
     for (bytes, error) in cases {
@@ -179,18 +157,8 @@ fn what_is_no_flv_is_named() {
         reader.push(&bytes);
         assert_eq!(reader.next_tag(), Err(error));
     }
-    let long = FlvTag {
-        timestamp_ms: 0,
-        kind: TagKind::Audio,
-        payload: vec![0; 1 << 24].into(),
-    };
-    assert_eq!(
-        write_tag(&long, &mut BytesMut::new()),
-        Err(FlvError::BadTag {
-            tag_type: 8,
-            bytes: 1 << 24
-        })
-    );
+    let long = FlvTag { timestamp_ms: 0, kind: TagKind::Audio, payload: vec![0; 1 << 24].into() };
+    assert_eq!(write_tag(&long, &mut BytesMut::new()), Err(FlvError::BadTag { tag_type: 8, bytes: 1 << 24 }));
 }
 
 fn any_tags() -> impl Strategy<Value = Vec<FlvTag>> {
@@ -198,11 +166,7 @@ fn any_tags() -> impl Strategy<Value = Vec<FlvTag>> {
     let payload = proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
     let tag = (any::<u32>(), kind, payload);
     proptest::collection::vec(
-        tag.prop_map(|(timestamp_ms, kind, payload)| FlvTag {
-            timestamp_ms,
-            kind,
-            payload,
-        }),
+        tag.prop_map(|(timestamp_ms, kind, payload)| FlvTag { timestamp_ms, kind, payload }),
         0..8,
     )
 }

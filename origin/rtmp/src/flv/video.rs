@@ -55,11 +55,7 @@ impl VideoTag {
         let composition_time_ms = take_signed_24(&mut payload);
         match packet_type {
             0 => composition_time_ms.map(|_| Self::AvcSequenceHeader(payload)),
-            1 => Ok(Self::AvcNalUnits {
-                composition_time_ms: composition_time_ms?,
-                keyframe,
-                data: payload,
-            }),
+            1 => Ok(Self::AvcNalUnits { composition_time_ms: composition_time_ms?, keyframe, data: payload }),
             // Some encoders end the tag here.
             2 => Ok(Self::AvcEndOfSequence),
             packet_type => Err(FlvError::UnknownPacketType { packet_type }),
@@ -75,18 +71,10 @@ impl VideoTag {
             0 => Ok(Self::AvcSequenceHeader(payload)),
             1 => {
                 let composition_time_ms = take_signed_24(&mut payload)?;
-                Ok(Self::AvcNalUnits {
-                    composition_time_ms,
-                    keyframe,
-                    data: payload,
-                })
+                Ok(Self::AvcNalUnits { composition_time_ms, keyframe, data: payload })
             }
             2 => Ok(Self::AvcEndOfSequence),
-            3 => Ok(Self::AvcNalUnits {
-                composition_time_ms: 0,
-                keyframe,
-                data: payload,
-            }),
+            3 => Ok(Self::AvcNalUnits { composition_time_ms: 0, keyframe, data: payload }),
             4 => Ok(Self::CommandFrame),
             packet_type => Err(FlvError::UnknownPacketType { packet_type }),
         }
@@ -96,16 +84,9 @@ impl VideoTag {
     pub fn to_payload(&self) -> Bytes {
         let (frame_type, packet_type, composition_time_ms, data): (u8, u8, i32, &[u8]) = match self {
             Self::AvcSequenceHeader(record) => (KEY_FRAME, 0, 0, record),
-            Self::AvcNalUnits {
-                composition_time_ms,
-                keyframe,
-                data,
-            } => (
-                if *keyframe { KEY_FRAME } else { 2 },
-                1,
-                *composition_time_ms,
-                data,
-            ),
+            Self::AvcNalUnits { composition_time_ms, keyframe, data } => {
+                (if *keyframe { KEY_FRAME } else { 2 }, 1, *composition_time_ms, data)
+            }
             Self::AvcEndOfSequence => (KEY_FRAME, 2, 0, &[]),
             Self::CommandFrame => return Bytes::from_static(&[COMMAND_FRAME << 4 | CODEC_AVC, 0]),
         };

@@ -15,10 +15,7 @@ impl Script {
     fn new() -> Self {
         let mut bytes = BytesMut::from(&[3u8][..]);
         bytes.resize(1 + 2 * 1536, 0x5A);
-        Self {
-            bytes,
-            writer: ChunkWriter::new(),
-        }
+        Self { bytes, writer: ChunkWriter::new() }
     }
 
     /// Up to `createStream`.
@@ -50,15 +47,7 @@ impl Script {
 
     fn media(&mut self, type_id: u8, timestamp_ms: u32, payload: &[u8]) {
         let payload = Bytes::copy_from_slice(payload);
-        self.message(
-            4,
-            Message {
-                timestamp_ms,
-                type_id,
-                stream_id: 1,
-                payload,
-            },
-        );
+        self.message(4, Message { timestamp_ms, type_id, stream_id: 1, payload });
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "callers build the message in place")]
@@ -94,18 +83,11 @@ fn run<'a>(
 
 fn requested(stream_name: &str, query: Option<&str>) -> ServerEvent {
     let (app, stream_name) = ("live".to_owned(), stream_name.to_owned());
-    ServerEvent::PublishRequested {
-        app,
-        stream_name,
-        query: query.map(str::to_owned),
-    }
+    ServerEvent::PublishRequested { app, stream_name, query: query.map(str::to_owned) }
 }
 
 fn video(timestamp_ms: u32, payload: &'static [u8]) -> ServerEvent {
-    ServerEvent::Video {
-        timestamp_ms,
-        payload: Bytes::from_static(payload),
-    }
+    ServerEvent::Video { timestamp_ms, payload: Bytes::from_static(payload) }
 }
 
 /// Runs `script` in one piece and returns its events without the request for `key`.
@@ -132,20 +114,14 @@ fn answers(session: &mut ServerSession) -> Vec<Command> {
 }
 
 fn code(command: &Command) -> &str {
-    command.arguments[0]
-        .get("code")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    command.arguments[0].get("code").and_then(Value::as_str).unwrap_or_default()
 }
 
 #[test]
 fn the_query_is_split_from_the_stream_name() {
-    for (name, stream_name, query) in [
-        ("a", "a", None),
-        ("a?", "a", Some("")),
-        ("a?b=c?d", "a", Some("b=c?d")),
-        ("?x", "", Some("x")),
-    ] {
+    for (name, stream_name, query) in
+        [("a", "a", None), ("a?", "a", Some("")), ("a?b=c?d", "a", Some("b=c?d")), ("?x", "", Some("x"))]
+    {
         let mut script = Script::connected();
         script.publish(name);
         assert_eq!(run([&script.bytes[..]]).0, [requested(stream_name, query)]);
@@ -154,19 +130,11 @@ fn the_query_is_split_from_the_stream_name() {
 
 #[test]
 fn every_way_to_end_a_stream_ends_it_once_and_another_may_follow() {
-    for ends in [
-        &["FCUnpublish", "deleteStream"][..],
-        &["deleteStream"],
-        &["closeStream", "FCUnpublish"],
-    ] {
+    for ends in [&["FCUnpublish", "deleteStream"][..], &["deleteStream"], &["closeStream", "FCUnpublish"]] {
         let mut script = Script::publishing();
         script.media(message::VIDEO, 1, b"v");
         for end in ends {
-            let argument = if *end == "deleteStream" {
-                Value::Number(1.0)
-            } else {
-                Value::text("key")
-            };
+            let argument = if *end == "deleteStream" { Value::Number(1.0) } else { Value::text("key") };
             script.call(1, end, vec![argument]);
         }
         script.media(message::VIDEO, 2, b"late");
@@ -201,10 +169,7 @@ fn a_decision_never_applies_to_a_later_request() {
     script.publish("other");
     let mut session = ServerSession::new(Limits::default());
     let when = "before the previous `publish` was answered";
-    let unexpected = SessionError::UnexpectedCommand {
-        command: "publish",
-        when,
-    };
+    let unexpected = SessionError::UnexpectedCommand { command: "publish", when };
     assert_eq!(session.handle_input(&script.bytes), Err(unexpected));
 
     let mut session = ServerSession::new(Limits::default());
@@ -227,15 +192,9 @@ fn refusing_drops_media_that_came_early() {
     assert_eq!(session.poll_event(), None);
     let commands = answers(&mut session);
     let last = commands.last().unwrap();
-    assert_eq!(
-        (last.name.as_str(), code(last)),
-        ("onStatus", "NetStream.Publish.BadName")
-    );
+    assert_eq!((last.name.as_str(), code(last)), ("onStatus", "NetStream.Publish.BadName"));
     assert_eq!(last.arguments[0].get("level"), Some(&Value::text("error")));
-    assert_eq!(
-        last.arguments[0].get("description"),
-        Some(&Value::text("unknown stream key"))
-    );
+    assert_eq!(last.arguments[0].get("description"), Some(&Value::text("unknown stream key")));
 }
 
 #[test]
@@ -256,27 +215,12 @@ fn what_a_publisher_may_not_do_is_answered_and_named() {
     twice.command(0, Command::new("connect", 9.0, Value::Null, vec![]));
     let nothing = &[][..];
     let cases = [
-        (
-            [&early.bytes[..], nothing],
-            unexpected("publish", "before `connect`"),
-            "",
-        ),
-        (
-            second,
-            unexpected("publish", "while already publishing"),
-            "NetStream.Publish.BadName",
-        ),
-        (
-            [&play.bytes, nothing],
-            SessionError::PlayRequested,
-            "NetStream.Play.Failed",
-        ),
+        ([&early.bytes[..], nothing], unexpected("publish", "before `connect`"), ""),
+        (second, unexpected("publish", "while already publishing"), "NetStream.Publish.BadName"),
+        ([&play.bytes, nothing], SessionError::PlayRequested, "NetStream.Play.Failed"),
         (
             [&nameless.bytes, nothing],
-            SessionError::MissingField {
-                command: "publish",
-                field: "stream name",
-            },
+            SessionError::MissingField { command: "publish", field: "stream name" },
             "NetStream.Publish.BadName",
         ),
         ([&twice.bytes, nothing], unexpected("connect", "twice"), ""),
@@ -309,23 +253,9 @@ fn amf3_messages_with_amf0_values_are_read() {
     let mut script = Script::connected();
     let publish = Command::new("publish", 0.0, Value::Null, vec![Value::text("key")]).into_message(1);
     let payload = Bytes::from([&[0], &publish.payload[..]].concat());
-    script.message(
-        3,
-        Message {
-            type_id: message::COMMAND_AMF3,
-            payload,
-            ..publish
-        },
-    );
-    script.media(
-        message::DATA_AMF3,
-        0,
-        b"\0\x02\0\x0AonMetaData\x08\0\0\0\0\0\0\x09",
-    );
-    assert_eq!(
-        after_publish(&script),
-        (vec![ServerEvent::Metadata(Metadata::default())], Ok(()))
-    );
+    script.message(3, Message { type_id: message::COMMAND_AMF3, payload, ..publish });
+    script.media(message::DATA_AMF3, 0, b"\0\x02\0\x0AonMetaData\x08\0\0\0\0\0\0\x09");
+    assert_eq!(after_publish(&script), (vec![ServerEvent::Metadata(Metadata::default())], Ok(())));
 }
 
 #[test]
@@ -333,17 +263,11 @@ fn aggregates_are_taken_apart() {
     let mut script = Script::publishing();
     let parts = b"\x09\0\0\x01\0\0\x05\0\0\0\0v\0\0\0\x0C\x09\0\0\x02\0\0\x2B\0\0\0\0vw\0\0\0\x0D";
     script.media(message::AGGREGATE, 1000, parts);
-    assert_eq!(
-        after_publish(&script),
-        (vec![video(1000, b"v"), video(1038, b"vw")], Ok(()))
-    );
+    assert_eq!(after_publish(&script), (vec![video(1000, b"v"), video(1038, b"vw")], Ok(())));
     script.media(message::AGGREGATE, 1000, &parts[..13]);
     script.media(message::AGGREGATE, 1000, &parts[..5]);
     let (events, outcome) = after_publish(&script);
-    assert_eq!(
-        (events.len(), outcome),
-        (3, Err(SessionError::MalformedAggregate))
-    );
+    assert_eq!((events.len(), outcome), (3, Err(SessionError::MalformedAggregate)));
 }
 
 #[test]
@@ -351,21 +275,10 @@ fn media_of_other_message_streams_is_not_mixed_in() {
     let mut script = Script::publishing();
     for stream_id in [0, 1, 2] {
         let payload = Bytes::from(vec![stream_id as u8]);
-        script.message(
-            4,
-            Message {
-                timestamp_ms: 0,
-                type_id: message::VIDEO,
-                stream_id,
-                payload,
-            },
-        );
+        script.message(4, Message { timestamp_ms: 0, type_id: message::VIDEO, stream_id, payload });
     }
     script.media(message::VIDEO, 0, b"");
-    assert_eq!(
-        after_publish(&script),
-        (vec![video(0, &[0]), video(0, &[1])], Ok(()))
-    );
+    assert_eq!(after_publish(&script), (vec![video(0, &[0]), video(0, &[1])], Ok(())));
 }
 
 #[test]
@@ -383,10 +296,7 @@ fn pings_are_answered_and_bytes_acknowledged() {
     session.handle_input(&script.bytes).unwrap();
     received += script.bytes.len();
     let output = session.poll_output().unwrap();
-    assert_eq!(
-        output[output.len() - 4..],
-        u32::try_from(received).unwrap().to_be_bytes()
-    );
+    assert_eq!(output[output.len() - 4..], u32::try_from(received).unwrap().to_be_bytes());
     assert!(session.poll_output().is_none());
 }
 
@@ -394,10 +304,7 @@ fn pings_are_answered_and_bytes_acknowledged() {
 fn a_peer_that_does_not_read_or_floods_is_stopped() {
     let mut script = Script::publishing();
     (0..50_000).for_each(|time| script.message(2, Message::user_control(message::PING_REQUEST, time)));
-    assert!(matches!(
-        run([&script.bytes[..]]).1,
-        Err(SessionError::OutputNotRead { .. })
-    ));
+    assert!(matches!(run([&script.bytes[..]]).1, Err(SessionError::OutputNotRead { .. })));
     let mut script = Script::publishing();
     (0..20_000).for_each(|time| script.media(message::AUDIO, time, b"a"));
     let (events, outcome) = after_publish(&script);
@@ -410,10 +317,7 @@ fn a_peer_that_does_not_read_or_floods_is_stopped() {
 fn a_command_has_a_limit_of_its_own() {
     let mut script = Script::connected();
     script.publish(&"k".repeat(70_000));
-    assert!(matches!(
-        run([&script.bytes[..]]).1,
-        Err(SessionError::CommandTooLarge { .. })
-    ));
+    assert!(matches!(run([&script.bytes[..]]).1, Err(SessionError::CommandTooLarge { .. })));
 }
 
 /// Everything a client sends in a short publish, with the chunk sizes and timestamps that are hard to get right.
@@ -421,14 +325,9 @@ fn recording() -> Vec<u8> {
     let mut script = Script::publishing();
     let mut recording = script.bytes.split().to_vec();
     script.message(2, Message::control_number(message::WINDOW_ACK_SIZE, 5000));
-    for (timestamp_ms, length) in [
-        (0, 60),
-        (33, 60),
-        (66, 60),
-        (0xFF_FFFF, 400),
-        (0x100_0000, 300),
-        (u32::MAX, 3),
-    ] {
+    for (timestamp_ms, length) in
+        [(0, 60), (33, 60), (66, 60), (0xFF_FFFF, 400), (0x100_0000, 300), (u32::MAX, 3)]
+    {
         script.media(message::VIDEO, timestamp_ms, &vec![0x17; length]);
         script.media(message::AUDIO, timestamp_ms, &[0xAF; 9]);
     }

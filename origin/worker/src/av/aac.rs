@@ -40,11 +40,7 @@ pub(crate) struct AacEncoder {
 impl AacEncoder {
     /// Opens the encoder. The configuration must reach the parent before the first frame.
     pub(crate) fn open(settings: AudioSettings) -> Result<(Self, FromWorker), AvError> {
-        let AudioSettings {
-            bitrate_bps,
-            sample_rate,
-            channels,
-        } = settings;
+        let AudioSettings { bitrate_bps, sample_rate, channels } = settings;
         let encoder = Encoder::aac(bitrate_bps, sample_rate, channels)?;
         let samples = encoder.frame_samples();
         if samples == 0 {

@@ -37,9 +37,7 @@ impl Context {
     fn new(codec: NonNull<ff::AVCodec>) -> Result<Self, AvError> {
         // SAFETY: `codec` is a static description owned by libavcodec.
         let context = unsafe { ff::avcodec_alloc_context3(codec.as_ptr()) };
-        NonNull::new(context)
-            .map(Self)
-            .ok_or(AvError::Memory("avcodec_alloc_context3"))
+        NonNull::new(context).map(Self).ok_or(AvError::Memory("avcodec_alloc_context3"))
     }
 
     fn raw(&self) -> &ff::AVCodecContext {
@@ -117,10 +115,8 @@ impl Decoder {
     pub(crate) fn send(&mut self, packet: Option<&Packet>) -> Result<(), AvError> {
         let packet = packet.map_or(ptr::null(), Packet::as_ptr);
         // SAFETY: an opened decoder and a valid packet or null.
-        check("avcodec_send_packet", unsafe {
-            ff::avcodec_send_packet(self.0.0.as_ptr(), packet)
-        })
-        .map(|_| ())
+        check("avcodec_send_packet", unsafe { ff::avcodec_send_packet(self.0.0.as_ptr(), packet) })
+            .map(|_| ())
     }
 
     /// Fills `frame` with the next frame, if there is one.
@@ -212,11 +208,7 @@ impl Encoder {
         raw.color_primaries = settings.colours.primaries;
         raw.color_trc = settings.colours.transfer;
         raw.colorspace = settings.colours.matrix;
-        let preset = if settings.preset.is_empty() {
-            "superfast"
-        } else {
-            settings.preset
-        };
+        let preset = if settings.preset.is_empty() { "superfast" } else { settings.preset };
         let preset = CString::new(preset).map_err(|_| AvError::Range("preset"))?;
         context.open(
             codec,
@@ -226,10 +218,7 @@ impl Encoder {
                 (c"profile", c"high"),
                 (c"crf", c"23"),
                 (c"forced-idr", c"1"),
-                (
-                    c"x264-params",
-                    c"keyint=infinite:min-keyint=1:scenecut=0:open-gop=0:bframes=0",
-                ),
+                (c"x264-params", c"keyint=infinite:min-keyint=1:scenecut=0:open-gop=0:bframes=0"),
             ],
         )?;
         Ok(Self(context))
@@ -244,10 +233,7 @@ impl Encoder {
         raw.bit_rate = int("audio bitrate", bitrate_bps)?.into();
         raw.sample_rate = int("sample rate", sample_rate)?;
         raw.sample_fmt = ff::AVSampleFormat::AV_SAMPLE_FMT_FLTP;
-        raw.time_base = ff::AVRational {
-            num: 1,
-            den: raw.sample_rate,
-        };
+        raw.time_base = ff::AVRational { num: 1, den: raw.sample_rate };
         raw.flags |= ff::AV_CODEC_FLAG_GLOBAL_HEADER as c_int;
         // SAFETY: the layout of an unopened context is unset, and the call only writes it.
         unsafe { ff::av_channel_layout_default(&raw mut raw.ch_layout, channels) };
@@ -280,10 +266,7 @@ impl Encoder {
     pub(crate) fn send(&mut self, frame: Option<&Frame>) -> Result<(), AvError> {
         let frame = frame.map_or(ptr::null(), Frame::as_ptr);
         // SAFETY: an opened encoder and a valid frame or null.
-        check("avcodec_send_frame", unsafe {
-            ff::avcodec_send_frame(self.0.0.as_ptr(), frame)
-        })
-        .map(|_| ())
+        check("avcodec_send_frame", unsafe { ff::avcodec_send_frame(self.0.0.as_ptr(), frame) }).map(|_| ())
     }
 
     /// Fills `packet` with the next access unit, if there is one.

@@ -35,9 +35,7 @@ impl Frame {
     /// A frame without planes, to receive into.
     pub(crate) fn empty() -> Result<Self, AvError> {
         // SAFETY: no preconditions.
-        NonNull::new(unsafe { ff::av_frame_alloc() })
-            .map(Self)
-            .ok_or(AvError::Memory("av_frame_alloc"))
+        NonNull::new(unsafe { ff::av_frame_alloc() }).map(Self).ok_or(AvError::Memory("av_frame_alloc"))
     }
 
     /// A yuv420p picture with planes of its own, contents unspecified.
@@ -67,28 +65,20 @@ impl Frame {
 
     fn allocate(&mut self) -> Result<(), AvError> {
         // SAFETY: a valid frame with format and dimensions set and no planes yet.
-        check("av_frame_get_buffer", unsafe {
-            ff::av_frame_get_buffer(self.0.as_ptr(), 0)
-        })
-        .map(|_| ())
+        check("av_frame_get_buffer", unsafe { ff::av_frame_get_buffer(self.0.as_ptr(), 0) }).map(|_| ())
     }
 
     /// A second frame over the same planes, with fields of its own.
     pub(crate) fn share(&self) -> Result<Self, AvError> {
         // SAFETY: a valid frame; the result is a new frame we own.
         let shared = unsafe { ff::av_frame_clone(self.0.as_ptr()) };
-        NonNull::new(shared)
-            .map(Self)
-            .ok_or(AvError::Memory("av_frame_clone"))
+        NonNull::new(shared).map(Self).ok_or(AvError::Memory("av_frame_clone"))
     }
 
     /// Copies the planes if anyone else still reads them.
     pub(crate) fn make_writable(&mut self) -> Result<(), AvError> {
         // SAFETY: a valid frame with planes.
-        check("av_frame_make_writable", unsafe {
-            ff::av_frame_make_writable(self.0.as_ptr())
-        })
-        .map(|_| ())
+        check("av_frame_make_writable", unsafe { ff::av_frame_make_writable(self.0.as_ptr()) }).map(|_| ())
     }
 
     pub(super) fn raw(&self) -> &ff::AVFrame {
@@ -118,11 +108,8 @@ impl Frame {
     pub(crate) fn stamp(&mut self, pts: i64, key: bool) {
         let raw = self.raw_mut();
         raw.pts = pts;
-        raw.pict_type = if key {
-            ff::AVPictureType::AV_PICTURE_TYPE_I
-        } else {
-            ff::AVPictureType::AV_PICTURE_TYPE_NONE
-        };
+        raw.pict_type =
+            if key { ff::AVPictureType::AV_PICTURE_TYPE_I } else { ff::AVPictureType::AV_PICTURE_TYPE_NONE };
     }
 
     /// Width and height in pixels; 0 for audio.
@@ -157,10 +144,7 @@ impl Frame {
         let rows = if plane == 0 { height } else { height.div_ceil(2) };
         // SAFETY: a yuv420p frame with planes has at least `rows` lines of `stride` bytes in each of its three, and
         // av_frame_make_writable, which refuses a frame without planes, has just made them ours alone.
-        Ok((
-            unsafe { slice::from_raw_parts_mut(raw.data[plane], stride * rows) },
-            stride,
-        ))
+        Ok((unsafe { slice::from_raw_parts_mut(raw.data[plane], stride * rows) }, stride))
     }
 
     /// The samples of one channel of planar float audio.

@@ -47,16 +47,7 @@ impl H264Encoder {
             avcc,
         });
         let packet = Packet::empty()?;
-        Ok((
-            Self {
-                encoder,
-                packet,
-                track,
-                base: None,
-                inside: VecDeque::new(),
-            },
-            config,
-        ))
+        Ok((Self { encoder, packet, track, base: None, inside: VecDeque::new() }, config))
     }
 
     /// Encodes one picture. The first one becomes an IDR whatever its mark says.

@@ -27,9 +27,7 @@ impl Packet {
     /// A packet without contents, to receive or fill into.
     pub(crate) fn empty() -> Result<Self, AvError> {
         // SAFETY: no preconditions.
-        NonNull::new(unsafe { ff::av_packet_alloc() })
-            .map(Self)
-            .ok_or(AvError::Memory("av_packet_alloc"))
+        NonNull::new(unsafe { ff::av_packet_alloc() }).map(Self).ok_or(AvError::Memory("av_packet_alloc"))
     }
 
     /// Replaces the contents by a padded copy of `payload`, because decoders read past the end.

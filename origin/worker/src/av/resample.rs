@@ -39,12 +39,7 @@ impl Drop for Resampler {
 
 impl Resampler {
     pub(crate) fn new(sample_rate: u32, channels: u32) -> Self {
-        Self {
-            context: None,
-            sample_rate,
-            channels,
-            block: None,
-        }
+        Self { context: None, sample_rate, channels, block: None }
     }
 
     /// Converts `from`, or what is still inside for `None`, and appends it to `out`, one vector per channel.
@@ -57,9 +52,8 @@ impl Resampler {
         };
         let samples_in = from.map_or(0, |frame| frame.raw().nb_samples);
         // SAFETY: an initialised context.
-        let room = check("swr_get_out_samples", unsafe {
-            ff::swr_get_out_samples(context.as_ptr(), samples_in)
-        })?;
+        let room =
+            check("swr_get_out_samples", unsafe { ff::swr_get_out_samples(context.as_ptr(), samples_in) })?;
         let room_samples = usize::try_from(room).unwrap_or(0);
         if room_samples == 0 {
             return Ok(());
@@ -95,11 +89,8 @@ impl Resampler {
 
     fn prepare(&mut self, frame: &Frame) -> Result<(), AvError> {
         let raw = frame.raw();
-        let shape = Shape {
-            format: raw.format,
-            sample_rate: raw.sample_rate,
-            channels: raw.ch_layout.nb_channels,
-        };
+        let shape =
+            Shape { format: raw.format, sample_rate: raw.sample_rate, channels: raw.ch_layout.nb_channels };
         if self.context.is_some_and(|(_, old)| old == shape) {
             return Ok(());
         }

@@ -30,10 +30,7 @@ impl Drop for Scaler {
 
 impl Scaler {
     pub(crate) fn new(width: u32, height: u32) -> Result<Self, AvError> {
-        Ok(Self {
-            context: None,
-            picture: Frame::picture(width, height)?,
-        })
+        Ok(Self { context: None, picture: Frame::picture(width, height)? })
     }
 
     /// The scaled picture, valid until the next call.

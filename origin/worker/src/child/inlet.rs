@@ -32,10 +32,7 @@ pub(crate) struct Inlet {
 impl Inlet {
     pub(crate) fn take_stdin() -> io::Result<Self> {
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        Ok(Self {
-            stdin,
-            chunk: vec![0; READ_BYTES].into(),
-        })
+        Ok(Self { stdin, chunk: vec![0; READ_BYTES].into() })
     }
 
     /// Pushes what has arrived, waiting for the first byte no longer than `wait`.
@@ -57,11 +54,7 @@ impl Inlet {
     }
 
     fn readable_within(&self, wait: Duration) -> io::Result<bool> {
-        let mut poll = libc::pollfd {
-            fd: self.stdin.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
+        let mut poll = libc::pollfd { fd: self.stdin.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let timeout = libc::timespec {
             tv_sec: wait.as_secs().try_into().unwrap_or(libc::time_t::MAX),
             tv_nsec: wait.subsec_nanos().into(),
@@ -72,10 +65,6 @@ impl Inlet {
             return Ok(ready > 0);
         }
         let error = io::Error::last_os_error();
-        if error.kind() == io::ErrorKind::Interrupted {
-            Ok(false)
-        } else {
-            Err(error)
-        }
+        if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) }
     }
 }

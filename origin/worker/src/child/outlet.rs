@@ -30,30 +30,18 @@ impl std::fmt::Debug for Outlet {
 impl Outlet {
     /// Unbuffered stdout: a frame leaves when it is encoded.
     pub(crate) fn to_stdout() -> io::Result<Self> {
-        Ok(Self::new(Box::new(File::from(
-            io::stdout().as_fd().try_clone_to_owned()?,
-        ))))
+        Ok(Self::new(Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))))
     }
 
     pub(crate) fn new(to: Box<dyn Write + Send>) -> Self {
         let oversized = Complaint::new("a message was dropped");
-        Self(Mutex::new(Writer {
-            to,
-            buffer: Vec::new(),
-            broken: None,
-            oversized,
-        }))
+        Self(Mutex::new(Writer { to, buffer: Vec::new(), broken: None, oversized }))
     }
 
     /// Writes one message, waiting while the pipe is full.
     pub(crate) fn send(&self, message: &FromWorker) {
         let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Writer {
-            to,
-            buffer,
-            broken,
-            oversized,
-        } = &mut *writer;
+        let Writer { to, buffer, broken, oversized } = &mut *writer;
         if broken.is_some() {
             return;
         }
@@ -67,13 +55,7 @@ impl Outlet {
 
     /// Whether everything sent so far was written.
     pub(crate) fn check(&self) -> io::Result<()> {
-        match self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .broken
-            .take()
-        {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).broken.take() {
             Some(error) => Err(error),
             None => Ok(()),
         }

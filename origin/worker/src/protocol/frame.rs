@@ -78,11 +78,7 @@ pub struct FrameReader<M> {
 
 impl<M> Default for FrameReader<M> {
     fn default() -> Self {
-        Self {
-            buffer: BytesMut::new(),
-            failed: None,
-            direction: PhantomData,
-        }
+        Self { buffer: BytesMut::new(), failed: None, direction: PhantomData }
     }
 }
 

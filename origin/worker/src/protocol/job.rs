@@ -69,7 +69,7 @@ pub struct Rung {
     pub width: u32,
     /// Picture height in pixels, even.
     pub height: u32,
-    /// Mean and, over half a second, greatest bits per second.
+    /// Greatest video bits per second, over half a second.
     pub bitrate_bps: u32,
     /// Frames per second are thinned down to this; never a segment start.
     pub max_frame_rate: u32,

@@ -19,34 +19,13 @@ fn job() -> impl Strategy<Value = Job> {
         max_frame_rate: n[3],
         preset,
     });
-    let audio =
-        (proptest::collection::vec(any::<u8>(), 0..8), any::<[u32; 3]>()).prop_map(|(asc, n)| AudioJob {
-            asc,
-            bitrate_bps: n[0],
-            sample_rate: n[1],
-            channels: n[2],
-        });
-    let video = (
-        proptest::collection::vec(any::<u8>(), 0..40),
-        any::<[u32; 2]>(),
-        rational(),
-    )
-        .prop_map(|(avcc, n, frame_rate)| VideoInput {
-            avcc,
-            width: n[0],
-            height: n[1],
-            frame_rate,
-        });
+    let audio = (proptest::collection::vec(any::<u8>(), 0..8), any::<[u32; 3]>())
+        .prop_map(|(asc, n)| AudioJob { asc, bitrate_bps: n[0], sample_rate: n[1], channels: n[2] });
+    let video = (proptest::collection::vec(any::<u8>(), 0..40), any::<[u32; 2]>(), rational())
+        .prop_map(|(avcc, n, frame_rate)| VideoInput { avcc, width: n[0], height: n[1], frame_rate });
     let rungs = proptest::collection::vec(rung, 0..4);
     let transcode = (video, proptest::option::of(audio), rungs, any::<u32>()).prop_map(
-        |(video, audio, rungs, threads)| {
-            Job::Transcode(TranscodeJob {
-                video,
-                audio,
-                rungs,
-                threads,
-            })
-        },
+        |(video, audio, rungs, threads)| Job::Transcode(TranscodeJob { video, audio, rungs, threads }),
     );
     let source = (any::<[u32; 5]>(), rational(), "\\PC{0,20}", any::<bool>()).prop_map(
         |(n, frame_rate, label, rt)| {
@@ -69,22 +48,11 @@ fn job() -> impl Strategy<Value = Job> {
 fn to_worker() -> impl Strategy<Value = ToWorker> {
     prop_oneof![
         job().prop_map(|job| ToWorker::Start(Box::new(job))),
-        (
-            any::<i64>(),
-            any::<i64>(),
-            any::<bool>(),
-            any::<bool>(),
-            payload()
-        )
-            .prop_map(|(dts, pts, sync, segment_start, payload)| {
-                ToWorker::Video(VideoSample {
-                    dts,
-                    pts,
-                    sync,
-                    segment_start,
-                    payload,
-                })
-            }),
+        (any::<i64>(), any::<i64>(), any::<bool>(), any::<bool>(), payload()).prop_map(
+            |(dts, pts, sync, segment_start, payload)| {
+                ToWorker::Video(VideoSample { dts, pts, sync, segment_start, payload })
+            }
+        ),
         (any::<i64>(), payload()).prop_map(|(pts, payload)| ToWorker::Audio(AudioFrame { pts, payload })),
         Just(ToWorker::Flush),
     ]
@@ -94,34 +62,15 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
     prop_oneof![
         (any::<u16>(), any::<u32>(), any::<u32>(), rational(), payload()).prop_map(
             |(track, width, height, frame_rate, avcc)| {
-                FromWorker::VideoConfig(VideoConfig {
-                    track,
-                    width,
-                    height,
-                    frame_rate,
-                    avcc,
-                })
+                FromWorker::VideoConfig(VideoConfig { track, width, height, frame_rate, avcc })
             }
         ),
         payload().prop_map(FromWorker::AudioConfig),
-        (
-            any::<u16>(),
-            any::<i64>(),
-            any::<i64>(),
-            any::<bool>(),
-            any::<bool>(),
-            payload()
-        )
-            .prop_map(|(track, dts, pts, sync, segment_start, payload)| {
-                FromWorker::Video(VideoFrame {
-                    track,
-                    dts,
-                    pts,
-                    sync,
-                    segment_start,
-                    payload,
-                })
-            }),
+        (any::<u16>(), any::<i64>(), any::<i64>(), any::<bool>(), any::<bool>(), payload()).prop_map(
+            |(track, dts, pts, sync, segment_start, payload)| {
+                FromWorker::Video(VideoFrame { track, dts, pts, sync, segment_start, payload })
+            }
+        ),
         (any::<i64>(), payload()).prop_map(|(pts, payload)| FromWorker::Audio(AudioFrame { pts, payload })),
         any::<[u64; 5]>().prop_map(|n| FromWorker::Flushed(Totals {
             video_in: n[0],
@@ -213,15 +162,9 @@ fn a_length_beyond_the_bound_is_refused_before_it_is_buffered() {
 
 #[test]
 fn a_message_beyond_the_bound_is_not_written() {
-    let frame = AudioFrame {
-        pts: 0,
-        payload: vec![0; MESSAGE_BYTES_MAX].into(),
-    };
+    let frame = AudioFrame { pts: 0, payload: vec![0; MESSAGE_BYTES_MAX].into() };
     let mut out = vec![7];
-    assert!(matches!(
-        ToWorker::Audio(frame).encode(&mut out),
-        Err(ProtocolError::TooLong(_))
-    ));
+    assert!(matches!(ToWorker::Audio(frame).encode(&mut out), Err(ProtocolError::TooLong(_))));
     assert_eq!(out, [7]);
 }
 

@@ -47,16 +47,8 @@ fn probes() -> [Probe; 16] {
     [
         probe("openat(/etc/passwd)", libc::SYS_openat, [cwd, path, 0, 0, 0, 0]),
         probe("openat2", libc::SYS_openat2, [cwd, path, 0, 0, 0, 0]),
-        probe(
-            "socket(AF_INET)",
-            libc::SYS_socket,
-            [libc::AF_INET as usize, stream, 0, 0, 0, 0],
-        ),
-        probe(
-            "socket(AF_UNIX)",
-            libc::SYS_socket,
-            [libc::AF_UNIX as usize, stream, 0, 0, 0, 0],
-        ),
+        probe("socket(AF_INET)", libc::SYS_socket, [libc::AF_INET as usize, stream, 0, 0, 0, 0]),
+        probe("socket(AF_UNIX)", libc::SYS_socket, [libc::AF_UNIX as usize, stream, 0, 0, 0, 0]),
         probe("connect", libc::SYS_connect, [usize::MAX, 0, 0, 0, 0, 0]),
         probe("execve", libc::SYS_execve, [no_path, 0, 0, 0, 0, 0]),
         probe("execveat", libc::SYS_execveat, [usize::MAX, no_path, 0, 0, 0, 0]),
@@ -67,16 +59,8 @@ fn probes() -> [Probe; 16] {
         probe("io_uring_setup", libc::SYS_io_uring_setup, [0; 6]),
         probe("bpf", libc::SYS_bpf, [usize::MAX, 0, 0, 0, 0, 0]),
         probe("memfd_create", libc::SYS_memfd_create, [no_path, 0, 0, 0, 0, 0]),
-        probe(
-            "prctl(PR_GET_DUMPABLE)",
-            libc::SYS_prctl,
-            [libc::PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0],
-        ),
-        probe(
-            "mmap(PROT_EXEC)",
-            libc::SYS_mmap,
-            [0, 4096, readable, private, usize::MAX, 0],
-        ),
+        probe("prctl(PR_GET_DUMPABLE)", libc::SYS_prctl, [libc::PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0]),
+        probe("mmap(PROT_EXEC)", libc::SYS_mmap, [0, 4096, readable, private, usize::MAX, 0]),
     ]
 }
 
@@ -86,9 +70,6 @@ mod tests {
 
     #[test]
     fn without_a_sandbox_the_self_test_fails() {
-        assert!(matches!(
-            all_denied(),
-            Err(SandboxError::Escape("openat(/etc/passwd)"))
-        ));
+        assert!(matches!(all_denied(), Err(SandboxError::Escape("openat(/etc/passwd)"))));
     }
 }

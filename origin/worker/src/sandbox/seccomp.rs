@@ -98,21 +98,13 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     rules.insert(libc::SYS_clone3, Vec::new());
     let exec = libc::PROT_EXEC.unsigned_abs().into();
     rules.insert(libc::SYS_mmap, vec![only(2, SeccompCmpOp::MaskedEq(exec), 0)?]);
-    rules.insert(
-        libc::SYS_mprotect,
-        vec![only(2, SeccompCmpOp::MaskedEq(exec), 0)?],
-    );
+    rules.insert(libc::SYS_mprotect, vec![only(2, SeccompCmpOp::MaskedEq(exec), 0)?]);
     let thread = libc::CLONE_THREAD.unsigned_abs().into();
-    rules.insert(
-        libc::SYS_clone,
-        vec![only(0, SeccompCmpOp::MaskedEq(thread), thread)?],
-    );
+    rules.insert(libc::SYS_clone, vec![only(0, SeccompCmpOp::MaskedEq(thread), thread)?]);
     let mut names = Vec::new();
-    for option in [
-        libc::PR_SET_NAME.unsigned_abs().into(),
-        libc::PR_GET_NAME.unsigned_abs().into(),
-        PR_SET_VMA,
-    ] {
+    for option in
+        [libc::PR_SET_NAME.unsigned_abs().into(), libc::PR_GET_NAME.unsigned_abs().into(), PR_SET_VMA]
+    {
         names.push(only(0, SeccompCmpOp::Eq, option)?);
     }
     rules.insert(libc::SYS_prctl, names);
@@ -137,10 +129,5 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
 }
 
 fn only(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(
-        argument,
-        SeccompCmpArgLen::Qword,
-        operator,
-        value,
-    )?])
+    SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operator, value)?])
 }

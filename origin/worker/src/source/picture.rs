@@ -57,9 +57,7 @@ impl Picture {
         let frame = Frame::picture(width, height)?;
         let (width, height) = (side(width), side(height));
         let small = (width / (42 * ADVANCE)).max(1).min(height / 60).max(1);
-        let clock_scale = (width * 9 / (10 * 12 * ADVANCE))
-            .min(height * 12 / 60 / GLYPH_HEIGHT)
-            .max(1);
+        let clock_scale = (width * 9 / (10 * 12 * ADVANCE)).min(height * 12 / 60 / GLYPH_HEIGHT).max(1);
         let clock_x = width.saturating_sub(12 * ADVANCE * clock_scale) / 2;
         let text_y = sixtieths(height, 41);
         let counter_x = width.saturating_sub((10 * ADVANCE + 2) * small);
@@ -88,11 +86,7 @@ impl Picture {
         self.counter.write(luma, stride, &format!("#{counter:09}"));
         let (top, bottom) = clock_code::ROW_SIXTIETHS;
         let rows = sixtieths(self.height, side(top))..sixtieths(self.height, side(bottom));
-        for (column, (&white, drawn)) in clock_code::columns(unix_ms)
-            .iter()
-            .zip(&mut self.code)
-            .enumerate()
-        {
+        for (column, (&white, drawn)) in clock_code::columns(unix_ms).iter().zip(&mut self.code).enumerate() {
             if drawn.replace(white) == Some(white) {
                 continue;
             }
@@ -187,12 +181,7 @@ fn sixtieths(whole: usize, part: usize) -> usize {
 /// `HH:MM:SS.mmm` in UTC.
 fn clock_text(unix_ms: u64) -> String {
     let (seconds, ms) = (unix_ms / 1000, unix_ms % 1000);
-    format!(
-        "{:02}:{:02}:{:02}.{ms:03}",
-        seconds / 3600 % 24,
-        seconds / 60 % 60,
-        seconds % 60
-    )
+    format!("{:02}:{:02}:{:02}.{ms:03}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
 }
 
 /// A line of text at one place that only redraws what changed.
@@ -206,12 +195,7 @@ struct Line {
 
 impl Line {
     fn new(x: usize, y: usize, scale: usize) -> Self {
-        Self {
-            x,
-            y,
-            scale,
-            drawn: Vec::new(),
-        }
+        Self { x, y, scale, drawn: Vec::new() }
     }
 
     fn write(&mut self, luma: &mut [u8], stride: usize, text: &str) {
@@ -251,25 +235,16 @@ mod tests {
 
     #[test]
     fn the_code_reads_back_at_every_size_and_after_every_redraw() {
-        for (width, height) in [
-            (160, 90),
-            (320, 180),
-            (640, 360),
-            (854, 480),
-            (1280, 720),
-            (1920, 1080),
-            (90 * 2, 640),
-        ] {
+        for (width, height) in
+            [(160, 90), (320, 180), (640, 360), (854, 480), (1280, 720), (1920, 1080), (90 * 2, 640)]
+        {
             let mut picture =
                 Picture::new(width, height, "demo <label> far too long for the picture").unwrap();
             for counter in 0..200 {
                 let unix_ms = 1_763_820_000_000 + counter * 33;
                 let frame = picture.draw(Duration::from_millis(unix_ms), counter).unwrap();
                 let (luma, stride) = frame.plane_mut(0).unwrap();
-                assert_eq!(
-                    clock_code::read(luma, stride, side(width), side(height)),
-                    Some(unix_ms)
-                );
+                assert_eq!(clock_code::read(luma, stride, side(width), side(height)), Some(unix_ms));
             }
         }
     }

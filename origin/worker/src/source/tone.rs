@@ -26,14 +26,8 @@ impl Tone {
     }
 
     /// Writes the samples from index `from` on.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "samples are f32, computed in f64 for the phase"
-    )]
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "the phase is taken from the sample within its second"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "samples are f32, computed in f64 for the phase")]
+    #[expect(clippy::cast_precision_loss, reason = "the phase is taken from the sample within its second")]
     pub(crate) fn fill(&self, from: u64, samples: &mut [f32]) {
         let rate = u64::from(self.sample_rate);
         let beep_samples = rate * u64::try_from(BEEP.as_millis()).unwrap_or(0) / 1000;
@@ -42,11 +36,7 @@ impl Tone {
             let seconds = within as f64 / f64::from(self.sample_rate);
             // Both frequencies are whole per second, so the phase is continuous across seconds.
             let tone = (TAU * TONE_HZ * seconds).sin() * TONE_LEVEL;
-            let beep = if within < beep_samples {
-                (TAU * BEEP_HZ * seconds).sin() * BEEP_LEVEL
-            } else {
-                0.0
-            };
+            let beep = if within < beep_samples { (TAU * BEEP_HZ * seconds).sin() * BEEP_LEVEL } else { 0.0 };
             *sample = (tone + beep) as f32;
         }
     }
@@ -59,9 +49,7 @@ mod tests {
     fn loudest(tone: &Tone, from: u64) -> f32 {
         let mut samples = [0.0; 480];
         tone.fill(from, &mut samples);
-        samples
-            .into_iter()
-            .fold(0.0, |loudest, sample| sample.abs().max(loudest))
+        samples.into_iter().fold(0.0, |loudest, sample| sample.abs().max(loudest))
     }
 
     #[test]

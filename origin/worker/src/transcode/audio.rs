@@ -53,22 +53,14 @@ struct InputClock {
 
 impl InputClock {
     fn ticks(self) -> i64 {
-        if self.sample_rate == 0 {
-            0
-        } else {
-            self.samples * TICKS_PER_SECOND / self.sample_rate
-        }
+        if self.sample_rate == 0 { 0 } else { self.samples * TICKS_PER_SECOND / self.sample_rate }
     }
 }
 
 impl Audio {
     pub(crate) fn start(job: &AudioJob, outlet: &Arc<Outlet>) -> Result<Self, AvError> {
         let channels = if job.channels == 1 { 1 } else { 2 };
-        let settings = AudioSettings {
-            bitrate_bps: job.bitrate_bps,
-            sample_rate: job.sample_rate,
-            channels,
-        };
+        let settings = AudioSettings { bitrate_bps: job.bitrate_bps, sample_rate: job.sample_rate, channels };
         let decoder = Decoder::aac(&job.asc)?;
         let (encoder, config) = AacEncoder::open(settings)?;
         outlet.send(&config);
@@ -132,8 +124,7 @@ impl Audio {
         let pts = self.decoded.pts().or(expected).unwrap_or(0);
         match expected.map(|expected| pts - expected) {
             Some(step) if step < -RESYNC_TICKS => {
-                self.jumped
-                    .raise(&format_args!("back by {} ms, dropped", -step / 90));
+                self.jumped.raise(&format_args!("back by {} ms, dropped", -step / 90));
                 return Ok(false);
             }
             Some(step) if step > RESYNC_TICKS => {
@@ -168,11 +159,7 @@ impl Audio {
 
     /// Silence in the place of an access unit that could not be decoded.
     fn conceal(&mut self) -> Result<(), AvError> {
-        let InputClock {
-            sample_rate,
-            block_samples,
-            ..
-        } = self.input;
+        let InputClock { sample_rate, block_samples, .. } = self.input;
         if self.anchor.is_none() || sample_rate == 0 {
             return Ok(());
         }

@@ -30,17 +30,12 @@ pub(crate) struct Lane {
 impl Lane {
     /// Starts the lanes of a job whose rungs are checked.
     pub(crate) fn start_all(job: &TranscodeJob, outlet: &Arc<Outlet>) -> io::Result<Vec<Self>> {
-        deal(job)
-            .into_iter()
-            .map(|rungs| Self::start(rungs, Arc::clone(outlet)))
-            .collect()
+        deal(job).into_iter().map(|rungs| Self::start(rungs, Arc::clone(outlet))).collect()
     }
 
     fn start(rungs: Vec<RungEncoder>, outlet: Arc<Outlet>) -> io::Result<Self> {
         let (pictures, queue) = sync_channel(QUEUE_PICTURES);
-        let thread = Builder::new()
-            .name("rungs".into())
-            .spawn(move || encode_all(rungs, &queue, &outlet))?;
+        let thread = Builder::new().name("rungs".into()).spawn(move || encode_all(rungs, &queue, &outlet))?;
         Ok(Self { pictures, thread })
     }
 
@@ -73,9 +68,7 @@ fn deal(job: &TranscodeJob) -> Vec<Vec<RungEncoder>> {
     let threads = usize::try_from(job.threads).unwrap_or(1).max(1);
     let lanes = threads.min(job.rungs.len());
     // Threads beyond one per rung slice the pictures of each.
-    let slices = u32::try_from(threads / job.rungs.len().max(1))
-        .unwrap_or(1)
-        .max(1);
+    let slices = u32::try_from(threads / job.rungs.len().max(1)).unwrap_or(1).max(1);
     let mut order: Vec<usize> = (0..job.rungs.len()).collect();
     order.sort_by_key(|&at| std::cmp::Reverse(pixels(job, at)));
     let mut dealt: Vec<(u64, Vec<RungEncoder>)> = (0..lanes).map(|_| (0, Vec::new())).collect();
@@ -85,12 +78,7 @@ fn deal(job: &TranscodeJob) -> Vec<Vec<RungEncoder>> {
         };
         *load += pixels(job, at);
         let track = u16::try_from(at).unwrap_or(u16::MAX);
-        rungs.push(RungEncoder::new(
-            track,
-            job.rungs[at].clone(),
-            job.video.frame_rate,
-            slices,
-        ));
+        rungs.push(RungEncoder::new(track, job.rungs[at].clone(), job.video.frame_rate, slices));
     }
     dealt.into_iter().map(|(_, rungs)| rungs).collect()
 }

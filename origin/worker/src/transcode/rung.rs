@@ -62,8 +62,7 @@ impl RungEncoder {
         if let State::Open(encoder) = &mut self.state
             && let Err(why) = encode(encoder, &mut self.scaler, &self.rung, (picture, mark, outlet))
         {
-            self.complaint
-                .raise(&format_args!("rung {}: {why}", self.rung.id));
+            self.complaint.raise(&format_args!("rung {}: {why}", self.rung.id));
         }
     }
 
@@ -72,8 +71,7 @@ impl RungEncoder {
         if let State::Open(encoder) = &mut self.state
             && let Err(why) = encoder.drain(&mut |message| outlet.send(&message))
         {
-            self.complaint
-                .raise(&format_args!("rung {}: {why}", self.rung.id));
+            self.complaint.raise(&format_args!("rung {}: {why}", self.rung.id));
         }
     }
 
@@ -83,9 +81,7 @@ impl RungEncoder {
             &VideoSettings {
                 width: self.rung.width,
                 height: self.rung.height,
-                frame_rate: self
-                    .thinning
-                    .frame_rate(self.source_rate, self.rung.max_frame_rate),
+                frame_rate: self.thinning.frame_rate(self.source_rate, self.rung.max_frame_rate),
                 bitrate_bps: self.rung.bitrate_bps,
                 preset: &self.rung.preset,
                 threads: self.threads,

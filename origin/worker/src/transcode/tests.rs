@@ -61,10 +61,7 @@ fn clocks(messages: &[FromWorker]) -> Vec<(i64, Option<u64>)> {
             let (width, height) = picture.size();
             let pts = picture.pts().unwrap();
             let (luma, stride) = picture.plane_mut(0).unwrap();
-            clocks.push((
-                pts,
-                clock_code::read(luma, stride, width as usize, height as usize),
-            ));
+            clocks.push((pts, clock_code::read(luma, stride, width as usize, height as usize)));
         }
     }
     clocks
@@ -126,9 +123,6 @@ fn the_burned_in_clock_survives_two_encodings_at_360p() {
     let first = clocks[0].1.unwrap();
     for (pts, clock) in clocks {
         let media_ms = u64::try_from(pts / 90).unwrap();
-        assert!(
-            clock.is_some_and(|clock| (clock - first).abs_diff(media_ms) <= 1),
-            "{pts}: {clock:?}"
-        );
+        assert!(clock.is_some_and(|clock| (clock - first).abs_diff(media_ms) <= 1), "{pts}: {clock:?}");
     }
 }

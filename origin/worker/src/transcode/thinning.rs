@@ -24,10 +24,7 @@ impl Thinning {
             u64::from(source.num) * 100 > u64::from(frames_per_second_max) * u64::from(source.den) * 101;
         let spacing = (capped && frames_per_second_max > 0).then(|| {
             let source_ticks = TICKS_PER_SECOND * i64::from(source.den) / i64::from(source.num.max(1));
-            (
-                TICKS_PER_SECOND / i64::from(frames_per_second_max),
-                source_ticks / 2,
-            )
+            (TICKS_PER_SECOND / i64::from(frames_per_second_max), source_ticks / 2)
         });
         Self { spacing, due: None }
     }
@@ -35,10 +32,7 @@ impl Thinning {
     /// The rate that remains of `source`.
     pub(crate) fn frame_rate(&self, source: Rational, frames_per_second_max: u32) -> Rational {
         match self.spacing {
-            Some(_) => Rational {
-                num: frames_per_second_max,
-                den: 1,
-            },
+            Some(_) => Rational { num: frames_per_second_max, den: 1 },
             None => source,
         }
     }
@@ -48,10 +42,7 @@ impl Thinning {
         let Some((spacing, early)) = self.spacing else {
             return true;
         };
-        let due = self
-            .due
-            .filter(|due| !segment_start && (pts - due).abs() <= spacing)
-            .unwrap_or(pts);
+        let due = self.due.filter(|due| !segment_start && (pts - due).abs() <= spacing).unwrap_or(pts);
         let kept = pts + early >= due;
         self.due = Some(if kept { due + spacing } else { due });
         kept
@@ -75,44 +66,26 @@ mod tests {
         for max in [30, 60] {
             assert_eq!(kept(30, max, 60, 120).len(), 120);
         }
-        let mut thinning = Thinning::new(
-            Rational {
-                num: 30_000,
-                den: 1001,
-            },
-            30,
-        );
+        let mut thinning = Thinning::new(Rational { num: 30_000, den: 1001 }, 30);
         assert!((0..100).all(|i| thinning.keeps(i * 3003, false)));
     }
 
     #[test]
     fn thinning_is_even_and_keeps_segment_starts() {
-        for (source, max, segment_frames) in [
-            (60, 30, 120),
-            (60, 25, 120),
-            (30, 25, 60),
-            (60, 30, 119),
-            (50, 15, 77),
-        ] {
+        for (source, max, segment_frames) in
+            [(60, 30, 120), (60, 25, 120), (30, 25, 60), (60, 30, 119), (50, 15, 77)]
+        {
             let frames = i64::from(source) * 10;
             let kept = kept(source, max, segment_frames, frames);
             assert!(
-                (0..frames)
-                    .step_by(segment_frames.try_into().unwrap())
-                    .all(|start| kept.contains(&start))
+                (0..frames).step_by(segment_frames.try_into().unwrap()).all(|start| kept.contains(&start))
             );
             let wanted = i64::from(max) * 10;
             let extra = frames / segment_frames + 1;
             let got = i64::try_from(kept.len()).unwrap();
-            assert!(
-                (wanted - 1..=wanted + extra).contains(&got),
-                "{source}->{max}: {got}"
-            );
+            assert!((wanted - 1..=wanted + extra).contains(&got), "{source}->{max}: {got}");
             let most = i64::from(source.div_ceil(max));
-            assert!(
-                kept.windows(2).all(|pair| pair[1] - pair[0] <= most),
-                "{source}->{max}: {kept:?}"
-            );
+            assert!(kept.windows(2).all(|pair| pair[1] - pair[0] <= most), "{source}->{max}: {kept:?}");
         }
     }
 

@@ -103,9 +103,7 @@ impl Video {
     }
 
     fn hand_out(&mut self, picture: Frame, totals: &mut Totals) {
-        let pts = picture
-            .pts()
-            .filter(|&pts| self.last_pts.is_none_or(|last| pts > last));
+        let pts = picture.pts().filter(|&pts| self.last_pts.is_none_or(|last| pts > last));
         let Some(pts) = pts else {
             totals.video_dropped += 1;
             self.disordered.raise(&format_args!("after {:?}", self.last_pts));
@@ -117,11 +115,7 @@ impl Video {
         while self.starts.pop_front_if(|start| *start <= pts).is_some() {
             segment_start = true;
         }
-        let mark = Mark {
-            pts,
-            key: segment_start,
-            segment_start,
-        };
+        let mark = Mark { pts, key: segment_start, segment_start };
         let picture = Arc::new(picture);
         for lane in &self.lanes {
             lane.push(Arc::clone(&picture), mark);

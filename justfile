@@ -1,0 +1,25 @@
+# The same commands that scripts/ and .ci/run call.
+
+# What is quick: formatting, lints, documentation, licences.
+check:
+    ./scripts/test --only fmt --only clippy --only docs --only deny
+
+# Everything but the end-to-end tests.
+test:
+    ./scripts/test --no-e2e
+
+# A real encoder in, a real browser out.
+e2e:
+    ./scripts/test --only e2e
+
+# Five minutes of latency through an edge, read from the clock in the picture.
+bench minutes="5":
+    npm --prefix e2e ci
+    node e2e/latency.mjs --minutes {{minutes}}
+
+# Origin, edge and a test source; arguments go to `sigma-origin dev`.
+run *arguments:
+    ./scripts/run {{arguments}}
+
+fmt:
+    cargo fmt --all
