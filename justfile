@@ -12,10 +12,12 @@ test:
 e2e:
     ./scripts/test --only e2e
 
-# Five minutes of latency through an edge, read from the clock in the picture.
+# The figures: glass to player, a forward channel through an edge, and the ladder's CPU against ffmpeg's.
 bench minutes="5":
     npm --prefix e2e ci
     node e2e/latency.mjs --minutes {{minutes}}
+    ./scripts/bench
+    ./scripts/bench-transcode
 
 # Origin, edge and a test source; arguments go to `sigma-origin dev`.
 run *arguments:

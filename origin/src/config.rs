@@ -154,7 +154,7 @@ impl Default for LimitsConfig {
             connections_max: 50_000,
             h2_streams_max: 5000,
             header_timeout_ms: 10_000,
-            idle_timeout_ms: 60_000,
+            idle_timeout_ms: 600_000,
             drain_timeout_ms: 10_000,
         }
     }
