@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sigma_http::connections::ConnectionMetrics;
-use sigma_media::stream::Drop;
+use sigma_media::stream::DropReason;
 use sigma_shared::id::ChannelId;
 use std::sync::Arc;
 
@@ -152,11 +152,9 @@ impl Metrics {
         self.segments_forced.get_or_create_owned(&label(channel))
     }
 
-    pub(crate) fn dropped(&self, channel: &ChannelId, why: Drop) -> Counter {
+    pub(crate) fn dropped(&self, channel: &ChannelId, why: DropReason) -> Counter {
         let reason = match why {
-            Drop::BeforeStart => "before_start",
-            Drop::AudioWithoutVideo => "audio_without_video",
-            Drop::LateTrack => "late_track",
+            DropReason::BeforeStart => "before_start",
         };
         self.dropped.get_or_create_owned(&DropLabels { channel: channel.to_string(), reason })
     }

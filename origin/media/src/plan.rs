@@ -50,6 +50,12 @@ impl SegmentPlan {
         Self { cell, grid, limit, boundaries: VecDeque::with_capacity(REMEMBERED) }
     }
 
+    /// The limit on a segment's duration, ticks.
+    #[must_use]
+    pub fn limit(&self) -> i64 {
+        self.limit
+    }
+
     /// The limit on a segment's duration from here on, ticks (SYN-11).
     pub fn set_limit(&mut self, limit: i64) {
         self.limit = limit;

@@ -226,6 +226,13 @@ impl Rendition {
         Ok(())
     }
 
+    /// How many segments it is behind the one that starts now, if it is being delivered.
+    #[must_use]
+    pub fn segments_behind(&self, msn: u64) -> u64 {
+        let newest = self.packager.open_msn().or(self.window.complete_msn());
+        newest.filter(|_| self.joined).map_or(0, |newest| msn.saturating_sub(newest))
+    }
+
     /// A segment after the next one starts: what is open was not delivered to its end.
     ///
     /// # Errors

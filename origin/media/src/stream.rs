@@ -17,7 +17,7 @@ pub use worker::{WorkerInput, WorkerPicture, WorkerSample};
 
 use crate::codec::{AacConfig, AccessUnit, AvcConfig, FrameRate};
 use crate::fmp4::{Fmp4Error, TrackConfig};
-use crate::pace::Pacer;
+use crate::pace::{Paced, Pacer};
 use crate::packager::{TrackSample, part_ceiling, part_target_ms, to_channel_ticks, to_track_ticks};
 use crate::plan::{Boundary, Grid, SegmentPlan};
 use crate::rendition::{Feed, Rendition, RenditionSetup};
@@ -33,6 +33,8 @@ use std::collections::VecDeque;
 const HELD_AUDIO_MAX: usize = 288;
 /// Audio alone for this long means that there is no video, milliseconds of media.
 const AUDIO_ALONE_MS: i64 = 1500;
+/// A rendition that is further behind than this has lost its track, segments.
+const SEGMENTS_BEHIND_MAX: u64 = 3;
 /// No segment is longer before the target duration is fixed, seconds.
 const SEGMENT_MAX_S: i64 = 10;
 
@@ -90,24 +92,22 @@ pub enum Notice {
     },
     /// The codec configuration changed; a new run begins at the next random access point.
     Reconfigured,
+    /// No pictures came for seconds while audio did: it goes on alone.
+    VideoAbsent,
     /// A segment had to end without a random access point, because the publisher sends them too rarely.
     SegmentForced {
         /// Media Sequence Number.
         msn: u64,
     },
     /// A sample was dropped.
-    Dropped(Drop),
+    Dropped(DropReason),
 }
 
 /// Why a sample was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Drop {
+pub enum DropReason {
     /// It came before the first random access point, or before its track was configured.
     BeforeStart,
-    /// Audio came for seconds without the video it belongs to.
-    AudioWithoutVideo,
-    /// A track appeared after the playlists had been published without it.
-    LateTrack,
 }
 
 /// One publishing run.
@@ -220,9 +220,13 @@ impl Stream {
         now_ms: u64,
     ) -> Result<(), Fmp4Error> {
         let composition = i64::from(composition_ms) * TICKS_PER_MS;
+        if unit.idr && self.run.as_ref().is_some_and(|run| run.lead == Track::Audio) {
+            // The audio went on alone; with pictures, segments start with pictures again.
+            self.end_run(now_ms)?;
+        }
         if self.run.is_none() {
             if !unit.idr || self.video.is_none() {
-                self.notices.push(Notice::Dropped(Drop::BeforeStart));
+                self.notices.push(Notice::Dropped(DropReason::BeforeStart));
                 return Ok(());
             }
             self.start_run(Track::Video, raw_ms, composition, now_ms)?;
@@ -237,13 +241,11 @@ impl Stream {
         let offset = snap(composition - run.composition_base, i64::from(run.video.nominal()));
         let starts = if paced.start == run.start {
             self.plan.current()
-        } else if run.lead == Track::Video {
-            self.plan.lead((paced.start, paced.end()), unit.idr, tolerance)
         } else {
-            None
+            self.plan.lead((paced.start, paced.end()), unit.idr, tolerance)
         };
         if let Some(boundary) = starts {
-            self.segment_starts(boundary);
+            self.segment_starts(boundary)?;
         }
         let sample = WorkerSample::Video {
             dts: paced.start,
@@ -269,7 +271,7 @@ impl Stream {
     /// Only when the box writer has a bug.
     pub fn push_audio(&mut self, raw_ms: u32, data: Bytes, now_ms: u64) -> Result<(), Fmp4Error> {
         let Some(timescale) = self.audio.as_ref().map(|audio| audio.sample_rate) else {
-            self.notices.push(Notice::Dropped(Drop::BeforeStart));
+            self.notices.push(Notice::Dropped(DropReason::BeforeStart));
             return Ok(());
         };
         if self.run.is_none() && !self.start_audio_alone(raw_ms, now_ms)? {
@@ -280,7 +282,7 @@ impl Stream {
         };
         let Some(run) = &mut self.run else { return Ok(()) };
         if tick < run.start {
-            self.notices.push(Notice::Dropped(Drop::BeforeStart));
+            self.notices.push(Notice::Dropped(DropReason::BeforeStart));
             return Ok(());
         }
         self.worker.feed(WorkerSample::Audio { pts: tick, data: data.clone() });
@@ -290,22 +292,31 @@ impl Stream {
             return self.settle(now_ms);
         };
         let paced = audio.place(to_track_ticks(tick, timescale));
-        if run.held_audio.len() == HELD_AUDIO_MAX {
-            run.held_audio.pop_front();
-            self.notices.push(Notice::Dropped(Drop::AudioWithoutVideo));
-        }
         run.held_audio.push_back(TrackSample { paced, composition_offset: 0, sync: true, data });
         if run.lead == Track::Audio {
-            let start = to_channel_ticks(paced.start, timescale);
-            if start != run.start
-                && let Some(boundary) =
-                    self.plan.lead((start, to_channel_ticks(paced.end(), timescale)), true, 0)
-            {
-                self.segment_starts(boundary);
-            }
+            self.lead_with_audio(on_channel(paced, timescale))?;
+        } else if run.held_audio.len() > HELD_AUDIO_MAX {
+            self.go_on_without_video(timescale)?;
         }
         self.release_audio()?;
         self.settle(now_ms)
+    }
+
+    /// The pictures that decide where segments start do not come: from now on the audio does.
+    fn go_on_without_video(&mut self, timescale: u32) -> Result<(), Fmp4Error> {
+        self.notices.push(Notice::VideoAbsent);
+        let Some(run) = &mut self.run else { return Ok(()) };
+        run.lead = Track::Audio;
+        let held: Vec<_> = run.held_audio.iter().map(|sample| on_channel(sample.paced, timescale)).collect();
+        held.into_iter().try_for_each(|place| self.lead_with_audio(place))
+    }
+
+    fn lead_with_audio(&mut self, (start, end): (i64, i64)) -> Result<(), Fmp4Error> {
+        let first = self.run.as_ref().is_none_or(|run| run.start == start);
+        match self.plan.lead((start, end), true, 0).filter(|_| !first) {
+            Some(boundary) => self.segment_starts(boundary),
+            None => Ok(()),
+        }
     }
 
     /// The publisher is gone: everything that was delivered is published; the playlists then stand still.
@@ -318,7 +329,10 @@ impl Stream {
             return Ok(());
         };
         if let Some(audio) = find(&mut self.renditions, &self.setup.audio_id) {
-            for sample in run.held_audio.drain(..) {
+            // Audio beyond the last picture stays in that picture's segment, as far as its length allows (SYN-11).
+            let limit = self.plan.current().map_or(i64::MAX, |current| current.start + self.plan.limit());
+            let timescale = audio.config.timescale();
+            for sample in run.held_audio.drain(..).filter(|s| on_channel(s.paced, timescale).1 <= limit) {
                 push_audio_sample(audio, &self.plan, sample)?;
             }
         }
@@ -405,7 +419,7 @@ impl Stream {
         let since = *self.audio_alone_since.get_or_insert(raw_ms);
         let alone_ms = i64::from(raw_ms.wrapping_sub(since).cast_signed());
         if self.video.is_some() || alone_ms < AUDIO_ALONE_MS {
-            self.notices.push(Notice::Dropped(Drop::BeforeStart));
+            self.notices.push(Notice::Dropped(DropReason::BeforeStart));
             return Ok(false);
         }
         self.start_run(Track::Audio, raw_ms, 0, now_ms)?;
@@ -440,10 +454,6 @@ impl Stream {
             if known.config != config {
                 known.reconfigure(config, frame_rate)?;
             }
-            return Ok(());
-        }
-        if self.published.is_closed(&self.renditions) && feed == Feed::Publisher {
-            self.notices.push(Notice::Dropped(Drop::LateTrack));
             return Ok(());
         }
         let limits = WindowLimits {
@@ -504,14 +514,24 @@ impl Stream {
     }
 
     /// A segment starts: the first one that does so in a session fixes what playlists must keep constant.
-    fn segment_starts(&mut self, boundary: Boundary) {
+    fn segment_starts(&mut self, boundary: Boundary) -> Result<(), Fmp4Error> {
         if boundary.forced {
             self.notices.push(Notice::SegmentForced { msn: boundary.msn });
         }
         if !boundary.run_start {
             self.fix_constants();
+            self.give_up_on_stragglers(boundary.msn)?;
             self.fill_gaps(boundary.msn);
         }
+        Ok(())
+    }
+
+    /// Whoever is this far behind delivers nothing any more: its segments become gaps until it does again.
+    fn give_up_on_stragglers(&mut self, msn: u64) -> Result<(), Fmp4Error> {
+        for rendition in self.renditions.iter_mut().filter(|r| r.segments_behind(msn) > SEGMENTS_BEHIND_MAX) {
+            rendition.lose_feed()?;
+        }
+        Ok(())
     }
 
     fn settle(&mut self, now_ms: u64) -> Result<(), Fmp4Error> {
@@ -543,6 +563,11 @@ fn push_audio_sample(
 
 fn find<'a>(renditions: &'a mut [Rendition], id: &RenditionId) -> Option<&'a mut Rendition> {
     renditions.iter_mut().find(|rendition| rendition.id == *id)
+}
+
+/// Start and end of a sample on the channel's timeline.
+fn on_channel(paced: Paced, timescale: u32) -> (i64, i64) {
+    (to_channel_ticks(paced.start, timescale), to_channel_ticks(paced.end(), timescale))
 }
 
 /// A composition offset in whole samples, if the milliseconds of the ingest protocol hide one.

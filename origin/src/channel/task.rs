@@ -336,6 +336,9 @@ impl Task {
                 Notice::Hole { ms } => {
                     tracing::warn!(channel = %id, ms, "the publisher left a hole; a new run begins at its next keyframe");
                 }
+                Notice::VideoAbsent => {
+                    tracing::warn!(channel = %id, "no pictures come any more; the audio goes on alone");
+                }
                 Notice::Reconfigured => {
                     tracing::info!(channel = %id, "codec configuration changed; a new run begins at the next keyframe");
                 }

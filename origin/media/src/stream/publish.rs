@@ -27,13 +27,6 @@ pub(super) struct Published {
     stated: Vec<(RenditionId, u64, u64)>,
 }
 
-impl Published {
-    /// No further track of the publisher can be added: the set of renditions is out.
-    pub(super) fn is_closed(&self, renditions: &[Rendition]) -> bool {
-        self.control.is_some() && !renditions.is_empty()
-    }
-}
-
 /// The Multivariant Playlist at one moment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MultivariantSnapshot {

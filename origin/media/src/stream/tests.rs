@@ -318,7 +318,30 @@ fn without_a_random_access_point_nothing_is_published() {
         simulation.work();
     }
     assert!(simulation.latest.is_empty());
-    assert!(simulation.notices.iter().all(|n| *n == Notice::Dropped(Drop::BeforeStart)));
+    assert!(simulation.notices.iter().all(|n| *n == Notice::Dropped(DropReason::BeforeStart)));
+}
+
+#[test]
+fn a_track_that_vanishes_or_comes_late_does_not_stop_the_other() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
+    simulation.connect();
+    simulation.publish(0, 30 * 4);
+    // Audio alone, for longer than it can be held.
+    simulation.has_video = false;
+    simulation.publish(4000, 30 * 15);
+    let audio = numbers(&simulation, "audio");
+    assert!(audio.len() >= 7, "audio goes on: {audio:?}");
+    let video = segments(&simulation.playlist("source"));
+    assert!(video.values().any(|s| s.2), "the video's playlist goes on with gaps");
+    // Both again, then video alone: the audio's playlist goes on with gaps.
+    simulation.has_video = true;
+    simulation.publish(19_000, 30 * 6);
+    simulation.has_audio = false;
+    simulation.publish(25_000, 30 * 14);
+    let (video, audio) = (numbers(&simulation, "source"), segments(&simulation.playlist("audio")));
+    assert!(video.len() >= 16, "{video:?}");
+    assert!(audio.iter().rev().take(2).all(|(_, s)| s.2), "{}", simulation.playlist("audio"));
+    assert!(audio.keys().last() >= video.get(video.len() - 2), "in step");
 }
 
 #[test]

@@ -274,11 +274,10 @@ impl Stream {
         Ok(())
     }
 
-    /// Gaps in the renditions whose worker does not deliver, up to a segment that starts now (EV-11).
+    /// Gaps in the renditions that nobody delivers, up to a segment that starts now (EV-11).
     pub(super) fn fill_gaps(&mut self, msn: u64) {
         for index in 0..self.renditions.len() {
-            let rendition = &self.renditions[index];
-            if rendition.feed == Feed::Worker && !rendition.is_joined() {
+            if !self.renditions[index].is_joined() {
                 self.fill_gaps_of(index, msn);
             }
         }
