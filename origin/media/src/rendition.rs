@@ -233,15 +233,13 @@ impl Rendition {
         newest.filter(|_| self.joined).map_or(0, |newest| msn.saturating_sub(newest))
     }
 
-    /// A segment after the next one starts: what is open was not delivered to its end.
+    /// A segment starts at `boundary`: if the samples before it did not reach it, the rest of theirs is lost.
     ///
     /// # Errors
     /// Only when the box writer has a bug.
-    pub fn end_open_segment_before(&mut self, msn: u64) -> Result<(), Fmp4Error> {
-        match self.packager.open_msn() {
-            Some(open) if open + 1 < msn => self.lose_feed(),
-            _ => Ok(()),
-        }
+    pub fn meet(&mut self, boundary: &Boundary) -> Result<(), Fmp4Error> {
+        let distance = self.tip().filter(|_| self.joined).map_or(0, |tip| (tip - boundary.start).abs());
+        if distance > 2 * self.tolerance() + 1 { self.lose_feed() } else { Ok(()) }
     }
 
     fn restart_pacing(&mut self) {
@@ -254,13 +252,15 @@ impl Rendition {
     pub fn fill_gaps_before(&mut self, msn: u64, plan: &SegmentPlan, pdt: impl Fn(i64) -> i64) {
         // What was delivered of the segment that was lost must be in the window first.
         self.apply_cuts(0, &pdt);
+        let mut last = None;
         while let Some(next) =
             self.window.open_segment().map(|s| s.msn).or(self.window.complete_msn().map(|m| m + 1))
         {
             let (Some(boundary), Some(length)) = (plan.boundary(next), plan.length(next)) else {
                 return;
             };
-            if next >= msn {
+            // A segment without duration leaves nothing in the window: there is nothing to fill.
+            if next >= msn || last.replace(next) == Some(next) {
                 return;
             }
             if self.window.open_segment().is_none() {

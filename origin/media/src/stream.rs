@@ -29,8 +29,10 @@ use publish::Published;
 use sigma_shared::id::RenditionId;
 use std::collections::VecDeque;
 
-/// Audio that waits for the picture that decides where a segment starts; at 48 kHz, six seconds.
-const HELD_AUDIO_MAX: usize = 288;
+/// Audio frames that may wait for the picture that decides where a segment starts.
+const HELD_AUDIO_MAX: usize = 1024;
+/// Audio this far beyond the last picture goes on without pictures, milliseconds of media.
+const VIDEO_ABSENT_MS: i64 = 6000;
 /// Audio alone for this long means that there is no video, milliseconds of media.
 const AUDIO_ALONE_MS: i64 = 1500;
 /// A rendition that is further behind than this has lost its track, segments.
@@ -60,6 +62,8 @@ pub struct StreamSetup {
     pub part_target_ms: u32,
     /// Length of a playlist, milliseconds.
     pub window_ms: u32,
+    /// Bytes of media that one rendition may keep in memory.
+    pub window_bytes_max: u64,
     /// The lowest Media Sequence Number that has never been given out (A12).
     pub msn_min: u64,
     /// EXT-X-DISCONTINUITY-SEQUENCE to start with (EV-02).
@@ -99,15 +103,13 @@ pub enum Notice {
         /// Media Sequence Number.
         msn: u64,
     },
-    /// A sample was dropped.
-    Dropped(DropReason),
-}
-
-/// Why a sample was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DropReason {
-    /// It came before the first random access point, or before its track was configured.
-    BeforeStart,
+    /// A sample came before the first random access point, or before its track was configured, and was dropped.
+    DroppedBeforeStart,
+    /// A rendition's samples have not come for some segments: they become gaps until they do.
+    Straggler {
+        /// Its id.
+        rendition: RenditionId,
+    },
 }
 
 /// One publishing run.
@@ -138,6 +140,10 @@ pub struct Stream {
     run: Option<Run>,
     /// Media time of the first audio of a run that has no video yet.
     audio_alone_since: Option<u32>,
+    /// Where the newest picture of all runs ends, ticks.
+    video_end: i64,
+    /// How many runs have started.
+    runs: u64,
     published: Published,
     worker: worker::Worker,
     notices: Vec<Notice>,
@@ -157,11 +163,18 @@ impl Stream {
             stated_frame_rate: None,
             run: None,
             audio_alone_since: None,
+            video_end: 0,
+            runs: 0,
             published: Published::default(),
             worker: worker::Worker::new(setup.kind, setup.rungs.len()),
             notices: Vec::new(),
             setup,
         }
+    }
+
+    /// A publisher has connected: what an earlier one stated does not hold for it.
+    pub fn begin_publishing(&mut self) {
+        (self.video, self.audio, self.stated_frame_rate) = (None, None, None);
     }
 
     /// What the publisher says of its frame rate beside the bitstream (onMetaData).
@@ -226,7 +239,7 @@ impl Stream {
         }
         if self.run.is_none() {
             if !unit.idr || self.video.is_none() {
-                self.notices.push(Notice::Dropped(DropReason::BeforeStart));
+                self.notices.push(Notice::DroppedBeforeStart);
                 return Ok(());
             }
             self.start_run(Track::Video, raw_ms, composition, now_ms)?;
@@ -270,8 +283,9 @@ impl Stream {
     /// # Errors
     /// Only when the box writer has a bug.
     pub fn push_audio(&mut self, raw_ms: u32, data: Bytes, now_ms: u64) -> Result<(), Fmp4Error> {
-        let Some(timescale) = self.audio.as_ref().map(|audio| audio.sample_rate) else {
-            self.notices.push(Notice::Dropped(DropReason::BeforeStart));
+        let Some((timescale, frame_samples)) = self.audio.as_ref().map(|a| (a.sample_rate, a.frame_samples))
+        else {
+            self.notices.push(Notice::DroppedBeforeStart);
             return Ok(());
         };
         if self.run.is_none() && !self.start_audio_alone(raw_ms, now_ms)? {
@@ -282,21 +296,24 @@ impl Stream {
         };
         let Some(run) = &mut self.run else { return Ok(()) };
         if tick < run.start {
-            self.notices.push(Notice::Dropped(DropReason::BeforeStart));
+            self.notices.push(Notice::DroppedBeforeStart);
             return Ok(());
         }
-        self.worker.feed(WorkerSample::Audio { pts: tick, data: data.clone() });
-        let Some(audio) =
-            find(&mut self.renditions, &self.setup.audio_id).filter(|r| r.feed == Feed::Publisher)
-        else {
-            return self.settle(now_ms);
+        let absent_for = tick - run.video.tip().unwrap_or(run.start);
+        let video_absent = run.lead == Track::Video
+            && (absent_for > VIDEO_ABSENT_MS * TICKS_PER_MS || run.held_audio.len() >= HELD_AUDIO_MAX);
+        let time = to_track_ticks(tick, timescale);
+        let paced = match passed_through(&mut self.renditions, &self.setup.audio_id) {
+            Some(audio) => audio.place(time),
+            None => Paced { start: time, duration: frame_samples },
         };
-        let paced = audio.place(to_track_ticks(tick, timescale));
+        let place = on_channel(paced, timescale);
         run.held_audio.push_back(TrackSample { paced, composition_offset: 0, sync: true, data });
-        if run.lead == Track::Audio {
-            self.lead_with_audio(on_channel(paced, timescale))?;
-        } else if run.held_audio.len() > HELD_AUDIO_MAX {
+        if video_absent {
             self.go_on_without_video(timescale)?;
+        }
+        if self.run.as_ref().is_some_and(|run| run.lead == Track::Audio) {
+            self.lead_with_audio(place)?;
         }
         self.release_audio()?;
         self.settle(now_ms)
@@ -328,13 +345,11 @@ impl Stream {
         let Some(mut run) = self.run.take() else {
             return Ok(());
         };
-        if let Some(audio) = find(&mut self.renditions, &self.setup.audio_id) {
-            // Audio beyond the last picture stays in that picture's segment, as far as its length allows (SYN-11).
-            let limit = self.plan.current().map_or(i64::MAX, |current| current.start + self.plan.limit());
-            let timescale = audio.config.timescale();
-            for sample in run.held_audio.drain(..).filter(|s| on_channel(s.paced, timescale).1 <= limit) {
-                push_audio_sample(audio, &self.plan, sample)?;
-            }
+        // Audio beyond the last picture stays in that picture's segment, as far as its length allows (SYN-11).
+        let limit = self.plan.current().map_or(i64::MAX, |current| current.start + self.plan.limit());
+        let timescale = self.audio.as_ref().map_or(1, |audio| audio.sample_rate);
+        for sample in run.held_audio.drain(..).filter(|s| on_channel(s.paced, timescale).1 <= limit) {
+            self.deliver_audio(sample, timescale)?;
         }
         for rendition in self.renditions.iter_mut().filter(|r| r.feed == Feed::Publisher) {
             rendition.end_run()?;
@@ -359,12 +374,6 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether a run is going on.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        self.run.is_some()
-    }
-
     /// The lowest Media Sequence Number and the EXT-X-DISCONTINUITY-SEQUENCE that a later stream of this channel may
     /// start with (A12).
     #[must_use]
@@ -385,7 +394,10 @@ impl Stream {
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
         let newest = self.plan.current().map_or(self.setup.msn_min, |current| current.msn + 1);
         let first = self.plan.current().is_none();
-        let past = self.renditions.iter().filter_map(|r| r.window().tip_tick()).max().unwrap_or(0);
+        // Beyond everything that has been placed: no tick is given out twice (MP-04, A12).
+        let begun = self.plan.current().map(|current| current.start + 1);
+        let past = self.renditions.iter().filter_map(|r| r.window().tip_tick()).chain(begun).max();
+        let past = past.unwrap_or(0).max(self.video_end);
         let wall_cell = self.plan.cell_of(now_ms * TICKS_PER_MS);
         let cell = wall_cell.max(self.plan.cell_of(past - 1) + u64::from(past > 0));
         let cell = if first { cell.max(newest) } else { cell };
@@ -406,6 +418,7 @@ impl Stream {
             frames: 0,
             held_audio: VecDeque::new(),
         });
+        self.runs += 1;
         self.add_publisher_renditions()?;
         let boundary = self.plan.start_run(msn, start);
         self.notices.push(Notice::RunStarted { msn });
@@ -418,8 +431,9 @@ impl Stream {
     fn start_audio_alone(&mut self, raw_ms: u32, now_ms: u64) -> Result<bool, Fmp4Error> {
         let since = *self.audio_alone_since.get_or_insert(raw_ms);
         let alone_ms = i64::from(raw_ms.wrapping_sub(since).cast_signed());
-        if self.video.is_some() || alone_ms < AUDIO_ALONE_MS {
-            self.notices.push(Notice::Dropped(DropReason::BeforeStart));
+        let patience_ms = if self.video.is_some() { VIDEO_ABSENT_MS } else { AUDIO_ALONE_MS };
+        if alone_ms < patience_ms {
+            self.notices.push(Notice::DroppedBeforeStart);
             return Ok(false);
         }
         self.start_run(Track::Audio, raw_ms, 0, now_ms)?;
@@ -458,7 +472,9 @@ impl Stream {
         }
         let limits = WindowLimits {
             window: i64::from(self.setup.window_ms) * TICKS_PER_MS,
-            discontinuity_sequence: self.setup.discontinuity_sequence,
+            bytes_max: self.setup.window_bytes_max,
+            // A rendition that appears in a later run has passed the same discontinuities as the others (MV-07).
+            discontinuity_sequence: self.setup.discontinuity_sequence + self.runs.saturating_sub(1),
         };
         let part_target_ms = self.setup.part_target_ms;
         let setup = RenditionSetup { id, feed, config, frame_rate, part_target_ms, limits };
@@ -491,26 +507,31 @@ impl Stream {
     /// everything that the pictures have passed.
     fn release_audio(&mut self) -> Result<(), Fmp4Error> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        let Some(audio) =
-            find(&mut self.renditions, &self.setup.audio_id).filter(|r| r.feed == Feed::Publisher)
-        else {
-            run.held_audio.clear();
-            return Ok(());
-        };
+        let Some(timescale) = self.audio.as_ref().map(|audio| audio.sample_rate) else { return Ok(()) };
         let passed = match run.lead {
             Track::Video => run.video.tip().unwrap_or(run.start),
             Track::Audio => i64::MAX,
         };
         let undecided_from = self.plan.next_from().unwrap_or(run.start).max(passed);
-        while let Some(sample) = run.held_audio.front() {
-            if to_channel_ticks(sample.paced.start, audio.config.timescale()) >= undecided_from {
-                break;
+        let decided = |sample: &TrackSample| on_channel(sample.paced, timescale).0 < undecided_from;
+        let count = run.held_audio.iter().take_while(|sample| decided(sample)).count();
+        let released: Vec<_> = run.held_audio.drain(..count).collect();
+        released.into_iter().try_for_each(|sample| self.deliver_audio(sample, timescale))
+    }
+
+    /// Audio whose segment is decided: into its rendition, or to the worker that makes one of it.
+    fn deliver_audio(&mut self, sample: TrackSample, timescale: u32) -> Result<(), Fmp4Error> {
+        let (start, _) = on_channel(sample.paced, timescale);
+        match passed_through(&mut self.renditions, &self.setup.audio_id) {
+            Some(audio) => {
+                let starts = audio.next_boundary(&self.plan, start);
+                audio.push(sample, starts)
             }
-            if let Some(sample) = run.held_audio.pop_front() {
-                push_audio_sample(audio, &self.plan, sample)?;
+            None => {
+                self.worker.feed(WorkerSample::Audio { pts: start, data: sample.data });
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// A segment starts: the first one that does so in a session fixes what playlists must keep constant.
@@ -529,6 +550,7 @@ impl Stream {
     /// Whoever is this far behind delivers nothing any more: its segments become gaps until it does again.
     fn give_up_on_stragglers(&mut self, msn: u64) -> Result<(), Fmp4Error> {
         for rendition in self.renditions.iter_mut().filter(|r| r.segments_behind(msn) > SEGMENTS_BEHIND_MAX) {
+            self.notices.push(Notice::Straggler { rendition: rendition.id.clone() });
             rendition.lose_feed()?;
         }
         Ok(())
@@ -551,14 +573,9 @@ impl Stream {
     }
 }
 
-fn push_audio_sample(
-    audio: &mut Rendition,
-    plan: &SegmentPlan,
-    sample: TrackSample,
-) -> Result<(), Fmp4Error> {
-    let start = to_channel_ticks(sample.paced.start, audio.config.timescale());
-    let starts = audio.next_boundary(plan, start);
-    audio.push(sample, starts)
+/// The audio rendition, if the publisher's audio is served as it is.
+fn passed_through<'a>(renditions: &'a mut [Rendition], audio: &RenditionId) -> Option<&'a mut Rendition> {
+    find(renditions, audio).filter(|rendition| rendition.feed == Feed::Publisher)
 }
 
 fn find<'a>(renditions: &'a mut [Rendition], id: &RenditionId) -> Option<&'a mut Rendition> {

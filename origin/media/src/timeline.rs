@@ -94,7 +94,13 @@ impl Timeline {
             self.clocks[track as usize] = Some(next);
             return Placement::At(self.tick(last_ms + next.shift_ms));
         }
-        if (step_ms - pause_ms).abs() <= JUMP_MS {
+        if (step_ms - pause_ms).abs() <= JUMP_MS && pause_ms > JUMP_MS / 2 {
+            // Both clocks saw the pause. If the other track went on, this one comes back to where that one is now.
+            let other = self.clocks[1 - track as usize];
+            if track == Track::Audio && other.is_some_and(|other| wall_ms - other.last_wall_ms < JUMP_MS) {
+                self.clocks[track as usize] = Some(next);
+                return Placement::At(self.tick(last_ms + next.shift_ms));
+            }
             return Placement::Hole { ms: step_ms };
         }
         next.shift_ms = self.shift_after_jump(track, &clock, last_ms);
@@ -107,7 +113,8 @@ impl Timeline {
         let other = self.clocks[1 - track as usize];
         let (last_ms, shift_ms) = other.map_or((i64::from(raw_ms), 0), |other| {
             let step = i64::from(raw_ms.wrapping_sub(other.last_raw).cast_signed());
-            (other.last_ms + step, other.shift_ms)
+            // Tracks that count from different points belong together as they arrive.
+            (other.last_ms + if step.abs() > JUMP_MS { 0 } else { step }, other.shift_ms)
         });
         self.clocks[track as usize] =
             Some(Clock { last_raw: raw_ms, last_ms, last_wall_ms: wall_ms, shift_ms });
@@ -196,20 +203,42 @@ mod tests {
         assert_eq!(timeline.program_date_time_ms(ANCHOR + 90 * 1234), 1_001_234);
     }
 
+    #[test]
+    fn a_hole_in_the_audio_alone_is_no_hole() {
+        let mut timeline = timeline(0);
+        timeline.place(Track::Audio, 0, 1_000_000);
+        for n in 1..=250 {
+            assert!(matches!(
+                timeline.place(Track::Video, n * 40, 1_000_000 + i64::from(n) * 40),
+                Placement::At(_)
+            ));
+        }
+        assert_eq!(timeline.place(Track::Audio, 10_000, 1_010_000), Placement::At(ANCHOR + 900_000));
+    }
+
+    #[test]
+    fn tracks_that_count_from_different_points_start_together() {
+        let mut timeline = timeline(10_000);
+        assert_eq!(timeline.place(Track::Audio, 3, 1_000_010), Placement::At(ANCHOR));
+        assert_eq!(timeline.place(Track::Audio, 24, 1_000_031), Placement::At(ANCHOR + 21 * 90));
+    }
+
     proptest! {
+        /// Whatever is sent, each sample is placed at most a tolerated step away from its track's sample before.
         #[test]
-        fn any_timestamps_stay_near_the_wall_clock(raws in proptest::collection::vec(any::<u32>(), 1..100)) {
+        fn no_timestamp_moves_a_track_by_more_than_a_tolerated_step(
+            raws in proptest::collection::vec((any::<u32>(), any::<bool>()), 1..100),
+        ) {
             let mut timeline = timeline(0);
-            let mut steps = 0i64;
-            for (n, raw) in raws.into_iter().enumerate() {
-                let track = if n % 3 == 0 { Track::Audio } else { Track::Video };
-                steps += 1;
-                if let Placement::At(tick) | Placement::Jumped { at: tick, .. } =
-                    timeline.place(track, raw, 1_000_000 + n as i64 * 20)
-                {
-                    // Whatever is sent, a sample is at most the sum of the tolerated steps away from the anchor.
-                    prop_assert!((tick - ANCHOR).abs() <= (steps + 1) * (JUMP_MS + i64::from(u32::MAX)) * 90);
+            let mut last = [Some(ANCHOR), None];
+            for (n, (raw, audio)) in raws.into_iter().enumerate() {
+                let track = if audio { Track::Audio } else { Track::Video };
+                let placement = timeline.place(track, raw, 1_000_000 + n as i64 * 20);
+                let (Placement::At(tick) | Placement::Jumped { at: tick, .. }) = placement else { continue };
+                if let Some(before) = last[track as usize] {
+                    prop_assert!((tick - before).abs() <= (JUMP_MS + SAME_JUMP_MS) * 90, "{before} {tick}");
                 }
+                last[track as usize] = Some(tick);
             }
         }
     }

@@ -64,6 +64,18 @@ impl Segment {
         if time > 1_795_333_200 * 60_000 { time } else { crate::packager::to_channel_ticks(time, 48_000) }
     }
 
+    /// The composition offsets of its first part's samples.
+    #[cfg(test)]
+    pub(crate) fn composition_offsets(&self) -> Vec<i64> {
+        use mp4_atom::{DecodeMaybe, Moof};
+        let offsets = |part: &Part| {
+            let mut cursor = std::io::Cursor::new(&part.bytes[..]);
+            let moof = Moof::decode_maybe(&mut cursor).expect("readable").expect("whole");
+            moof.traf[0].trun[0].samples.iter().filter_map(|sample| sample.cts).collect::<Vec<_>>()
+        };
+        self.parts.iter().flat_map(offsets).collect()
+    }
+
     fn size(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes.len() as u64).sum()
     }
@@ -74,6 +86,8 @@ impl Segment {
 pub struct WindowLimits {
     /// Length of the playlist, ticks of 1/90000 s; at least six segments are kept in any case (EV-06).
     pub window: i64,
+    /// Bytes of media in memory, listed or not; at least six segments are kept in any case.
+    pub bytes_max: u64,
     /// EXT-X-DISCONTINUITY-SEQUENCE to start with.
     pub discontinuity_sequence: u64,
 }
@@ -81,7 +95,7 @@ pub struct WindowLimits {
 /// The fewest segments in a playlist (EV-06).
 const SEGMENTS_MIN: usize = 6;
 /// How many init sections are kept: one per change of codec configuration.
-const INITS_MAX: usize = 16;
+const INITS_MAX: usize = 64;
 
 /// The window of one rendition.
 #[derive(Debug)]
@@ -201,10 +215,18 @@ impl LiveWindow {
     /// Peak and average bit rate of its segments so far, bits per second (MV-02).
     #[must_use]
     pub fn bit_rates(&self) -> (u64, u64) {
+        // In 128 bits: weeks of a high rate, in bits times ticks, are beyond 64.
+        let average = u128::from(self.total_bits) * u128::from(TICKS_PER_SECOND.unsigned_abs());
         (
             self.peak_bps,
-            (self.total_bits * TICKS_PER_SECOND.unsigned_abs()).checked_div(self.total_ticks).unwrap_or(0),
+            u64::try_from(average.checked_div(u128::from(self.total_ticks)).unwrap_or(0)).unwrap_or(u64::MAX),
         )
+    }
+
+    /// The longest complete segment it holds, ticks of 1/90000 s.
+    #[must_use]
+    pub fn longest(&self) -> Option<i64> {
+        self.segments.iter().filter_map(|segment| segment.duration).max().map(i64::from)
     }
 
     /// How many discontinuities it has passed: EXT-X-DISCONTINUITY-SEQUENCE of whatever comes after its end.
@@ -272,7 +294,7 @@ impl LiveWindow {
     }
 
     /// Takes segments off the playlist that are wholly before the window, and out of memory once they have been off it
-    /// for as long as the playlist is (EV-07).
+    /// for as long as the playlist is (EV-07), or when they are too many bytes.
     fn evict(&mut self) {
         let Some(end) = self.segments.back().map(|last| last.start + i64::from(last.duration.unwrap_or(0)))
         else {
@@ -280,9 +302,17 @@ impl LiveWindow {
         };
         let before =
             |segment: &Segment, since: i64| segment.start + i64::from(segment.duration.unwrap_or(0)) <= since;
+        let mut bytes: u64 = self.segments.iter().map(|segment| segment.size()).sum();
+        while self.listed_from > 0 && bytes > self.limits.bytes_max {
+            bytes -= self.segments.pop_front().map_or(0, |segment| segment.size());
+            self.listed_from -= 1;
+        }
+        let mut listed = bytes;
         while self.segments.len() - self.listed_from > SEGMENTS_MIN
-            && before(&self.segments[self.listed_from], end - self.limits.window)
+            && (before(&self.segments[self.listed_from], end - self.limits.window)
+                || listed > self.limits.bytes_max)
         {
+            listed -= self.segments[self.listed_from].size();
             self.discontinuity_sequence += u64::from(self.segments[self.listed_from].discontinuity); // EV-02
             self.listed_from += 1;
         }

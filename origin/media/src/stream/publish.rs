@@ -100,7 +100,8 @@ impl Stream {
         // SYN-11: rounded, no segment may exceed the target duration, and where another rendition's sample lies over
         // the boundary, its segment is longer by up to that sample.
         let room = i64::from(part_target_ms.min(400)) * TICKS_PER_MS;
-        let target_duration = rounded(length + room).max(configured);
+        let longest = self.renditions.iter().filter_map(|r| r.window().longest()).max().unwrap_or(length);
+        let target_duration = rounded(length.max(longest) + room).max(configured);
         self.plan.set_limit(target_duration * TICKS_PER_SECOND + 499 * TICKS_PER_MS - room);
         self.published.first_msn = first_msn;
         self.published.control = Some(ServerControl {

@@ -26,6 +26,7 @@ fn setup(kind: ChannelKind, rungs: &[&str]) -> StreamSetup {
         segment_ms: 2000,
         part_target_ms: 200,
         window_ms: 60_000,
+        window_bytes_max: 1 << 30,
         msn_min: 0,
         discontinuity_sequence: 0,
         rungs: rungs.iter().map(|id| id.parse().expect("id")).collect(),
@@ -69,6 +70,7 @@ impl Simulation {
     }
 
     fn connect(&mut self) {
+        self.stream.begin_publishing();
         if self.has_video {
             self.stream.configure_video(avc(), self.now_ms).expect("configured");
         }
@@ -85,7 +87,9 @@ impl Simulation {
             self.now_ms = started + u64::from(n * 1000 / 30);
             let raw = from_ms.wrapping_add(n * 1000 / 30);
             if self.has_video {
-                self.stream.push_video(raw, 0, picture(n % self.gop == 0), self.now_ms).expect("pushed");
+                self.stream
+                    .push_video(raw, 0, picture(n.is_multiple_of(self.gop)), self.now_ms)
+                    .expect("pushed");
                 self.work();
             }
             while self.has_audio && audio * 1024 / 48 <= n * 1000 / 30 {
@@ -275,7 +279,7 @@ impl Simulation {
         for n in from..to {
             let raw = n * 1000 / 30;
             self.now_ms = NOW_MS + u64::from(raw);
-            self.stream.push_video(raw, 0, picture(n % 60 == 0), self.now_ms).expect("pushed");
+            self.stream.push_video(raw, 0, picture(n.is_multiple_of(60)), self.now_ms).expect("pushed");
             self.work();
         }
     }
@@ -318,7 +322,7 @@ fn without_a_random_access_point_nothing_is_published() {
         simulation.work();
     }
     assert!(simulation.latest.is_empty());
-    assert!(simulation.notices.iter().all(|n| *n == Notice::Dropped(DropReason::BeforeStart)));
+    assert!(simulation.notices.iter().all(|n| *n == Notice::DroppedBeforeStart));
 }
 
 #[test]
@@ -408,13 +412,101 @@ fn b_frames_keep_their_order_and_the_first_picture_is_on_the_grid() {
     stream.configure_video(avc(), NOW_MS).expect("set");
     // Decoding order I P B B, presentation two frames later: offsets 67, 167, 33, 0 ms.
     for n in 0..120u32 {
-        let composition = if n % 60 == 0 { 67 } else { [67, 167, 33, 0][n as usize % 4] };
-        stream.push_video(n * 1000 / 30, composition, picture(n % 60 == 0), NOW_MS).expect("pushed");
+        let composition = if n.is_multiple_of(60) { 67 } else { [67, 167, 33, 0][n as usize % 4] };
+        stream.push_video(n * 1000 / 30, composition, picture(n.is_multiple_of(60)), NOW_MS).expect("pushed");
     }
     stream.push_video(4000, 67, picture(true), NOW_MS).expect("pushed");
     let changes = stream.take_changes();
     let segment = Arc::clone(changes.renditions[0].1.segment(NOW_MS / 2000).expect("there"));
-    assert_eq!(segment.start % 180_000, 0, "on the grid");
+    assert_eq!(segment.start_of_media(), segment.start, "the first picture is presented on the grid");
+    let offsets = segment.composition_offsets();
+    assert_eq!(offsets[..8], [0, 9000, -3000, -6000, 0, 9000, -3000, -6000], "whole frames, order kept");
+}
+
+#[test]
+fn a_worker_that_dies_before_a_quick_reconnect_is_only_a_gap() {
+    for kind in [ChannelKind::Transcode, ChannelKind::Hybrid] {
+        let mut simulation = Simulation::new(setup(kind, &["v480"]));
+        simulation.connect();
+        simulation.publish(0, 30 * 4 + 1);
+        simulation.worker = false;
+        simulation.stream.worker_lost(simulation.now_ms).expect("lost");
+        // Up to the picture that starts a segment, and back at once, in the same cell of the grid.
+        simulation.publish_more(4033, 30 * 4 + 1, 30 * 6 + 1);
+        simulation.disconnect();
+        simulation.connect();
+        simulation.publish(0, 30 * 5);
+        simulation.worker = true;
+        simulation.stream.worker_ready();
+        simulation.publish_more(5000, 30 * 5, 30 * 12);
+        let found = segments(&simulation.playlist("v480"));
+        let numbers: Vec<_> = found.keys().copied().collect();
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{kind:?} {numbers:?}");
+        assert!(found.values().all(|s| s.0 < 2.5), "SYN-11 {kind:?} {found:?}");
+        assert!(found.values().last().is_some_and(|s| !s.2), "it is back: {kind:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_skips_leaves_a_gap_and_its_next_segment_starts_in_place() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Hybrid, &["v480"]));
+    simulation.connect();
+    simulation.publish(0, 30 * 5);
+    simulation.stream.worker_congested();
+    simulation.publish_more(5000, 30 * 5, 30 * 13);
+    let (source, rung) = (segments(&simulation.playlist("source")), segments(&simulation.playlist("v480")));
+    let gaps: Vec<_> = rung.iter().filter(|(_, s)| s.2).map(|(msn, _)| *msn).collect();
+    let first = *source.keys().next().expect("some");
+    assert_eq!(gaps, [first + 2], "{}", simulation.playlist("v480"));
+    for (msn, (length, _, gap)) in &rung {
+        assert!((length - source[msn].0).abs() < 0.001, "same length, {msn}");
+        if !gap {
+            let segment = |id: &str| Arc::clone(simulation.latest[id].segment(*msn).expect("there"));
+            assert_eq!(segment("v480").start_of_media(), segment("source").start_of_media());
+        }
+    }
+}
+
+#[test]
+fn a_rendition_that_appears_in_a_later_run_counts_the_same_discontinuities() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
+    simulation.has_audio = false;
+    simulation.connect();
+    simulation.publish(0, 30 * 5);
+    simulation.disconnect();
+    simulation.has_audio = true;
+    simulation.connect();
+    // Long enough for the discontinuity to leave the playlists.
+    simulation.publish(0, 30 * 75);
+    let sequence = |id: &str| {
+        let playlist = simulation.playlist(id);
+        playlist.lines().find(|line| line.starts_with("#EXT-X-DISCONTINUITY-SEQUENCE")).map(str::to_owned)
+    };
+    assert_eq!(sequence("audio"), sequence("source"));
+}
+
+#[test]
+fn a_publisher_that_comes_back_without_video_is_served() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Forward, &[]));
+    simulation.connect();
+    simulation.publish(0, 30 * 5);
+    simulation.disconnect();
+    let before = numbers(&simulation, "audio").len();
+    simulation.has_video = false;
+    simulation.connect();
+    simulation.publish(0, 30 * 9);
+    assert!(numbers(&simulation, "audio").len() >= before + 3);
+}
+
+#[test]
+fn a_transcoded_channel_goes_on_with_audio_when_the_pictures_stop() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Transcode, &["v480"]));
+    simulation.connect();
+    simulation.publish(0, 30 * 4);
+    simulation.has_video = false;
+    simulation.publish(4000, 30 * 20);
+    let found = segments(&simulation.playlist("audio"));
+    assert!(found.len() >= 9 && found.values().all(|s| s.0 < 2.5), "A10, SYN-11: {found:?}");
 }
 
 proptest! {

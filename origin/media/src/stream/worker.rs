@@ -3,11 +3,11 @@
 //! Invariants: the worker gets a job before its first sample, and starts at a random access point; its output joins the
 //! playlists at the start of a segment of the plan, never in the middle. Losing it costs its own renditions only (A11).
 
-use super::{ChannelKind, Notice, Stream, find};
+use super::{ChannelKind, Notice, Stream};
 use crate::codec::{AacConfig, AvcConfig, FrameRate};
 use crate::fmp4::{Fmp4Error, TrackConfig};
 use crate::packager::{TrackSample, to_track_ticks};
-use crate::rendition::{Feed, Rendition};
+use crate::rendition::Feed;
 use bytes::Bytes;
 
 /// What the worker is told.
@@ -246,7 +246,7 @@ impl Stream {
             self.plan.boundary_at(pts, self.renditions[index].tolerance())
         };
         if let Some(boundary) = starts {
-            self.renditions[index].end_open_segment_before(boundary.msn)?;
+            self.renditions[index].meet(&boundary)?;
             self.apply(now_ms);
             self.fill_gaps_of(index, boundary.msn);
         }
@@ -294,11 +294,6 @@ impl Stream {
     /// Every notice since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
-    }
-
-    /// A rendition by its id.
-    pub fn rendition(&mut self, id: &sigma_shared::id::RenditionId) -> Option<&Rendition> {
-        find(&mut self.renditions, id).map(|rendition| &*rendition)
     }
 }
 

@@ -2,6 +2,10 @@ use super::*;
 
 const TICKS: u32 = 180_000;
 
+fn limits(discontinuity_sequence: u64) -> WindowLimits {
+    WindowLimits { window: 20 * 90_000, bytes_max: 1 << 30, discontinuity_sequence }
+}
+
 fn control() -> ServerControl {
     ServerControl { target_duration_s: 2, part_target_ms: 334, part_hold_back_ms: 1002 }
 }
@@ -26,7 +30,7 @@ fn part(byte: u8) -> Part {
 
 /// A window with complete segments `from..to`, of which `discontinuity` starts a run.
 fn filled(from: u64, to: u64, discontinuity: Option<u64>) -> LiveWindow {
-    let mut window = LiveWindow::new(WindowLimits { window: 20 * 90_000, discontinuity_sequence: 5 });
+    let mut window = LiveWindow::new(limits(5));
     for msn in from..to {
         window.open(Segment { discontinuity: Some(msn) == discontinuity, ..segment(msn) });
         for n in 0..6 {
@@ -44,7 +48,7 @@ fn text(window: &LiveWindow) -> String {
 
 #[test]
 fn nothing_is_shown_before_a_segment_is_complete() {
-    let mut window = LiveWindow::new(WindowLimits { window: 20 * 90_000, discontinuity_sequence: 0 });
+    let mut window = LiveWindow::new(limits(0));
     window.open(segment(7));
     window.append(part(0));
     assert!(window.snapshot(control(), &[]).is_none());
@@ -119,6 +123,20 @@ fn mp_06_the_parts_are_the_segment_and_rates_are_measured() {
     let snapshot = window.snapshot(control(), &[]).expect("has a segment");
     assert_eq!(snapshot.segment(106).expect("complete").size(), 600);
     assert_eq!(window.bit_rates(), (2400, 2400));
+}
+
+#[test]
+fn a10_a_window_is_bounded_in_bytes() {
+    let mut window = LiveWindow::new(WindowLimits { bytes_max: 4800, ..limits(0) });
+    for msn in 0..40 {
+        window.open(segment(msn));
+        (0..6).for_each(|n| window.append(part(n)));
+        window.close(false);
+    }
+    let snapshot = window.snapshot(control(), &[]).expect("has a segment");
+    assert_eq!(text(&window).matches("#EXTINF").count(), 8, "eight segments are 4800 bytes");
+    assert!(snapshot.segment(20).is_none());
+    assert!(snapshot.segment(34).is_some());
 }
 
 #[test]
