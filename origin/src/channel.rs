@@ -34,13 +34,14 @@ pub(crate) struct ChannelSpec {
     pub(crate) segment_ms: u32,
     pub(crate) part_target_ms: u32,
     pub(crate) window_ms: u32,
+    pub(crate) window_bytes_max: u64,
     pub(crate) transcode: crate::config::TranscodeConfig,
 }
 
 /// What readers see of a channel.
 #[derive(Debug, Default)]
 pub(crate) struct View {
-    /// `None` while nothing is on.
+    /// `None` while nothing is on; an ended session stays for the length of a playlist.
     pub(crate) multivariant: Option<Arc<MultivariantSnapshot>>,
     /// By id; changes with every part.
     pub(crate) renditions: HashMap<RenditionId, watch::Receiver<Arc<RenditionSnapshot>>>,
@@ -125,6 +126,7 @@ impl Channels {
                 segment_ms: channel.segment_ms.unwrap_or(config.live.segment_ms),
                 part_target_ms: channel.part_target_ms.unwrap_or(config.live.part_target_ms),
                 window_ms: config.live.window_ms,
+                window_bytes_max: config.live.window_bytes_max,
                 transcode: config.transcode.clone(),
             };
             let numbers = Numbers::load(&config.data_dir, &id);

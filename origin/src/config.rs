@@ -81,6 +81,7 @@ pub(crate) struct LiveConfig {
     pub(crate) segment_ms: u32,
     pub(crate) part_target_ms: u32,
     pub(crate) window_ms: u32,
+    pub(crate) window_bytes_max: u64,
     pub(crate) held_requests_max: usize,
 }
 
@@ -131,20 +132,26 @@ impl Default for RtmpConfig {
             app: "live".into(),
             connections_max: 1000,
             publish_timeout_ms: 10_000,
-            idle_timeout_ms: 20_000,
+            idle_timeout_ms: 5_000,
         }
     }
 }
 
 impl Default for LiveConfig {
     fn default() -> Self {
-        Self { segment_ms: 2000, part_target_ms: 334, window_ms: 60_000, held_requests_max: 100_000 }
+        Self {
+            segment_ms: 2000,
+            part_target_ms: 334,
+            window_ms: 60_000,
+            window_bytes_max: 256 << 20,
+            held_requests_max: 100_000,
+        }
     }
 }
 
 impl Default for TranscodeConfig {
     fn default() -> Self {
-        Self { threads: 2, audio_bitrate_bps: 128_000, queue_samples_max: 256 }
+        Self { threads: 2, audio_bitrate_bps: 128_000, queue_samples_max: 90 }
     }
 }
 
@@ -196,6 +203,7 @@ impl Validate for Config {
         ranges.check("live.segment_ms", live.segment_ms.into(), 1000..=3000, "milliseconds");
         ranges.check("live.part_target_ms", live.part_target_ms.into(), 100..=2000, "milliseconds");
         ranges.check("live.window_ms", live.window_ms.into(), 12_000..=600_000, "milliseconds");
+        ranges.check("live.window_bytes_max", live.window_bytes_max, 1 << 20..=1 << 40, "bytes");
         ranges.check("live.held_requests_max", live.held_requests_max as u64, 1..=10_000_000, "requests");
         ranges.check("transcode.threads", self.transcode.threads.into(), 1..=64, "threads");
         let audio = u64::from(self.transcode.audio_bitrate_bps);

@@ -7,8 +7,6 @@ use crate::channel::Channels;
 use crate::metrics::{Metrics, RequestKind};
 pub(crate) use body::Body;
 use http::{Method, Request, Response, StatusCode};
-use http_body::Body as _;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use playback::Playback;
 use sigma_http::assets::Assets;
@@ -40,7 +38,11 @@ impl Router {
     pub(crate) async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
         let (kind, response) = self.route(&request).await;
         self.metrics.request(kind, response.status().as_u16());
-        if request.method() == Method::HEAD { without_body(response) } else { response }
+        if request.method() == Method::HEAD {
+            headers::without_body(response).map(Body::Left)
+        } else {
+            response
+        }
     }
 
     async fn route(&self, request: &Request<Incoming>) -> (RequestKind, Response<Body>) {
@@ -75,15 +77,6 @@ impl Router {
         );
         (RequestKind::Other, problem.response().map(Body::Left))
     }
-}
-
-/// The head that GET would get, its Content-Length included, and no body.
-fn without_body(response: Response<Body>) -> Response<Body> {
-    let (mut head, body) = response.into_parts();
-    if let Some(length) = body.size_hint().exact() {
-        head.headers.insert(http::header::CONTENT_LENGTH, length.into());
-    }
-    Response::from_parts(head, Body::Left(Full::default()))
 }
 
 fn kind_of(resource: &LiveResource) -> RequestKind {

@@ -6,7 +6,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sigma_http::connections::ConnectionMetrics;
-use sigma_media::stream::DropReason;
 use sigma_shared::id::ChannelId;
 use std::sync::Arc;
 
@@ -50,12 +49,6 @@ struct ChannelLabel {
     channel: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DropLabels {
-    channel: String,
-    reason: &'static str,
-}
-
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -73,7 +66,8 @@ pub(crate) struct Metrics {
     worker_losses: Family<ChannelLabel, Counter>,
     worker_skips: Family<ChannelLabel, Counter>,
     segments_forced: Family<ChannelLabel, Counter>,
-    dropped: Family<DropLabels, Counter>,
+    stragglers: Family<ChannelLabel, Counter>,
+    dropped: Family<ChannelLabel, Counter>,
 }
 
 impl Metrics {
@@ -99,7 +93,16 @@ impl Metrics {
             "Access units dropped because they are broken",
             m.samples_dropped_broken.clone(),
         );
-        r.register("samples_dropped", "Samples dropped by the timeline, by reason", m.dropped.clone());
+        r.register(
+            "samples_dropped",
+            "Samples dropped because they came before the first keyframe",
+            m.dropped.clone(),
+        );
+        r.register(
+            "stragglers",
+            "Renditions given up for some segments, as nothing came for them",
+            m.stragglers.clone(),
+        );
         r.register("segments_forced", "Segments that ended without a keyframe", m.segments_forced.clone());
         r.register(
             "playlists_rendered",
@@ -152,11 +155,12 @@ impl Metrics {
         self.segments_forced.get_or_create_owned(&label(channel))
     }
 
-    pub(crate) fn dropped(&self, channel: &ChannelId, why: DropReason) -> Counter {
-        let reason = match why {
-            DropReason::BeforeStart => "before_start",
-        };
-        self.dropped.get_or_create_owned(&DropLabels { channel: channel.to_string(), reason })
+    pub(crate) fn stragglers(&self, channel: &ChannelId) -> Counter {
+        self.stragglers.get_or_create_owned(&label(channel))
+    }
+
+    pub(crate) fn dropped(&self, channel: &ChannelId) -> Counter {
+        self.dropped.get_or_create_owned(&label(channel))
     }
 }
 

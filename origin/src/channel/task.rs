@@ -24,6 +24,9 @@ use tokio::time::Instant;
 /// Audio this long before any video configuration means that there is no video.
 const AUDIO_ALONE: Duration = Duration::from_millis(1500);
 
+/// A publisher that sends nothing usable for this long is complained about.
+const KEYFRAME_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A broadcast session.
 struct Broadcast {
     stream: Stream,
@@ -50,8 +53,18 @@ pub(super) struct Task {
     stated: Stated,
     broadcast: Option<Broadcast>,
     worker: Option<Worker>,
-    /// When the broadcast session ends unless its publisher comes back.
+    /// The worker's process is there.
+    worker_alive: bool,
+    /// When the broadcast session ends unless its publisher comes back; afterwards, when it is forgotten.
     stops_at: Option<Instant>,
+    complaint: KeyframeComplaint,
+}
+
+/// A publisher whose samples cannot be used is told of once per run, not once per sample.
+#[derive(Default)]
+struct KeyframeComplaint {
+    dropping_since: Option<Instant>,
+    made: bool,
 }
 
 enum Event {
@@ -77,7 +90,9 @@ impl Task {
             stated: Stated::default(),
             broadcast: None,
             worker: None,
+            worker_alive: false,
             stops_at: None,
+            complaint: KeyframeComplaint::default(),
         }
     }
 
@@ -135,7 +150,11 @@ impl Task {
         self.metrics.publishing(&self.spec.id).set(1);
         self.session = Some(session);
         self.stated = Stated::default();
+        self.complaint = KeyframeComplaint::default();
         self.stops_at = None;
+        if let Some(broadcast) = &mut self.broadcast {
+            broadcast.stream.begin_publishing();
+        }
         if self.spec.kind != ChannelType::Forward && !self.spec.ladder.is_empty() && self.worker.is_none() {
             let queue_max = self.spec.transcode.queue_samples_max;
             self.worker = Some(Worker::start(format!("transcode {}", self.spec.id), queue_max));
@@ -198,7 +217,7 @@ impl Task {
             if let Some(audio) = self.stated.audio.clone() {
                 broadcast.stream.configure_audio(audio, now)?;
             }
-            if self.worker.is_some() {
+            if self.worker_alive {
                 broadcast.stream.worker_ready();
             }
             self.broadcast = Some(broadcast);
@@ -223,6 +242,7 @@ impl Task {
             segment_ms: self.spec.segment_ms,
             part_target_ms: self.spec.part_target_ms,
             window_ms: self.spec.window_ms,
+            window_bytes_max: self.spec.window_bytes_max,
             msn_min,
             discontinuity_sequence,
             rungs: rungs.iter().filter_map(|profile| profile.id.parse().ok()).collect(),
@@ -246,11 +266,14 @@ impl Task {
     }
 
     fn stop(&mut self) -> Result<(), Fmp4Error> {
-        self.stops_at = None;
-        self.worker = None;
+        (self.worker, self.worker_alive) = (None, false);
         let Some(broadcast) = &mut self.broadcast else {
+            // Nobody follows a playlist that ended this long ago.
+            self.stops_at = None;
+            self.view.send_replace(Arc::new(View::default()));
             return Ok(());
         };
+        self.stops_at = Some(Instant::now() + Duration::from_millis(self.spec.window_ms.into()));
         tracing::info!(channel = %self.spec.id, "broadcast session ends: its publisher did not come back");
         broadcast.stream.finish(now_ms())?;
         self.publish();
@@ -267,11 +290,13 @@ impl Task {
         match event {
             None => self.worker = None,
             Some(WorkerEvent::Ready) => {
+                self.worker_alive = true;
                 if let Some(broadcast) = &mut self.broadcast {
                     broadcast.stream.worker_ready();
                 }
             }
             Some(WorkerEvent::Lost { reason, pause }) => {
+                self.worker_alive = false;
                 tracing::warn!(channel = %self.spec.id, ?pause, "media worker {reason}; starting it again");
                 self.metrics.worker_losses(&self.spec.id).inc();
                 if let Some(broadcast) = &mut self.broadcast {
@@ -293,12 +318,17 @@ impl Task {
             return;
         };
         let changes = broadcast.stream.take_changes();
+        let mut skipping = false;
         for input in changes.worker {
+            let is_sample = matches!(input, WorkerInput::Sample(_));
+            if skipping && is_sample {
+                continue;
+            }
             let message = broadcast.to_worker(&self.spec, input);
             if self.worker.as_ref().is_none_or(|worker| worker.tell(message).is_err()) {
+                skipping = true;
                 self.metrics.worker_skips(&self.spec.id).inc();
                 broadcast.stream.worker_congested();
-                break;
             }
         }
         let mut appeared = false;
@@ -329,7 +359,10 @@ impl Task {
         let id = &self.spec.id;
         for notice in broadcast.stream.take_notices() {
             match notice {
-                Notice::RunStarted { msn } => tracing::info!(channel = %id, msn, "live"),
+                Notice::RunStarted { msn } => {
+                    self.complaint = KeyframeComplaint::default();
+                    tracing::info!(channel = %id, msn, "live");
+                }
                 Notice::ClockJumped { by_ms } => {
                     tracing::warn!(channel = %id, by_ms, "the publisher's clock jumped; the timeline goes on");
                 }
@@ -346,11 +379,30 @@ impl Task {
                     self.metrics.segments_forced(id).inc();
                     tracing::warn!(channel = %id, msn, "no keyframe in time: the segment had to end without one");
                 }
-                Notice::Dropped(why) => drop(self.metrics.dropped(id, why).inc()),
+                Notice::Straggler { rendition } => {
+                    self.metrics.stragglers(id).inc();
+                    tracing::warn!(channel = %id, %rendition, "nothing comes for it; its segments become gaps");
+                }
+                Notice::DroppedBeforeStart => {
+                    self.metrics.dropped(id).inc();
+                    if self.complaint.is_due() {
+                        tracing::warn!(channel = %id, "media without a keyframe, or without codec configuration; nothing can be served");
+                    }
+                }
             }
         }
         let (msn, discontinuities) = broadcast.stream.resume_point();
         self.numbers.given_out(msn, discontinuities);
+    }
+}
+
+impl KeyframeComplaint {
+    /// True once, when samples have been dropped for a while.
+    fn is_due(&mut self) -> bool {
+        let since = *self.dropping_since.get_or_insert_with(Instant::now);
+        let due = !self.made && since.elapsed() > KEYFRAME_PATIENCE;
+        self.made |= due;
+        due
     }
 }
 

@@ -77,7 +77,7 @@ impl Layout {
     pub(super) fn write(&self, source: bool, cores: usize) -> Result<Keys, String> {
         let keys = self.keys()?;
         self.certificates()?;
-        write(&self.origin_config(), &self.origin_toml(&keys, source, cores))?;
+        write_secret(&self.origin_config(), &self.origin_toml(&keys, source, cores))?;
         for n in 0..self.edges {
             write(&self.edge_config(n), &self.edge_toml(n))?;
         }
@@ -93,7 +93,7 @@ impl Layout {
         }
         let keys = Keys { demo: random_key()?, bench: random_key()? };
         let bytes = serde_json::to_string_pretty(&keys).map_err(|error| error.to_string())?;
-        write(&path, &bytes)?;
+        write_secret(&path, &bytes)?;
         Ok(keys)
     }
 
@@ -136,7 +136,7 @@ impl Layout {
              [tls]\nbind = [\"127.0.0.1:{tls}\"]\ncertificate = {certificate}\nkey = {key}\n\
              [ops]\nbind = \"127.0.0.1:{ops}\"\n\
              [rtmp]\nbind = [\"127.0.0.1:{rtmp}\"]\n\
-             [transcode]\nthreads = {cores}\n",
+             [transcode]\nthreads = {threads}\n",
             data_dir = quote(&data),
             http = self.port(ORIGIN_HTTP),
             tls = self.port(ORIGIN_TLS),
@@ -144,6 +144,7 @@ impl Layout {
             key = quote(&format!("{data}/tls.key")),
             ops = self.port(ORIGIN_OPS),
             rtmp = self.port(ORIGIN_RTMP),
+            threads = cores.clamp(1, 16), // more does not make two small rungs any faster
         );
         let ladder = fitting_ladder(cores);
         for (id, height, bitrate) in &ladder {

@@ -82,19 +82,36 @@ impl Processes {
     /// Stops everything: the edges before the origin they ask.
     pub(super) async fn stop(&self) {
         let mut list = self.list.lock().await;
-        for process in list.iter_mut().rev() {
-            let pid = process.pid.and_then(|pid| Pid::from_raw(pid.cast_signed()));
-            if let (Some(pid), Ok(None)) = (pid, process.child.try_wait()) {
-                let _ = kill_process(pid, Signal::TERM);
-            }
-            match tokio::time::timeout(STOP_TIMEOUT, process.child.wait()).await {
-                Ok(Ok(status)) if status.success() => {}
-                Ok(Ok(status)) => tracing::warn!(process = %process.name, %status, "ended badly"),
-                Ok(Err(error)) => tracing::warn!(process = %process.name, %error, "cannot be waited for"),
-                Err(_) => {
-                    tracing::warn!(process = %process.name, "does not stop; killed");
-                    let _ = process.child.kill().await;
-                }
+        let first = 1.min(list.len());
+        let (origin, edges) = list.split_at_mut(first);
+        // Every edge is told before any is waited for.
+        edges.iter_mut().for_each(Process::terminate);
+        for process in edges {
+            process.finish().await;
+        }
+        for process in origin {
+            process.terminate();
+            process.finish().await;
+        }
+    }
+}
+
+impl Process {
+    fn terminate(&mut self) {
+        let pid = self.pid.and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        if let (Some(pid), Ok(None)) = (pid, self.child.try_wait()) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
+    async fn finish(&mut self) {
+        match tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => {}
+            Ok(Ok(status)) => tracing::warn!(process = %self.name, %status, "ended badly"),
+            Ok(Err(error)) => tracing::warn!(process = %self.name, %error, "cannot be waited for"),
+            Err(_) => {
+                tracing::warn!(process = %self.name, "does not stop; killed");
+                let _ = self.child.kill().await;
             }
         }
     }

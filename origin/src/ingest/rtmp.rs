@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 /// Why a connection ended, other than by the publisher's own wish.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +36,7 @@ enum Ended {
     UnknownApp(String),
     #[error("did not begin to publish in time")]
     NoPublish,
-    #[error("sent nothing for too long")]
+    #[error("sent no media for too long")]
     Idle,
     #[error("{0}")]
     Socket(#[from] std::io::Error),
@@ -110,24 +111,35 @@ struct Connection<'a> {
     publisher: Option<mpsc::Sender<Ingest>>,
     video: Option<AvcConfig>,
     has_audio: bool,
+    /// When media last came; what else is sent does not keep the channel's place.
+    last_media: Instant,
 }
 
 impl<'a> Connection<'a> {
     fn new(server: &'a RtmpServer, peer: SocketAddr) -> Self {
         let session = ServerSession::new(Limits::default());
-        Self { server, peer, session, app: String::new(), publisher: None, video: None, has_audio: false }
+        Self {
+            server,
+            peer,
+            session,
+            app: String::new(),
+            publisher: None,
+            video: None,
+            has_audio: false,
+            last_media: Instant::now(),
+        }
     }
 
     async fn run(mut self, mut socket: TcpStream) -> Result<(), Ended> {
         let config = &self.server.config;
         set_socket_options(&socket, Duration::from_millis(config.idle_timeout_ms))?;
-        let publish_by = tokio::time::Instant::now() + Duration::from_millis(config.publish_timeout_ms);
+        let publish_by = Instant::now() + Duration::from_millis(config.publish_timeout_ms);
         let mut chunk = BytesMut::with_capacity(64 * 1024);
         loop {
             chunk.clear();
             let deadline = match self.publisher {
                 None => publish_by,
-                Some(_) => tokio::time::Instant::now() + Duration::from_millis(config.idle_timeout_ms),
+                Some(_) => self.last_media + Duration::from_millis(config.idle_timeout_ms),
             };
             match tokio::time::timeout_at(deadline, socket.read_buf(&mut chunk)).await {
                 Ok(Ok(0)) => return Ok(()),
@@ -189,6 +201,7 @@ impl<'a> Connection<'a> {
         match self.server.channels.publish(key, format!("RTMP {}", self.peer)) {
             Ok(publisher) => {
                 self.session.accept_publish();
+                self.last_media = Instant::now();
                 self.publisher = Some(publisher);
                 Ok(())
             }
@@ -252,6 +265,7 @@ impl<'a> Connection<'a> {
     }
 
     async fn send(&mut self, event: Ingest) -> Result<(), Ended> {
+        self.last_media = Instant::now();
         match &self.publisher {
             Some(publisher) => publisher.send(event).await.map_err(|_| super::PublishRefused::Closing.into()),
             None => Ok(()),

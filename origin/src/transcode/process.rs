@@ -7,8 +7,8 @@ use bytes::BytesMut;
 use sigma_worker::protocol::{FrameReader, FromWorker, Message, ToWorker};
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -20,7 +20,15 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(15);
 /// A worker that ran this long was healthy: the back-off starts over.
 const HEALTHY: Duration = Duration::from_secs(30);
 /// A worker that is fed and says nothing for this long hangs.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A worker that was not fed for this long has nothing to answer.
+const IDLE: Duration = Duration::from_secs(1);
+/// Room in the queue that only `Start` and `Flush` may take: they must not be skipped.
+const CONTROL_SLOTS: usize = 8;
+/// What a worker may complain about: bytes of a line, and lines in a period. More is cut and counted.
+const COMPLAINT_BYTES_MAX: usize = 1024;
+const COMPLAINTS_MAX: u32 = 50;
+const COMPLAINTS_PERIOD: Duration = Duration::from_secs(10);
 
 /// What a worker reports.
 #[derive(Debug)]
@@ -52,14 +60,18 @@ pub(crate) struct Congested;
 impl Worker {
     /// Starts a worker whose queue takes `queue_max` messages. `name` is for the log and for `ps`.
     pub(crate) fn start(name: String, queue_max: usize) -> Self {
-        let (input, inputs) = mpsc::channel(queue_max);
+        let (input, inputs) = mpsc::channel(queue_max + CONTROL_SLOTS);
         let (event_sender, events) = mpsc::channel(queue_max);
         tokio::spawn(supervise(name, inputs, event_sender));
         Self { input, events }
     }
 
-    /// Queues a message.
+    /// Queues a message. `Start` and `Flush` have room of their own.
     pub(crate) fn tell(&self, message: ToWorker) -> Result<(), Congested> {
+        let is_sample = matches!(message, ToWorker::Video(_) | ToWorker::Audio(_));
+        if is_sample && self.input.capacity() <= CONTROL_SLOTS {
+            return Err(Congested);
+        }
         self.input.try_send(message).map_err(|_| Congested)
     }
 
@@ -118,13 +130,7 @@ async fn attend(
     else {
         return Some("has no pipes".into());
     };
-    let log_name = name.to_owned();
-    let complaints = tokio::spawn(async move {
-        let mut lines = BufReader::new(stderr).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            tracing::warn!(worker = %log_name, "{line}");
-        }
-    });
+    let complaints = tokio::spawn(pass_on_complaints(name.to_owned(), stderr));
     if events.send(WorkerEvent::Ready).await.is_err() {
         return None;
     }
@@ -152,7 +158,11 @@ async fn feed(
     let mut has_job = false;
     let mut unanswered_since: Option<Instant> = None;
     loop {
+        let waiting_since = Instant::now();
         let message = inputs.recv().await?;
+        if waiting_since.elapsed() > IDLE {
+            unanswered_since = None;
+        }
         has_job |= matches!(message, ToWorker::Start(_));
         if !has_job {
             continue;
@@ -180,13 +190,11 @@ async fn listen(
     heard: &tokio::sync::watch::Sender<Instant>,
 ) -> Option<String> {
     let mut reader = FrameReader::<FromWorker>::new();
-    let mut chunk = BytesMut::with_capacity(64 * 1024);
     loop {
-        chunk.clear();
-        match stdout.read_buf(&mut chunk).await {
+        match stdout.read_buf(reader.buffer_mut()).await {
             Ok(0) => return Some("has ended".into()),
             Err(error) => return Some(format!("cannot be heard: {error}")),
-            Ok(_) => reader.push(&chunk),
+            Ok(_) => {}
         }
         heard.send_replace(Instant::now());
         loop {
@@ -195,6 +203,30 @@ async fn listen(
                 Ok(None) => break,
                 Err(error) => return Some(format!("cannot be understood: {error}")),
             }
+        }
+    }
+}
+
+/// Logs what the child complains about, line by line and within bounds: it may be under somebody else's control.
+async fn pass_on_complaints(name: String, mut stderr: ChildStderr) {
+    let mut buffer = BytesMut::with_capacity(2 * COMPLAINT_BYTES_MAX);
+    let (mut period, mut lines) = (Instant::now(), 0u32);
+    while matches!(stderr.read_buf(&mut buffer).await, Ok(read) if read > 0) {
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line = buffer.split_to(end + 1);
+            if period.elapsed() > COMPLAINTS_PERIOD {
+                (period, lines) = (Instant::now(), 0);
+            }
+            lines += 1;
+            if lines <= COMPLAINTS_MAX {
+                tracing::warn!(worker = %name, "{}", String::from_utf8_lossy(&line).trim_end());
+            } else if lines == COMPLAINTS_MAX + 1 {
+                tracing::warn!(worker = %name, "more complaints than can be logged; the rest of them is left out");
+            }
+        }
+        // A line that is too long is cut here; what follows of it counts as another.
+        if buffer.len() >= COMPLAINT_BYTES_MAX {
+            buffer.extend_from_slice(b"\n");
         }
     }
 }

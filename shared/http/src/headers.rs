@@ -42,7 +42,7 @@ pub fn preflight() -> Response<Full<Bytes>> {
 
 /// The answer to HEAD: what GET would say, without the body.
 #[must_use]
-pub fn without_body(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+pub fn without_body<B: Body>(mut response: Response<B>) -> Response<Full<Bytes>> {
     if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
         let headers = response.headers_mut();
         headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(length));
