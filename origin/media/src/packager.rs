@@ -40,7 +40,12 @@ pub enum Next {
 #[derive(Debug, Clone)]
 pub enum Cut {
     /// A segment starts here.
-    Open(Boundary),
+    Open {
+        /// By the plan.
+        boundary: Boundary,
+        /// With a first sample that starts here, ticks of 1/90000 s.
+        start: i64,
+    },
     /// One more part of the open segment.
     Part {
         /// `moof` and `mdat`.
@@ -103,7 +108,8 @@ impl Packager {
         if let Some(boundary) = starts {
             self.close()?;
             self.open = Some((boundary.msn, 0));
-            self.cuts.push(Cut::Open(boundary));
+            let start = self.to_channel_ticks(sample.paced.start);
+            self.cuts.push(Cut::Open { boundary, start });
         }
         if self.open.is_none() {
             return Ok(());

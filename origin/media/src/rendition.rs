@@ -186,6 +186,11 @@ impl Rendition {
         (next.start <= start).then_some(next)
     }
 
+    /// Where a boundary is for this rendition: an encoder's pictures come in the order of presentation.
+    fn place_of(&self, boundary: &Boundary) -> i64 {
+        if self.feed == Feed::Worker { boundary.presented } else { boundary.start }
+    }
+
     /// Cuts what can be cut, given what the plan knows of the place where the next sample starts.
     ///
     /// # Errors
@@ -197,7 +202,7 @@ impl Rendition {
         // Audio has no frame to spare: its first frame at or after the boundary starts the segment (MP-12).
         let tolerance = if matches!(self.config, TrackConfig::Video(_)) { self.tolerance() } else { 0 };
         let next = match (plan.boundary(msn + 1), plan.next_from()) {
-            (Some(boundary), _) if tip + tolerance >= boundary.start => Next::StartsSegment,
+            (Some(boundary), _) if tip + tolerance >= self.place_of(&boundary) => Next::StartsSegment,
             (Some(_), _) | (None, None) => Next::Continues,
             (None, Some(from)) if tip + self.tolerance() >= from => Next::MayStartSegment,
             (None, Some(_)) => Next::Continues,
@@ -238,7 +243,8 @@ impl Rendition {
     /// # Errors
     /// Only when the box writer has a bug.
     pub fn meet(&mut self, boundary: &Boundary) -> Result<(), Fmp4Error> {
-        let distance = self.tip().filter(|_| self.joined).map_or(0, |tip| (tip - boundary.start).abs());
+        let distance =
+            self.tip().filter(|_| self.joined).map_or(0, |tip| (tip - self.place_of(boundary)).abs());
         if distance > 2 * self.tolerance() + 1 { self.lose_feed() } else { Ok(()) }
     }
 
@@ -264,7 +270,7 @@ impl Rendition {
                 return;
             }
             if self.window.open_segment().is_none() {
-                self.open_segment(&boundary, pdt(boundary.start));
+                self.open_segment(&boundary, boundary.start, pdt(boundary.start));
             }
             let delivered = self.window.open_segment().map_or(0, |segment| {
                 segment.parts.iter().map(|part| i64::from(part.line.duration)).sum::<i64>()
@@ -293,7 +299,8 @@ impl Rendition {
         for cut in self.packager.take_cuts() {
             self.changed = true;
             match cut {
-                Cut::Open(boundary) => self.open_segment(&boundary, pdt(boundary.start)),
+                // PDT-02: the date of its own first sample, which for audio is up to a frame after the boundary.
+                Cut::Open { boundary, start } => self.open_segment(&boundary, start, pdt(start)),
                 Cut::Part { bytes, duration, independent } => {
                     let line = PartLine { duration, independent, gap: false };
                     self.window.append(Part { bytes, line, available_at_ms: now_ms });
@@ -303,12 +310,12 @@ impl Rendition {
         }
     }
 
-    fn open_segment(&mut self, boundary: &Boundary, program_date_time_ms: i64) {
+    fn open_segment(&mut self, boundary: &Boundary, start: i64, program_date_time_ms: i64) {
         // The first segment of all has nothing before it to be discontinuous with.
         let discontinuity = boundary.run_start && self.window.complete_msn().is_some();
         self.window.open(Segment {
             msn: boundary.msn,
-            start: boundary.start,
+            start,
             duration: None,
             discontinuity,
             gap: false,

@@ -19,7 +19,7 @@ use crate::codec::{AacConfig, AccessUnit, AvcConfig, FrameRate};
 use crate::fmp4::{Fmp4Error, TrackConfig};
 use crate::pace::{Paced, Pacer};
 use crate::packager::{TrackSample, part_ceiling, part_target_ms, to_channel_ticks, to_track_ticks};
-use crate::plan::{Boundary, Grid, SegmentPlan};
+use crate::plan::{Boundary, Grid, Leader, SegmentPlan};
 use crate::rendition::{Feed, Rendition, RenditionSetup};
 use crate::timeline::{Placement, Timeline, Track};
 use crate::window::WindowLimits;
@@ -245,17 +245,24 @@ impl Stream {
             self.start_run(Track::Video, raw_ms, composition, now_ms)?;
         }
         let Some(tick) = self.locate(Track::Video, raw_ms, now_ms)? else {
-            return Ok(());
+            // The picture after a hole can begin the next run itself.
+            return if unit.idr { self.push_video(raw_ms, composition_ms, unit, now_ms) } else { Ok(()) };
         };
         let Some(run) = &mut self.run else { return Ok(()) };
+        if run.lead == Track::Audio {
+            self.notices.push(Notice::DroppedBeforeStart);
+            return Ok(());
+        }
         let paced = run.video.place(tick + run.composition_base);
         run.frames += 1;
-        let tolerance = i64::from(run.video.nominal()) / 2;
-        let offset = snap(composition - run.composition_base, i64::from(run.video.nominal()));
+        let nominal = i64::from(run.video.nominal());
+        let offset = snap(composition - run.composition_base, nominal);
         let starts = if paced.start == run.start {
             self.plan.current()
         } else {
-            self.plan.lead((paced.start, paced.end()), unit.idr, tolerance)
+            let presented = paced.start + offset;
+            let leader = Leader { start: paced.start, end: paced.end(), presented, random_access: unit.idr };
+            self.plan.lead(&leader, nominal / 2)
         };
         if let Some(boundary) = starts {
             self.segment_starts(boundary)?;
@@ -330,7 +337,8 @@ impl Stream {
 
     fn lead_with_audio(&mut self, (start, end): (i64, i64)) -> Result<(), Fmp4Error> {
         let first = self.run.as_ref().is_none_or(|run| run.start == start);
-        match self.plan.lead((start, end), true, 0).filter(|_| !first) {
+        let leader = Leader { start, end, presented: start, random_access: true };
+        match self.plan.lead(&leader, 0).filter(|_| !first) {
             Some(boundary) => self.segment_starts(boundary),
             None => Ok(()),
         }

@@ -11,7 +11,7 @@ fn sample(start: i64, duration: u32, sync: bool) -> TrackSample {
 }
 
 fn boundary(msn: u64, start: i64) -> Boundary {
-    Boundary { msn, start, run_start: false, forced: false }
+    Boundary { msn, start, presented: start, run_start: false, forced: false }
 }
 
 /// Durations of the parts, `|` where a segment closes.
@@ -19,7 +19,7 @@ fn shape(cuts: &[Cut]) -> String {
     let mut out = String::new();
     for cut in cuts {
         match cut {
-            Cut::Open(boundary) => out += &format!("[{} ", boundary.msn),
+            Cut::Open { boundary, .. } => out += &format!("[{} ", boundary.msn),
             Cut::Part { duration, independent, .. } => {
                 out += &format!("{}{} ", duration / 90, if *independent { "i" } else { "" });
             }
@@ -127,7 +127,7 @@ proptest! {
         let mut after_open = false;
         for cut in &cuts {
             match cut {
-                Cut::Open(_) => after_open = true,
+                Cut::Open { .. } => after_open = true,
                 Cut::Part { duration, independent, .. } => {
                     // Rounding down both ends can add one tick of 1/90000 s.
                     prop_assert!(u64::from(*duration) <= 200 * 90 + 1);

@@ -44,6 +44,9 @@ struct Simulation {
     has_audio: bool,
     /// The worker's process is there.
     worker: bool,
+    /// Pictures that its decoder has not given out, and how many those may be.
+    decoded: BTreeMap<i64, WorkerPicture>,
+    reorder: usize,
     latest: BTreeMap<String, Arc<RenditionSnapshot>>,
     multivariant: Option<String>,
     notices: Vec<Notice>,
@@ -63,6 +66,8 @@ impl Simulation {
             has_video: true,
             has_audio: true,
             worker,
+            decoded: BTreeMap::new(),
+            reorder: 0,
             latest: BTreeMap::new(),
             multivariant: None,
             notices: Vec::new(),
@@ -142,10 +147,13 @@ impl Simulation {
                 }
             }
             WorkerInput::Sample(WorkerSample::Video { pts, segment_start, data, .. }) => {
-                for rung in 0..rungs {
-                    let picture =
-                        WorkerPicture { pts, sync: segment_start, segment_start, data: data.clone() };
-                    self.stream.push_worker_video(rung, picture, now).expect("pushed");
+                // A decoder gives pictures in the order of presentation.
+                self.decoded.insert(pts, WorkerPicture { pts, sync: segment_start, segment_start, data });
+                while self.decoded.len() > self.reorder {
+                    let Some((_, picture)) = self.decoded.pop_first() else { break };
+                    for rung in 0..rungs {
+                        self.stream.push_worker_video(rung, picture.clone(), now).expect("pushed");
+                    }
                 }
             }
             WorkerInput::Sample(WorkerSample::Audio { pts, data }) => {
@@ -406,21 +414,44 @@ fn ev_10_a_finished_session_ends_its_playlists_and_names_where_the_next_may_star
     assert!(simulation.stream.resume_point().0 > newest);
 }
 
+/// Presentation minus decoding time of a group of pictures in decoding order I P B B P B B, two frames late.
+fn composition_ms(n: u32) -> i32 {
+    match n {
+        0 => 67,
+        n if (n - 1).is_multiple_of(3) => 133,
+        _ => 33,
+    }
+}
+
 #[test]
 fn b_frames_keep_their_order_and_the_first_picture_is_on_the_grid() {
     let mut stream = Stream::new(setup(ChannelKind::Forward, &[]));
     stream.configure_video(avc(), NOW_MS).expect("set");
-    // Decoding order I P B B, presentation two frames later: offsets 67, 167, 33, 0 ms.
-    for n in 0..120u32 {
-        let composition = if n.is_multiple_of(60) { 67 } else { [67, 167, 33, 0][n as usize % 4] };
-        stream.push_video(n * 1000 / 30, composition, picture(n.is_multiple_of(60)), NOW_MS).expect("pushed");
+    for n in 0..123u32 {
+        let idr = n.is_multiple_of(61);
+        stream.push_video(n * 1000 / 30, composition_ms(n % 61), picture(idr), NOW_MS).expect("pushed");
     }
-    stream.push_video(4000, 67, picture(true), NOW_MS).expect("pushed");
     let changes = stream.take_changes();
     let segment = Arc::clone(changes.renditions[0].1.segment(NOW_MS / 2000).expect("there"));
     assert_eq!(segment.start_of_media(), segment.start, "the first picture is presented on the grid");
     let offsets = segment.composition_offsets();
-    assert_eq!(offsets[..8], [0, 9000, -3000, -6000, 0, 9000, -3000, -6000], "whole frames, order kept");
+    assert_eq!(offsets[..7], [0, 6000, -3000, -3000, 6000, -3000, -3000], "whole frames, order kept");
+}
+
+#[test]
+fn a_transcoded_channel_takes_pictures_out_of_order_off_the_grid() {
+    let mut simulation = Simulation::new(setup(ChannelKind::Transcode, &["v480"]));
+    simulation.reorder = 3;
+    simulation.connect();
+    for n in 0..30 * 20u32 {
+        let (raw, idr) = (n * 1000 / 30, n.is_multiple_of(250));
+        simulation.now_ms = NOW_MS + u64::from(raw);
+        let composition = composition_ms(n % 250);
+        simulation.stream.push_video(raw, composition, picture(idr), simulation.now_ms).expect("pushed");
+        simulation.work();
+    }
+    let found = segments(&simulation.playlist("v480"));
+    assert!(found.len() >= 8 && found.values().all(|s| !s.2), "no gaps: {found:?}");
 }
 
 #[test]
