@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{BindError, Bound, Server};
 use sigma_http::ops::{self, Readiness};
-use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
+use sigma_http::tls::{ALPN_ALL, ALPN_H2, ReloadableCertificate, TlsError, client_config, server_config};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -35,6 +35,21 @@ pub(crate) struct Running {
     pub(crate) metrics: Arc<Metrics>,
     #[cfg(test)]
     pub(crate) store: Arc<Store>,
+}
+
+/// Whether the files that the configuration names can be used.
+///
+/// # Errors
+/// A certificate, key or CA file cannot be used.
+pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
+    if let Some(tls) = &config.tls {
+        let certificate = ReloadableCertificate::load(&tls.certificate, &tls.key)?;
+        server_config(certificate, ALPN_ALL)?;
+    }
+    if let Some(ca) = &config.upstream.ca {
+        client_config(ca, ALPN_H2)?;
+    }
+    Ok(())
 }
 
 /// Starts an edge. Everything is bound when this returns; the upstream may still be connecting.

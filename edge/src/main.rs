@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 use sigma_http::logging::{self, LogFormat};
 use sigma_http::signals;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -63,9 +63,9 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
-        Command::CheckConfig { file } => sigma_http::config::load::<config::Config>(&file)
-            .map(|_| say(&mut std::io::stdout(), &format!("{}: ok", file.display())))
-            .map_err(|error| error.to_string()),
+        Command::CheckConfig { file } => {
+            check(&file).map(|()| say(&mut std::io::stdout(), &format!("{}: ok", file.display())))
+        }
         Command::Serve { config } => {
             logging::init(cli.log_format);
             serve(&config)
@@ -80,13 +80,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// Checks a file and the files it names, as `serve` would.
+fn check(file: &Path) -> Result<(), String> {
+    let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
+    app::check_files(&config).map_err(|error| format!("{}: {error}", file.display()))
+}
+
 /// Writes a line; a reader that went away is no failure of ours.
 fn say(to: &mut impl Write, line: &str) {
     let _ = writeln!(to, "{line}");
 }
 
 #[tokio::main]
-async fn serve(file: &std::path::Path) -> Result<(), String> {
+async fn serve(file: &Path) -> Result<(), String> {
     let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
     let running = app::start(&config).map_err(|error| error.to_string())?;
     let certificate = running.certificate.as_ref().map(Arc::clone);

@@ -23,8 +23,24 @@ fn help_and_version() {
 }
 
 #[test]
-fn the_reference_configuration_is_accepted_as_it_is() {
-    let output = check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/edge.toml"));
+fn the_reference_configuration_is_accepted_once_its_files_are_there() {
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/edge.toml");
+    let output = check(&reference);
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("data/tls/edge.crt"),
+        "the missing file is named"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    std::fs::create_dir_all(dir.path().join("data/tls")).unwrap();
+    for (name, pem) in [
+        ("edge.crt", made.cert.pem()),
+        ("ca.crt", made.cert.pem()),
+        ("edge.key", made.signing_key.serialize_pem()),
+    ] {
+        std::fs::write(dir.path().join("data/tls").join(name), pem).unwrap();
+    }
+    let output = edge().current_dir(dir.path()).arg("check-config").arg(reference).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

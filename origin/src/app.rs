@@ -45,6 +45,18 @@ pub(crate) struct Running {
     server: Server,
 }
 
+/// Whether the files that the configuration names can be used.
+///
+/// # Errors
+/// A certificate or key cannot be used.
+pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
+    if let Some(tls) = &config.tls {
+        let certificate = ReloadableCertificate::load(&tls.certificate, &tls.key)?;
+        server_config(certificate, ALPN_ALL)?;
+    }
+    Ok(())
+}
+
 /// Starts an origin. Everything is bound when this returns.
 ///
 /// # Errors

@@ -43,6 +43,8 @@ pub(crate) struct ChannelSpec {
 pub(crate) struct View {
     /// `None` while nothing is on; an ended session stays for the length of a playlist.
     pub(crate) multivariant: Option<Arc<MultivariantSnapshot>>,
+    /// Somebody publishes, or did just before a restart, and nothing can be shown yet: try again.
+    pub(crate) preparing: bool,
     /// By id; changes with every part.
     pub(crate) renditions: HashMap<RenditionId, watch::Receiver<Arc<RenditionSnapshot>>>,
 }

@@ -52,6 +52,7 @@ pub(crate) async fn run(args: &DevArgs) -> Result<(), String> {
     let own = std::env::current_exe().map_err(|error| format!("this binary cannot be found: {error}"))?;
     let edge = args.edge_binary.clone().unwrap_or_else(|| own.with_file_name("sigma-edge"));
 
+    layout.check_ports()?;
     let mut processes = Processes::new()?;
     processes.start("origin", &own, &layout.origin_config())?;
     for n in 0..args.edges {

@@ -71,9 +71,9 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         // Before anything else is set up: it closes what it does not need and enters its sandbox.
         Command::MediaWorker { .. } => return sigma_worker::run(),
-        Command::CheckConfig { file } => sigma_http::config::load::<config::Config>(&file)
-            .map(|_| say(&mut std::io::stdout(), &format!("{}: ok", file.display())))
-            .map_err(|error| error.to_string()),
+        Command::CheckConfig { file } => {
+            check(&file).map(|()| say(&mut std::io::stdout(), &format!("{}: ok", file.display())))
+        }
         Command::Serve { config } => {
             logging::init(cli.log_format);
             serve(&config)
@@ -90,6 +90,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Checks a file and the files it names, as `serve` would.
+fn check(file: &Path) -> Result<(), String> {
+    let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
+    app::check_files(&config).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 /// Writes a line; a reader that went away is no failure of ours.

@@ -7,6 +7,7 @@
 //! Invariants: every method is a decision without waiting; what has to happen outside (render, feed the worker, log) is
 //! collected and handed out by [`Stream::take_changes`]. Renditions of one stream are cut by one plan.
 
+mod audio;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -17,24 +18,18 @@ pub use worker::{WorkerInput, WorkerPicture, WorkerSample};
 
 use crate::codec::{AacConfig, AccessUnit, AvcConfig, FrameRate};
 use crate::fmp4::{Fmp4Error, TrackConfig};
-use crate::pace::{Paced, Pacer};
-use crate::packager::{TrackSample, part_ceiling, part_target_ms, to_channel_ticks, to_track_ticks};
+use crate::pace::Pacer;
+use crate::packager::{TrackSample, part_ceiling, part_target_ms};
 use crate::plan::{Boundary, Grid, Leader, SegmentPlan};
 use crate::rendition::{Feed, Rendition, RenditionSetup};
 use crate::timeline::{Placement, Timeline, Track};
 use crate::window::WindowLimits;
 use crate::{TICKS_PER_MS, TICKS_PER_SECOND};
-use bytes::Bytes;
+use audio::on_channel;
 use publish::Published;
 use sigma_shared::id::RenditionId;
 use std::collections::VecDeque;
 
-/// Audio frames that may wait for the picture that decides where a segment starts.
-const HELD_AUDIO_MAX: usize = 1024;
-/// Audio this far beyond the last picture goes on without pictures, milliseconds of media.
-const VIDEO_ABSENT_MS: i64 = 6000;
-/// Audio alone for this long means that there is no video, milliseconds of media.
-const AUDIO_ALONE_MS: i64 = 1500;
 /// A rendition that is further behind than this has lost its track, segments.
 const SEGMENTS_BEHIND_MAX: u64 = 3;
 /// No segment is longer before the target duration is fixed, seconds.
@@ -285,65 +280,6 @@ impl Stream {
         self.settle(now_ms)
     }
 
-    /// An audio frame of the publisher.
-    ///
-    /// # Errors
-    /// Only when the box writer has a bug.
-    pub fn push_audio(&mut self, raw_ms: u32, data: Bytes, now_ms: u64) -> Result<(), Fmp4Error> {
-        let Some((timescale, frame_samples)) = self.audio.as_ref().map(|a| (a.sample_rate, a.frame_samples))
-        else {
-            self.notices.push(Notice::DroppedBeforeStart);
-            return Ok(());
-        };
-        if self.run.is_none() && !self.start_audio_alone(raw_ms, now_ms)? {
-            return Ok(());
-        }
-        let Some(tick) = self.locate(Track::Audio, raw_ms, now_ms)? else {
-            return Ok(());
-        };
-        let Some(run) = &mut self.run else { return Ok(()) };
-        if tick < run.start {
-            self.notices.push(Notice::DroppedBeforeStart);
-            return Ok(());
-        }
-        let absent_for = tick - run.video.tip().unwrap_or(run.start);
-        let video_absent = run.lead == Track::Video
-            && (absent_for > VIDEO_ABSENT_MS * TICKS_PER_MS || run.held_audio.len() >= HELD_AUDIO_MAX);
-        let time = to_track_ticks(tick, timescale);
-        let paced = match passed_through(&mut self.renditions, &self.setup.audio_id) {
-            Some(audio) => audio.place(time),
-            None => Paced { start: time, duration: frame_samples },
-        };
-        let place = on_channel(paced, timescale);
-        run.held_audio.push_back(TrackSample { paced, composition_offset: 0, sync: true, data });
-        if video_absent {
-            self.go_on_without_video(timescale)?;
-        }
-        if self.run.as_ref().is_some_and(|run| run.lead == Track::Audio) {
-            self.lead_with_audio(place)?;
-        }
-        self.release_audio()?;
-        self.settle(now_ms)
-    }
-
-    /// The pictures that decide where segments start do not come: from now on the audio does.
-    fn go_on_without_video(&mut self, timescale: u32) -> Result<(), Fmp4Error> {
-        self.notices.push(Notice::VideoAbsent);
-        let Some(run) = &mut self.run else { return Ok(()) };
-        run.lead = Track::Audio;
-        let held: Vec<_> = run.held_audio.iter().map(|sample| on_channel(sample.paced, timescale)).collect();
-        held.into_iter().try_for_each(|place| self.lead_with_audio(place))
-    }
-
-    fn lead_with_audio(&mut self, (start, end): (i64, i64)) -> Result<(), Fmp4Error> {
-        let first = self.run.as_ref().is_none_or(|run| run.start == start);
-        let leader = Leader { start, end, presented: start, random_access: true };
-        match self.plan.lead(&leader, 0).filter(|_| !first) {
-            Some(boundary) => self.segment_starts(boundary),
-            None => Ok(()),
-        }
-    }
-
     /// The publisher is gone: everything that was delivered is published; the playlists then stand still.
     ///
     /// # Errors
@@ -435,19 +371,6 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether audio may start a run on its own: it has come for a while and no video configuration with it.
-    fn start_audio_alone(&mut self, raw_ms: u32, now_ms: u64) -> Result<bool, Fmp4Error> {
-        let since = *self.audio_alone_since.get_or_insert(raw_ms);
-        let alone_ms = i64::from(raw_ms.wrapping_sub(since).cast_signed());
-        let patience_ms = if self.video.is_some() { VIDEO_ABSENT_MS } else { AUDIO_ALONE_MS };
-        if alone_ms < patience_ms {
-            self.notices.push(Notice::DroppedBeforeStart);
-            return Ok(false);
-        }
-        self.start_run(Track::Audio, raw_ms, 0, now_ms)?;
-        Ok(true)
-    }
-
     fn add_publisher_renditions(&mut self) -> Result<(), Fmp4Error> {
         let frame_rate = self.frame_rate();
         if self.setup.kind != ChannelKind::Transcode
@@ -511,37 +434,6 @@ impl Stream {
         }
     }
 
-    /// Moves audio on whose segment is decided: everything before the place where the next segment may start, and
-    /// everything that the pictures have passed.
-    fn release_audio(&mut self) -> Result<(), Fmp4Error> {
-        let Some(run) = &mut self.run else { return Ok(()) };
-        let Some(timescale) = self.audio.as_ref().map(|audio| audio.sample_rate) else { return Ok(()) };
-        let passed = match run.lead {
-            Track::Video => run.video.tip().unwrap_or(run.start),
-            Track::Audio => i64::MAX,
-        };
-        let undecided_from = self.plan.next_from().unwrap_or(run.start).max(passed);
-        let decided = |sample: &TrackSample| on_channel(sample.paced, timescale).0 < undecided_from;
-        let count = run.held_audio.iter().take_while(|sample| decided(sample)).count();
-        let released: Vec<_> = run.held_audio.drain(..count).collect();
-        released.into_iter().try_for_each(|sample| self.deliver_audio(sample, timescale))
-    }
-
-    /// Audio whose segment is decided: into its rendition, or to the worker that makes one of it.
-    fn deliver_audio(&mut self, sample: TrackSample, timescale: u32) -> Result<(), Fmp4Error> {
-        let (start, _) = on_channel(sample.paced, timescale);
-        match passed_through(&mut self.renditions, &self.setup.audio_id) {
-            Some(audio) => {
-                let starts = audio.next_boundary(&self.plan, start);
-                audio.push(sample, starts)
-            }
-            None => {
-                self.worker.feed(WorkerSample::Audio { pts: start, data: sample.data });
-                Ok(())
-            }
-        }
-    }
-
     /// A segment starts: the first one that does so in a session fixes what playlists must keep constant.
     fn segment_starts(&mut self, boundary: Boundary) -> Result<(), Fmp4Error> {
         if boundary.forced {
@@ -581,18 +473,8 @@ impl Stream {
     }
 }
 
-/// The audio rendition, if the publisher's audio is served as it is.
-fn passed_through<'a>(renditions: &'a mut [Rendition], audio: &RenditionId) -> Option<&'a mut Rendition> {
-    find(renditions, audio).filter(|rendition| rendition.feed == Feed::Publisher)
-}
-
 fn find<'a>(renditions: &'a mut [Rendition], id: &RenditionId) -> Option<&'a mut Rendition> {
     renditions.iter_mut().find(|rendition| rendition.id == *id)
-}
-
-/// Start and end of a sample on the channel's timeline.
-fn on_channel(paced: Paced, timescale: u32) -> (i64, i64) {
-    (to_channel_ticks(paced.start, timescale), to_channel_ticks(paced.end(), timescale))
 }
 
 /// A composition offset in whole samples, if the milliseconds of the ingest protocol hide one.

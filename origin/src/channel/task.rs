@@ -27,6 +27,11 @@ const AUDIO_ALONE: Duration = Duration::from_millis(1500);
 /// A publisher that sends nothing usable for this long is complained about.
 const KEYFRAME_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long after a restart a channel that was on is taken to come back.
+const RETURN_PATIENCE: Duration = Duration::from_secs(10);
+/// A complaint that could be made again and again is made this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// A broadcast session.
 struct Broadcast {
     stream: Stream,
@@ -58,6 +63,8 @@ pub(super) struct Task {
     /// When the broadcast session ends unless its publisher comes back; afterwards, when it is forgotten.
     stops_at: Option<Instant>,
     complaint: KeyframeComplaint,
+    jumps: Throttle,
+    forced: Throttle,
 }
 
 /// A publisher whose samples cannot be used is told of once per run, not once per sample.
@@ -93,10 +100,17 @@ impl Task {
             worker_alive: false,
             stops_at: None,
             complaint: KeyframeComplaint::default(),
+            jumps: Throttle::default(),
+            forced: Throttle::default(),
         }
     }
 
     pub(super) async fn run(mut self, mut sessions: mpsc::Receiver<Session>) {
+        if self.numbers.next() != (0, 0) {
+            // This channel was on before the restart, and its publisher is likely to come back.
+            self.prepare();
+            self.stops_at = Some(Instant::now() + RETURN_PATIENCE);
+        }
         loop {
             let event = self.next(&mut sessions).await;
             let outcome = match event {
@@ -152,13 +166,19 @@ impl Task {
         self.stated = Stated::default();
         self.complaint = KeyframeComplaint::default();
         self.stops_at = None;
-        if let Some(broadcast) = &mut self.broadcast {
-            broadcast.stream.begin_publishing();
+        match &mut self.broadcast {
+            Some(broadcast) => broadcast.stream.begin_publishing(),
+            None => self.prepare(),
         }
         if self.spec.kind != ChannelType::Forward && !self.spec.ladder.is_empty() && self.worker.is_none() {
             let queue_max = self.spec.transcode.queue_samples_max;
             self.worker = Some(Worker::start(format!("transcode {}", self.spec.id), queue_max));
         }
+    }
+
+    /// Players are told to come back rather than that there is nothing: they do not ask again after a 404.
+    fn prepare(&self) {
+        self.view.send_replace(Arc::new(View { preparing: true, ..View::default() }));
     }
 
     fn ingest(&mut self, event: Ingest) -> Result<(), Fmp4Error> {
@@ -346,8 +366,9 @@ impl Task {
             broadcast.multivariant = changes.multivariant.or(broadcast.multivariant.take());
             let renditions = broadcast.renditions.iter();
             let renditions = renditions.map(|(id, sender)| (id.clone(), sender.subscribe())).collect();
-            self.view
-                .send_replace(Arc::new(View { multivariant: broadcast.multivariant.clone(), renditions }));
+            let multivariant = broadcast.multivariant.clone();
+            let preparing = multivariant.is_none();
+            self.view.send_replace(Arc::new(View { multivariant, preparing, renditions }));
         }
         self.notice();
     }
@@ -364,7 +385,9 @@ impl Task {
                     tracing::info!(channel = %id, msn, "live");
                 }
                 Notice::ClockJumped { by_ms } => {
-                    tracing::warn!(channel = %id, by_ms, "the publisher's clock jumped; the timeline goes on");
+                    if let Some(left_out) = self.jumps.admit() {
+                        tracing::warn!(channel = %id, by_ms, left_out, "the publisher's clock jumped; the timeline goes on");
+                    }
                 }
                 Notice::Hole { ms } => {
                     tracing::warn!(channel = %id, ms, "the publisher left a hole; a new run begins at its next keyframe");
@@ -377,7 +400,9 @@ impl Task {
                 }
                 Notice::SegmentForced { msn } => {
                     self.metrics.segments_forced(id).inc();
-                    tracing::warn!(channel = %id, msn, "no keyframe in time: the segment had to end without one");
+                    if let Some(left_out) = self.forced.admit() {
+                        tracing::warn!(channel = %id, msn, left_out, "no keyframe in time: the segment had to end without one");
+                    }
                 }
                 Notice::Straggler { rendition } => {
                     self.metrics.stragglers(id).inc();
@@ -393,6 +418,25 @@ impl Task {
         }
         let (msn, discontinuities) = broadcast.stream.resume_point();
         self.numbers.given_out(msn, discontinuities);
+    }
+}
+
+/// Lets one complaint of a kind through per interval, and counts the others.
+#[derive(Default)]
+struct Throttle {
+    last: Option<Instant>,
+    left_out: u32,
+}
+
+impl Throttle {
+    /// How many were left out since the last one, if this one may be made.
+    fn admit(&mut self) -> Option<u32> {
+        if self.last.is_some_and(|last| last.elapsed() < COMPLAINT_INTERVAL) {
+            self.left_out += 1;
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(std::mem::take(&mut self.left_out))
     }
 }
 

@@ -73,6 +73,22 @@ impl Layout {
         base + self.offset + EDGE_STEP * n
     }
 
+    /// Whether all ports are free: somebody else's answer on one of them would be taken for that of a process of ours.
+    pub(super) fn check_ports(&self) -> Result<(), String> {
+        let mut ports: Vec<u16> =
+            [ORIGIN_HTTP, ORIGIN_OPS, ORIGIN_TLS, ORIGIN_RTMP].iter().map(|port| self.port(*port)).collect();
+        for n in 0..self.edges {
+            ports.extend([EDGE_HTTP, EDGE_OPS, EDGE_TLS].iter().map(|port| self.edge_port(*port, n)));
+        }
+        let mut bound = Vec::new();
+        for port in ports {
+            bound.push(std::net::TcpListener::bind(("127.0.0.1", port)).map_err(|error| {
+                format!("port {port} of 127.0.0.1 cannot be used: {error}; --port-offset moves all ports")
+            })?);
+        }
+        Ok(())
+    }
+
     /// Writes keys, certificates and configuration files; what is there already and must stay, stays.
     pub(super) fn write(&self, source: bool, cores: usize) -> Result<Keys, String> {
         let keys = self.keys()?;

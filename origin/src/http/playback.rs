@@ -5,7 +5,7 @@
 //! timeout (BR-17); held requests are bounded.
 
 use super::Body;
-use crate::channel::{AUDIO_ID, Channels};
+use crate::channel::{AUDIO_ID, Channels, View};
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
@@ -67,8 +67,10 @@ impl Playback {
         match resource {
             LiveResource::Multivariant(channel) => self.multivariant(channel, head),
             LiveResource::Media(channel, rendition, object) => {
-                let Some(snapshots) = self.rendition(channel, rendition) else {
-                    return not_found("nothing of that name is live").map(Body::Left);
+                let view = self.channels.get(channel).map(|channel| channel.view());
+                let Some(snapshots) = view.as_ref().and_then(|view| view.renditions.get(rendition).cloned())
+                else {
+                    return absent(view.as_deref(), "nothing of that name is live");
                 };
                 match object {
                     MediaResource::Playlist => self.playlist(snapshots, query, head).await,
@@ -88,14 +90,10 @@ impl Playback {
         }
     }
 
-    fn rendition(&self, channel: &ChannelId, rendition: &RenditionId) -> Option<Renditions> {
-        self.channels.get(channel)?.view().renditions.get(rendition).cloned()
-    }
-
     fn multivariant(&self, channel: &ChannelId, head: &HeaderMap) -> Response<Body> {
         let view = self.channels.get(channel).map(|channel| channel.view());
-        let Some(snapshot) = view.and_then(|view| view.multivariant.clone()) else {
-            return not_found("this channel is not live").map(Body::Left);
+        let Some(snapshot) = view.as_ref().and_then(|view| view.multivariant.clone()) else {
+            return absent(view.as_deref(), "this channel is not live");
         };
         let max_age = max_age_s(Served::Playlist, true, snapshot.target_duration_s);
         playlist_response((&snapshot.plain, &snapshot.gzip), head, max_age, None)
@@ -281,6 +279,14 @@ fn set(head: &mut HeaderMap, name: HeaderName, value: String) {
 pub(super) fn not_found(detail: &str) -> Response<Full<Bytes>> {
     let max_age = max_age_s(Served::Media, false, TARGET_DURATION_S);
     Problem::new(StatusCode::NOT_FOUND, detail).max_age_s(max_age).response()
+}
+
+/// What is not there: for good, or not yet.
+fn absent(view: Option<&View>, detail: &str) -> Response<Body> {
+    if view.is_some_and(|view| view.preparing) {
+        return unavailable("the channel is about to be live");
+    }
+    not_found(detail).map(Body::Left)
 }
 
 fn bad_request(detail: &str, target_duration_s: u32) -> Response<Body> {

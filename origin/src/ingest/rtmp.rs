@@ -21,6 +21,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+/// No encoder presents a picture this long after it is decoded, milliseconds.
+const COMPOSITION_MS_MAX: u32 = 5000;
+
 /// Why a connection ended, other than by the publisher's own wish.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
@@ -229,6 +232,10 @@ impl<'a> Connection<'a> {
                     self.server.metrics.samples_dropped_unconfigured.inc();
                     return Ok(());
                 };
+                if composition_time_ms.unsigned_abs() > COMPOSITION_MS_MAX {
+                    self.server.metrics.samples_dropped_broken.inc();
+                    return Ok(());
+                }
                 // A single broken access unit is dropped, as a decoder would; the stream goes on.
                 match config.access_unit(data) {
                     Ok(unit) => {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::codec::test_record;
+use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
