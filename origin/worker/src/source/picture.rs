@@ -1,9 +1,11 @@
 //! Drawing the test picture, straight into yuv420p.
 //!
 //! Top to bottom in sixtieths of the height: colour bars (0 to 14), a grey ramp with a ball bouncing over it (14 to 26),
-//! the wall clock (26 to 40), label and picture counter (40 to 50), the clock code (53 to 58, [`crate::clock_code`]).
-//! The background is drawn once; each picture redraws only the text cells that changed, the ball's old and new place
-//! and the blocks of the code. Deliberately absent: anti-aliasing, randomness.
+//! the wall clock (26 to 40), label and picture counter (40 to 46), grain (47 to 50), the clock code (53 to 58,
+//! [`crate::clock_code`]). The background is drawn once; each picture redraws only the text cells that changed, the
+//! ball's old and new place, the grain and the blocks of the code. The grain is there because everything else is so
+//! easy to encode that a larger picture would take fewer bits than a smaller one scaled from it.
+//! Deliberately absent: anti-aliasing, randomness.
 
 use std::time::Duration;
 
@@ -28,6 +30,9 @@ const BARS: [[u8; 3]; 8] = [
     [16, 128, 128],
 ];
 const BALL_COLOUR: [u8; 3] = [81, 90, 240];
+/// The grain's rows, in sixtieths of the height, and the side of the tile it repeats, a power of two.
+const GRAIN_ROWS: (usize, usize) = (47, 50);
+const GRAIN_SIDE: usize = 128;
 /// Longest label drawn, in characters.
 const LABEL_CHARS_MAX: usize = 24;
 
@@ -48,6 +53,7 @@ pub(crate) struct Picture {
     clock: Line,
     counter: Line,
     ball: Option<Area>,
+    grain: Vec<u8>,
     code: [Option<bool>; clock_code::COLUMNS as usize],
 }
 
@@ -68,6 +74,7 @@ impl Picture {
             clock: Line::new(clock_x, sixtieths(height, 27), clock_scale),
             counter: Line::new(counter_x, text_y, small),
             ball: None,
+            grain: grain_tile(),
             code: [None; clock_code::COLUMNS as usize],
         };
         picture.background()?;
@@ -80,6 +87,7 @@ impl Picture {
     /// Draws the picture of the moment `wall` after the Unix epoch. The frame may be shared, not kept, by the caller.
     pub(crate) fn draw(&mut self, wall: Duration, counter: u64) -> Result<&mut Frame, AvError> {
         self.move_ball(counter)?;
+        self.draw_grain(counter)?;
         let unix_ms = u64::try_from(wall.as_millis()).unwrap_or(0);
         let (luma, stride) = self.frame.plane_mut(0)?;
         self.clock.write(luma, stride, &clock_text(unix_ms));
@@ -115,6 +123,23 @@ impl Picture {
                         _ => NEUTRAL,
                     };
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Two layers of one tile that drift apart: no motion vector fits both.
+    fn draw_grain(&mut self, counter: u64) -> Result<(), AvError> {
+        let drift = usize::try_from(counter % GRAIN_SIDE as u64).unwrap_or(0);
+        let rows = sixtieths(self.height, GRAIN_ROWS.0)..sixtieths(self.height, GRAIN_ROWS.1);
+        let (luma, stride) = self.frame.plane_mut(0)?;
+        for y in rows {
+            let near = &self.grain[(y + drift) % GRAIN_SIDE * GRAIN_SIDE..][..GRAIN_SIDE];
+            let far = &self.grain[(y + GRAIN_SIDE - drift) % GRAIN_SIDE * GRAIN_SIDE..][..GRAIN_SIDE];
+            for (x, byte) in luma[y * stride..][..self.width].iter_mut().enumerate() {
+                *byte = BLACK
+                    + near[(x + 2 * drift) % GRAIN_SIDE]
+                    + far[(x + 3 * (GRAIN_SIDE - drift)) % GRAIN_SIDE];
             }
         }
         Ok(())
@@ -168,6 +193,18 @@ fn ramp(x: usize, width: usize, plane: usize) -> u8 {
     } else {
         NEUTRAL
     }
+}
+
+/// A tile of grey values from 0 to 63: the same on every machine.
+fn grain_tile() -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        u8::try_from(state >> 58).unwrap_or(0)
+    };
+    std::iter::repeat_with(next).take(GRAIN_SIDE * GRAIN_SIDE).collect()
 }
 
 fn side(value: u32) -> usize {
