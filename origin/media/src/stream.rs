@@ -289,6 +289,7 @@ impl Stream {
         let Some(mut run) = self.run.take() else {
             return Ok(());
         };
+        self.video_end = self.video_end.max(run.video.tip().unwrap_or(0));
         // Audio beyond the last picture stays in that picture's segment, as far as its length allows (SYN-11).
         let limit = self.plan.current().map_or(i64::MAX, |current| current.start + self.plan.limit());
         let timescale = self.audio.as_ref().map_or(1, |audio| audio.sample_rate);
