@@ -3,8 +3,6 @@
 //! This file turns the command line into runs, reports and exit codes. The pure core is `player` (what a viewer asks
 //! for next), `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
 //! `fetch`, `crowd`, `viewer`, `run`, `herd`, `publish` and `procstat`.
-// Pure files deny it again.
-#![allow(clippy::disallowed_methods)]
 
 mod address;
 mod cli;
