@@ -33,7 +33,9 @@ export function tuning(): Partial<HlsConfig> {
     liveMaxUnchangedPlaylistRefresh: 5,
     // A rung that failed once may be tried again; by default it never is.
     errorPenaltyExpireMs: 30_000,
-    backBufferLength: 30,
+    // Left to the browser, which evicts on append. A trim by hls.js that ends between the load and the append of a part makes it
+    // forget that part, and at the end of the segment it waits until the playlist drops the segment's parts: a stall of 3 s.
+    backBufferLength: Infinity,
     maxBufferLength: 30,
     liveDurationInfinity: true,
     capLevelToPlayerSize: true,
