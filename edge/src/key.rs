@@ -4,6 +4,7 @@
 #![deny(clippy::disallowed_methods)]
 
 use sigma_shared::directives::{DirectiveError, Directives};
+use sigma_shared::mode::{InvalidMode, Mode};
 use sigma_shared::resource::{LiveResource, MediaResource};
 use std::fmt;
 
@@ -20,24 +21,41 @@ pub(crate) enum Coding {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CacheKey {
     resource: LiveResource,
+    /// Of a Multivariant Playlist.
+    mode: Option<Mode>,
     directives: Directives,
     coding: Coding,
 }
 
+/// A query that is the viewer's fault: 400.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidQuery {
+    #[error(transparent)]
+    Directive(#[from] DirectiveError),
+    #[error(transparent)]
+    Mode(#[from] InvalidMode),
+}
+
 impl CacheKey {
-    /// The key of a request. Directives count for Media Playlists only, the coding for playlists only.
+    /// The key of a request. Directives count for Media Playlists only, the mode for Multivariant Playlists only, the
+    /// coding for both.
     pub(crate) fn new(
         resource: LiveResource,
         query: Option<&str>,
         accepts_gzip: bool,
-    ) -> Result<Self, DirectiveError> {
+    ) -> Result<Self, InvalidQuery> {
+        let is_multivariant = matches!(resource, LiveResource::Multivariant(_));
+        let mode = match query {
+            Some(query) if is_multivariant => Mode::parse_query(query)?,
+            _ => None,
+        };
         let directives = match query {
             Some(query) if resource.is_media_playlist() => Directives::parse(query)?,
             _ => Directives::default(),
         };
-        let playlist = resource.is_media_playlist() || matches!(resource, LiveResource::Multivariant(_));
+        let playlist = resource.is_media_playlist() || is_multivariant;
         let coding = if playlist && accepts_gzip { Coding::Gzip } else { Coding::Identity };
-        Ok(Self { resource, directives, coding })
+        Ok(Self { resource, mode, directives, coding })
     }
 
     /// What is asked of the upstream.
@@ -49,7 +67,10 @@ impl CacheKey {
     /// keeping it would hide the object from those who ask in time (BR-16).
     pub(crate) fn names_a_moment(&self) -> bool {
         match self.resource {
-            LiveResource::Media(.., MediaResource::Part { .. } | MediaResource::Segment { .. }) => true,
+            LiveResource::Media(
+                ..,
+                MediaResource::Part { .. } | MediaResource::Segment { .. } | MediaResource::IFrame { .. },
+            ) => true,
             _ => self.directives.is_blocking(),
         }
     }
@@ -68,7 +89,9 @@ impl CacheKey {
 impl fmt::Display for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.resource)?;
-        if self.directives != Directives::default() {
+        if let Some(mode) = self.mode {
+            write!(f, "?mode={mode}")?;
+        } else if self.directives != Directives::default() {
             write!(f, "?{}", self.directives)?;
         }
         Ok(())
@@ -103,8 +126,11 @@ mod tests {
         let part = key("/live/demo/v720/7.1.m4s", "_HLS_msn=x&token=1", true);
         assert_eq!(part, key("/live/demo/v720/7.1.m4s", "", false));
         assert_eq!(part.to_string(), "/live/demo/v720/7.1.m4s");
-        let multivariant = key("/live/demo/index.m3u8", "_HLS_msn=1&mode=low", true);
-        assert_eq!(multivariant.to_string(), "/live/demo/index.m3u8");
+        let multivariant = key("/live/demo/index.m3u8", "_HLS_msn=1&mode=low&CMCD=x", true);
+        assert_eq!(multivariant.to_string(), "/live/demo/index.m3u8?mode=low");
+        assert_ne!(multivariant, key("/live/demo/index.m3u8", "", true), "modes are told apart");
+        let index = LiveResource::parse("/live/demo/index.m3u8").unwrap();
+        assert!(CacheKey::new(index, Some("mode=fast"), true).is_err());
         assert_eq!(multivariant.coding(), Coding::Gzip);
     }
 
@@ -113,6 +139,7 @@ mod tests {
         for (path, query, expected) in [
             ("/live/demo/v/7.1.m4s", "", true),
             ("/live/demo/v/7.m4s", "", true),
+            ("/live/demo/v/7.i.m4s", "", true),
             ("/live/demo/v/media.m3u8", "_HLS_msn=7", true),
             ("/live/demo/v/media.m3u8", "_HLS_skip=YES", false),
             ("/live/demo/v/media.m3u8", "", false),

@@ -342,28 +342,31 @@ mod tests {
 
     #[test]
     fn the_writer_of_the_treaty_is_understood() {
-        use sigma_shared::playlist::{MediaPlaylist, PartLine, SegmentLines, ServerControl};
+        use sigma_shared::mode::Mode;
+        use sigma_shared::playlist::{Foot, Head, PartLine, SegmentLine, SegmentWriter, ServerControl};
         use sigma_shared::reload::Tip;
-        use sigma_shared::resource::InitHash;
+        use sigma_shared::resource::{InitHash, Listed};
         let part = PartLine { duration: 18_000, independent: false, gap: false };
-        let segment = |msn, duration, parts| SegmentLines {
+        let segment = |msn| SegmentLine {
             msn,
-            duration,
+            duration: 36_000,
             discontinuity: false,
             gap: false,
+            independent: true,
             init: InitHash(1),
             program_date_time_ms: 0,
-            parts,
         };
         let tip = Tip { complete_msn: 8, complete_parts: 2, open_parts: 1, ended: false };
-        let text = MediaPlaylist {
-            control: ServerControl { target_duration_s: 1, part_target_ms: 200, part_hold_back_ms: 600 },
-            discontinuity_sequence: 0,
-            segments: &[segment(8, Some(36_000), &[part, part]), segment(9, None, &[part])],
-            tip,
-            reports: &[],
-        }
-        .to_string();
+        let control = ServerControl { target_duration_s: 1, part_target_ms: 200, part_hold_back_ms: 600 };
+        let (listed, mode) = (Listed::Media, Mode::Ultra);
+        let mut text =
+            Head { listed, mode, control, media_sequence: 8, discontinuity_sequence: 0, skipped: None }
+                .to_string();
+        let mut writer = SegmentWriter::new(listed, None);
+        writer.segment(&mut text, &segment(8), &[part, part]);
+        writer.open(&mut text, &segment(9), &[part]);
+        let foot = Foot { listed, mode, tip, next_init: None, dateranges: &[], reports: &[] };
+        text.push_str(&foot.to_string());
         let view = media(text.as_bytes()).unwrap();
         assert_eq!(view.next, tip.next_part());
         assert_eq!(view.units.last().map(|u| (u.msn, u.part)), Some((9, Some(0))));

@@ -11,9 +11,10 @@ use crate::config::{ChannelType, Config, ProfileConfig};
 use crate::ingest::{Ingest, PublishRefused, QUEUE_EVENTS, Session};
 use crate::metrics::Metrics;
 use crate::numbers::Numbers;
+use sigma_media::snapshot::RenditionSnapshot;
 use sigma_media::stream::MultivariantSnapshot;
-use sigma_media::window::RenditionSnapshot;
 use sigma_shared::id::{ChannelId, InvalidId, RenditionId};
+use sigma_shared::mode::Mode;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub(crate) const AUDIO_ID: &str = "audio";
 pub(crate) struct ChannelSpec {
     pub(crate) id: ChannelId,
     pub(crate) kind: ChannelType,
+    pub(crate) mode: Mode,
     pub(crate) ladder: Vec<ProfileConfig>,
     pub(crate) stop_timeout: Duration,
     pub(crate) segment_ms: u32,
@@ -39,14 +41,23 @@ pub(crate) struct ChannelSpec {
 }
 
 /// What readers see of a channel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct View {
+    /// What a viewer gets who asks for no mode.
+    pub(crate) mode: Mode,
     /// `None` while nothing is on; an ended session stays for the length of a playlist.
     pub(crate) multivariant: Option<Arc<MultivariantSnapshot>>,
     /// Somebody publishes, or did just before a restart, and nothing can be shown yet: try again.
     pub(crate) preparing: bool,
     /// By id; changes with every part.
     pub(crate) renditions: HashMap<RenditionId, watch::Receiver<Arc<RenditionSnapshot>>>,
+}
+
+impl View {
+    /// Nothing to see.
+    pub(crate) fn empty(mode: Mode) -> Self {
+        Self { mode, multivariant: None, preparing: false, renditions: HashMap::new() }
+    }
 }
 
 /// A channel's face to publishers and readers.
@@ -63,7 +74,7 @@ impl Channel {
     /// Starts a channel's task.
     pub(crate) fn start(spec: ChannelSpec, numbers: Numbers, metrics: Arc<Metrics>) -> Arc<Self> {
         let (session_sender, sessions) = mpsc::channel(1);
-        let (view_sender, view) = watch::channel(Arc::new(View::default()));
+        let (view_sender, view) = watch::channel(Arc::new(View::empty(spec.mode)));
         let channel = Self {
             id: spec.id.clone(),
             segment_ms: spec.segment_ms,
@@ -123,6 +134,7 @@ impl Channels {
             let spec = ChannelSpec {
                 id: id.clone(),
                 kind: channel.kind,
+                mode: channel.mode.into(),
                 ladder: ladder.cloned().collect(),
                 stop_timeout: Duration::from_secs(channel.stop_timeout_s),
                 segment_ms: channel.segment_ms.unwrap_or(config.live.segment_ms),

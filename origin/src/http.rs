@@ -82,9 +82,11 @@ impl Router {
 fn kind_of(resource: &LiveResource) -> RequestKind {
     match resource {
         LiveResource::Multivariant(_) => RequestKind::Multivariant,
-        LiveResource::Media(.., MediaResource::Playlist) => RequestKind::Playlist,
+        LiveResource::Media(.., MediaResource::Playlist(..)) => RequestKind::Playlist,
         LiveResource::Media(.., MediaResource::Init(_)) => RequestKind::Init,
-        LiveResource::Media(.., MediaResource::Segment { .. }) => RequestKind::Segment,
+        LiveResource::Media(.., MediaResource::Segment { .. } | MediaResource::IFrame { .. }) => {
+            RequestKind::Segment
+        }
         LiveResource::Media(.., MediaResource::Part { .. }) => RequestKind::Part,
     }
 }

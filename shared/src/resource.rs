@@ -2,16 +2,19 @@
 //!
 //! ```text
 //! /live/{channel}/index.m3u8                      Multivariant Playlist
-//! /live/{channel}/{rendition}/media.m3u8          Media Playlist
+//! /live/{channel}/{rendition}/media.m3u8          Media Playlist of mode ultra (low.m3u8, normal.m3u8: the other modes)
+//! /live/{channel}/{rendition}/iframes.m3u8        I-frame playlist of mode ultra (iframes-low.m3u8, iframes-normal.m3u8)
 //! /live/{channel}/{rendition}/init-{hash}.mp4     Media Initialization Section, named by its content
 //! /live/{channel}/{rendition}/{msn}.m4s           Media Segment
 //! /live/{channel}/{rendition}/{msn}.{part}.m4s    Partial Segment
+//! /live/{channel}/{rendition}/{msn}.i.m4s         the random access point that a segment starts with, alone
 //! ```
 //!
 //! Invariant: every path has exactly one spelling (no percent-encoding, no leading zeros), so a path that parses is
 //! its own cache key.
 
 use crate::id::{ChannelId, RenditionId};
+use crate::mode::Mode;
 use std::fmt;
 
 /// The content hash in an init section's name: 16 lower-case hexadecimal digits.
@@ -24,11 +27,20 @@ impl fmt::Display for InitHash {
     }
 }
 
+/// What a playlist of a rendition lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Listed {
+    /// Media Segments, and Partial Segments where the mode has them.
+    Media,
+    /// The random access points of segments (EXT-X-I-FRAMES-ONLY).
+    IFrames,
+}
+
 /// One object of a rendition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MediaResource {
-    /// `media.m3u8`
-    Playlist,
+    /// `media.m3u8` and its siblings.
+    Playlist(Listed, Mode),
     /// `init-{hash}.mp4`
     Init(InitHash),
     /// `{msn}.m4s`
@@ -43,7 +55,22 @@ pub enum MediaResource {
         /// Part Index
         part: u32,
     },
+    /// `{msn}.i.m4s`
+    IFrame {
+        /// Media Sequence Number of the segment it starts
+        msn: u64,
+    },
 }
+
+/// The file names of playlists, the one place where they are spelled.
+const PLAYLISTS: [(&str, Listed, Mode); 6] = [
+    ("media.m3u8", Listed::Media, Mode::Ultra),
+    ("low.m3u8", Listed::Media, Mode::Low),
+    ("normal.m3u8", Listed::Media, Mode::Normal),
+    ("iframes.m3u8", Listed::IFrames, Mode::Ultra),
+    ("iframes-low.m3u8", Listed::IFrames, Mode::Low),
+    ("iframes-normal.m3u8", Listed::IFrames, Mode::Normal),
+];
 
 /// Any object under `/live/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -81,7 +108,7 @@ impl LiveResource {
     /// Whether this is a Media Playlist, the only kind that Delivery Directives apply to.
     #[must_use]
     pub fn is_media_playlist(&self) -> bool {
-        matches!(self, Self::Media(.., MediaResource::Playlist))
+        matches!(self, Self::Media(.., MediaResource::Playlist(..)))
     }
 }
 
@@ -89,8 +116,8 @@ impl MediaResource {
     /// Parses the last path segment.
     #[must_use]
     pub fn parse(file: &str) -> Option<Self> {
-        if file == "media.m3u8" {
-            return Some(Self::Playlist);
+        if let Some((_, listed, mode)) = PLAYLISTS.iter().find(|(name, ..)| *name == file) {
+            return Some(Self::Playlist(*listed, *mode));
         }
         if let Some(hash) = file.strip_prefix("init-").and_then(|rest| rest.strip_suffix(".mp4")) {
             let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
@@ -102,6 +129,7 @@ impl MediaResource {
         let stem = file.strip_suffix(".m4s")?;
         match stem.split_once('.') {
             None => Some(Self::Segment { msn: canonical(stem)? }),
+            Some((msn, "i")) => Some(Self::IFrame { msn: canonical(msn)? }),
             Some((msn, part)) => Some(Self::Part { msn: canonical(msn)?, part: canonical(part)? }),
         }
     }
@@ -116,10 +144,14 @@ fn canonical<T: std::str::FromStr>(digits: &str) -> Option<T> {
 impl fmt::Display for MediaResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Playlist => f.write_str("media.m3u8"),
+            Self::Playlist(listed, mode) => {
+                let named = PLAYLISTS.iter().find(|(_, l, m)| (l, m) == (listed, mode));
+                f.write_str(named.map_or("", |(name, ..)| name))
+            }
             Self::Init(hash) => write!(f, "init-{hash}.mp4"),
             Self::Segment { msn } => write!(f, "{msn}.m4s"),
             Self::Part { msn, part } => write!(f, "{msn}.{part}.m4s"),
+            Self::IFrame { msn } => write!(f, "{msn}.i.m4s"),
         }
     }
 }
@@ -143,6 +175,12 @@ mod tests {
         for path in [
             "/live/demo/index.m3u8",
             "/live/demo/v720/media.m3u8",
+            "/live/demo/v720/low.m3u8",
+            "/live/demo/v720/normal.m3u8",
+            "/live/demo/v720/iframes.m3u8",
+            "/live/demo/v720/iframes-low.m3u8",
+            "/live/demo/v720/iframes-normal.m3u8",
+            "/live/demo/v720/885123.i.m4s",
             "/live/demo/v720/init-00000000000000af.mp4",
             "/live/demo/v720/885123.m4s",
             "/live/demo/a/0.0.m4s",
@@ -168,6 +206,8 @@ mod tests {
             "/live/demo/v720/01.m4s",
             "/live/demo/v720/+1.m4s",
             "/live/demo/v720/1.01.m4s",
+            "/live/demo/v720/1.I.m4s",
+            "/live/demo/v720/iframes-ultra.m3u8",
             "/live/demo/v720/1.2.3.m4s",
             "/live/demo/v720/-1.m4s",
             "/live/demo/v720/18446744073709551616.m4s",

@@ -8,9 +8,9 @@ use crate::codec::{AacConfig, AvcConfig};
 use bytes::Bytes;
 use mp4_atom::esds::{DecoderConfig, DecoderSpecific, EsDescriptor, Esds, SLConfig};
 use mp4_atom::{
-    Audio, Avc1, Codec, Dinf, Dref, DrefEntry, Encode, FixedPoint, FourCC, Ftyp, Hdlr, Mdhd, Mdia, Mfhd,
-    Minf, Moof, Moov, Mp4a, Mvex, Mvhd, Smhd, Stbl, Stco, Stsd, Tfdt, Tfhd, Tkhd, Traf, Trak, Trex, Trun,
-    TrunEntry, TrunSamples, Url, Visual, Vmhd,
+    Audio, Avc1, Codec, DecodeMaybe, Dinf, Dref, DrefEntry, Encode, FixedPoint, FourCC, Ftyp, Hdlr, Mdhd,
+    Mdia, Mfhd, Minf, Moof, Moov, Mp4a, Mvex, Mvhd, Smhd, Stbl, Stco, Stsd, Tfdt, Tfhd, Tkhd, Traf, Trak,
+    Trex, Trun, TrunEntry, TrunSamples, Url, Visual, Vmhd,
 };
 
 /// Every rendition has one track.
@@ -231,6 +231,28 @@ pub fn part(sequence_number: u32, decode_time: u64, samples: &[FragmentSample]) 
     Ok(out.into())
 }
 
+/// The random access point that a part starts with, as a fragment of its own; `None` when it starts with none. Made from
+/// the part's bytes alone, so it is the same wherever and whenever it is made (A12).
+#[must_use]
+pub fn random_access_point(bytes: &[u8]) -> Option<Bytes> {
+    let moof = Moof::decode_maybe(&mut std::io::Cursor::new(bytes)).ok()??;
+    let traf = moof.traf.first()?;
+    let trun = traf.trun.first()?;
+    let first = trun.samples.get(0)?;
+    if first.flags? != FLAGS_SYNC {
+        return None;
+    }
+    let from = usize::try_from(trun.data_offset?).ok()?;
+    let data = bytes.get(from..from.checked_add(usize::try_from(first.size?).ok()?)?)?;
+    let sample = FragmentSample {
+        duration: first.duration?,
+        composition_offset: i32::try_from(first.cts?).ok()?,
+        sync: true,
+        data: Bytes::copy_from_slice(data),
+    };
+    part(moof.mfhd.sequence_number, traf.tfdt.as_ref()?.base_media_decode_time, &[sample]).ok()
+}
+
 fn run(samples: &[FragmentSample]) -> TrunSamples {
     let entry = |sample: &FragmentSample| TrunEntry {
         duration: Some(sample.duration),
@@ -245,7 +267,7 @@ fn run(samples: &[FragmentSample]) -> TrunSamples {
 mod tests {
     use super::*;
     use crate::codec::AvcConfig;
-    use mp4_atom::{Atom, DecodeMaybe, Header};
+    use mp4_atom::{Atom, Header};
 
     fn video() -> TrackConfig {
         TrackConfig::Video(AvcConfig::parse(crate::codec::test_record()).expect("valid"))

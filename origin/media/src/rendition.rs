@@ -8,10 +8,11 @@ use crate::fmp4::{self, Fmp4Error, TrackConfig};
 use crate::pace::{Paced, Pacer};
 use crate::packager::{Cut, Next, Packager, TrackSample, part_ceiling, part_target_ms, to_channel_ticks};
 use crate::plan::{Boundary, SegmentPlan};
-use crate::window::{LiveWindow, Part, RenditionSnapshot, Segment, WindowLimits};
+use crate::snapshot::RenditionSnapshot;
+use crate::window::{LiveWindow, Part, Segment, Shown, WindowLimits};
 use bytes::Bytes;
 use sigma_shared::id::RenditionId;
-use sigma_shared::playlist::{PartLine, RenditionReport, ServerControl};
+use sigma_shared::playlist::{PartLine, ServerControl};
 use sigma_shared::resource::InitHash;
 
 /// Who delivers a rendition's samples.
@@ -336,10 +337,11 @@ impl Rendition {
         std::mem::take(&mut self.changed)
     }
 
-    /// Its playlist rendered, if there is something to show.
+    /// What readers get, if there is something to show.
     #[must_use]
-    pub fn snapshot(&self, control: ServerControl, reports: &[RenditionReport]) -> Option<RenditionSnapshot> {
-        self.window.snapshot(ServerControl { part_target_ms: self.part_target_ms, ..control }, reports)
+    pub fn snapshot(&mut self, shown: Shown) -> Option<RenditionSnapshot> {
+        let control = ServerControl { part_target_ms: self.part_target_ms, ..shown.control };
+        self.window.snapshot(Shown { control, next_init: Some(self.init), ..shown })
     }
 }
 

@@ -55,8 +55,10 @@ pub struct StreamSetup {
     pub segment_ms: u32,
     /// Part target, milliseconds.
     pub part_target_ms: u32,
-    /// Length of a playlist, milliseconds.
+    /// How long media stays in memory and listed without an archive, milliseconds.
     pub window_ms: u32,
+    /// Length of a playlist with an archive, milliseconds; 0 without.
+    pub dvr_ms: u32,
     /// Bytes of media that one rendition may keep in memory.
     pub window_bytes_max: u64,
     /// The lowest Media Sequence Number that has never been given out (A12).
@@ -404,6 +406,7 @@ impl Stream {
         }
         let limits = WindowLimits {
             window: i64::from(self.setup.window_ms) * TICKS_PER_MS,
+            dvr: i64::from(self.setup.dvr_ms) * TICKS_PER_MS,
             bytes_max: self.setup.window_bytes_max,
             // A rendition that appears in a later run has passed the same discontinuities as the others (MV-07).
             discontinuity_sequence: self.setup.discontinuity_sequence + self.runs.saturating_sub(1),

@@ -1,18 +1,20 @@
-//! The live window of one rendition: the newest segments and parts, and the playlist over them.
+//! The live window of one rendition: the newest segments and parts in memory, and the list of everything that can be
+//! had, which may reach back for hours into an archive.
 //!
-//! Invariants: one writer; readers get an immutable [`RenditionSnapshot`] whose playlist was rendered once, plain and
-//! gzip (A2). A part's bytes never change once it is in a snapshot. Segments leave the playlist before they leave
-//! memory (EV-07, PT-10).
+//! Invariants: one writer; readers get an immutable [`RenditionSnapshot`] (A2). A part's bytes never change once it is
+//! in a snapshot. What is listed is in memory or in the archive, and segments leave the playlists before they leave both
+//! (EV-07, PT-10). Deliberately absent: the archive itself; the window is told what is in it.
 
 use crate::TICKS_PER_SECOND;
+use crate::listing::{Frozen, Listing};
+use crate::snapshot::RenditionSnapshot;
+use crate::{daterange::DateRanges, fmp4};
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use sigma_shared::playlist::{MediaPlaylist, PartLine, RenditionReport, SegmentLines, ServerControl};
+use sigma_shared::playlist::{PartLine, RenditionReport, SegmentLine, ServerControl};
 use sigma_shared::reload::Tip;
 use sigma_shared::resource::InitHash;
 use std::collections::VecDeque;
-use std::io::Write;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// One Partial Segment.
@@ -52,6 +54,23 @@ impl Segment {
         self.parts.iter().map(|part| part.line.duration).sum()
     }
 
+    /// As listed; an open one with what it has so far.
+    pub(crate) fn line(&self) -> SegmentLine {
+        SegmentLine {
+            msn: self.msn,
+            duration: self.duration.unwrap_or_else(|| self.parts_duration()),
+            discontinuity: self.discontinuity,
+            gap: self.gap,
+            independent: self.parts.first().is_some_and(|part| part.line.independent && !part.line.gap),
+            init: self.init,
+            program_date_time_ms: self.program_date_time_ms,
+        }
+    }
+
+    fn end(&self) -> i64 {
+        self.start + i64::from(self.line().duration)
+    }
+
     /// The decode time its first part states, as ticks of 1/90000 s.
     #[cfg(test)]
     pub(crate) fn start_of_media(&self) -> i64 {
@@ -84,8 +103,11 @@ impl Segment {
 /// What a window keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct WindowLimits {
-    /// Length of the playlist, ticks of 1/90000 s; at least six segments are kept in any case (EV-06).
+    /// How much stays in memory after it has been listed this long, and length of the playlist without an archive, ticks
+    /// of 1/90000 s; at least six segments are kept in any case (EV-06).
     pub window: i64,
+    /// Length of the playlist with an archive, ticks of 1/90000 s; 0 without.
+    pub dvr: i64,
     /// Bytes of media in memory, listed or not; at least six segments are kept in any case.
     pub bytes_max: u64,
     /// EXT-X-DISCONTINUITY-SEQUENCE to start with.
@@ -102,14 +124,43 @@ const INITS_MAX: usize = 64;
 pub struct LiveWindow {
     limits: WindowLimits,
     segments: VecDeque<Arc<Segment>>,
-    /// Index of the first listed segment.
-    listed_from: usize,
+    listing: Listing,
+    /// Where the listed segments end, ticks.
+    ends: VecDeque<i64>,
+    /// What the archive has.
+    archived: Option<RangeInclusive<u64>>,
+    frozen: Option<[Arc<Frozen>; 2]>,
     inits: VecDeque<(InitHash, Bytes)>,
     discontinuity_sequence: u64,
+    rates: Rates,
+    iframe_rates: Rates,
+    ended: bool,
+}
+
+/// Bit rates of segments.
+#[derive(Debug, Default)]
+struct Rates {
     peak_bps: u64,
     total_bits: u64,
     total_ticks: u64,
-    ended: bool,
+}
+
+impl Rates {
+    fn add(&mut self, bytes: u64, duration: u32) {
+        if duration > 0 {
+            let bits = bytes * 8;
+            self.peak_bps = self.peak_bps.max(bits * TICKS_PER_SECOND.unsigned_abs() / u64::from(duration));
+            self.total_bits += bits;
+            self.total_ticks += u64::from(duration);
+        }
+    }
+
+    fn peak_and_average(&self) -> (u64, u64) {
+        // In 128 bits: weeks of a high rate, in bits times ticks, are beyond 64.
+        let average = u128::from(self.total_bits) * u128::from(TICKS_PER_SECOND.unsigned_abs());
+        let average = average.checked_div(u128::from(self.total_ticks)).unwrap_or(0);
+        (self.peak_bps, u64::try_from(average).unwrap_or(u64::MAX))
+    }
 }
 
 impl LiveWindow {
@@ -119,12 +170,14 @@ impl LiveWindow {
         Self {
             limits,
             segments: VecDeque::new(),
-            listed_from: 0,
+            listing: Listing::default(),
+            ends: VecDeque::new(),
+            archived: None,
+            frozen: None,
             inits: VecDeque::new(),
             discontinuity_sequence: limits.discontinuity_sequence,
-            peak_bps: 0,
-            total_bits: 0,
-            total_ticks: 0,
+            rates: Rates::default(),
+            iframe_rates: Rates::default(),
             ended: false,
         }
     }
@@ -160,17 +213,26 @@ impl LiveWindow {
             self.segments.pop_back();
             return;
         }
-        let duration = segment.parts_duration();
-        segment.duration = Some(duration);
+        segment.duration = Some(segment.parts_duration());
         segment.gap = gap;
-        let bits = segment.size() * 8;
-        if !gap && duration > 0 {
-            let ticks_per_second = TICKS_PER_SECOND.unsigned_abs();
-            self.peak_bps = self.peak_bps.max(bits * ticks_per_second / u64::from(duration));
-            self.total_bits += bits;
-            self.total_ticks += u64::from(duration);
+        let (line, end, size) = (segment.line(), segment.end(), segment.size());
+        let iframe = line.independent.then(|| fmp4::random_access_point(&segment.parts[0].bytes)).flatten();
+        if !gap {
+            self.rates.add(size, line.duration);
+            self.iframe_rates.add(iframe.map_or(0, |bytes| bytes.len() as u64), line.duration);
         }
+        self.listing.push(line);
+        self.ends.push_back(end);
         self.evict();
+    }
+
+    /// What the archive has of this rendition, by number; `None` while it has nothing. The list gets shorter when it is
+    /// less than before.
+    pub fn set_archived(&mut self, archived: Option<RangeInclusive<u64>>) {
+        if self.archived != archived {
+            self.archived = archived;
+            self.evict();
+        }
     }
 
     /// Ends the playlist (EV-10).
@@ -188,25 +250,22 @@ impl LiveWindow {
     /// Where what it holds ends, ticks of 1/90000 s.
     #[must_use]
     pub fn tip_tick(&self) -> Option<i64> {
-        self.segments
-            .back()
-            .map(|last| last.start + i64::from(last.duration.unwrap_or_else(|| last.parts_duration())))
+        self.segments.back().map(|last| last.end()).or(self.ends.back().copied())
     }
 
     /// The newest complete segment's number.
     #[must_use]
     pub fn complete_msn(&self) -> Option<u64> {
-        self.complete().map(|segment| segment.msn)
+        self.listing.lines().back().map(|line| line.msn)
     }
 
     /// How far this rendition has got, once it has a complete segment.
     #[must_use]
     pub fn tip(&self) -> Option<Tip> {
-        let complete = self.complete()?;
         let count = |segment: &Segment| u32::try_from(segment.parts.len()).unwrap_or(u32::MAX);
         Some(Tip {
-            complete_msn: complete.msn,
-            complete_parts: count(complete),
+            complete_msn: self.complete_msn()?,
+            complete_parts: self.complete().map_or(0, count),
             open_parts: self.open_segment().map_or(0, count),
             ended: self.ended,
         })
@@ -215,12 +274,13 @@ impl LiveWindow {
     /// Peak and average bit rate of its segments so far, bits per second (MV-02).
     #[must_use]
     pub fn bit_rates(&self) -> (u64, u64) {
-        // In 128 bits: weeks of a high rate, in bits times ticks, are beyond 64.
-        let average = u128::from(self.total_bits) * u128::from(TICKS_PER_SECOND.unsigned_abs());
-        (
-            self.peak_bps,
-            u64::try_from(average.checked_div(u128::from(self.total_ticks)).unwrap_or(0)).unwrap_or(u64::MAX),
-        )
+        self.rates.peak_and_average()
+    }
+
+    /// Peak and average bit rate of its I-frame playlist so far, bits per second.
+    #[must_use]
+    pub fn iframe_bit_rates(&self) -> (u64, u64) {
+        self.iframe_rates.peak_and_average()
     }
 
     /// The longest complete segment it holds, ticks of 1/90000 s.
@@ -232,56 +292,59 @@ impl LiveWindow {
     /// How many discontinuities it has passed: EXT-X-DISCONTINUITY-SEQUENCE of whatever comes after its end.
     #[must_use]
     pub fn discontinuities(&self) -> u64 {
-        let listed = self.segments.iter().skip(self.listed_from);
-        self.discontinuity_sequence + listed.filter(|segment| segment.discontinuity).count() as u64
+        let listed = self.listing.lines().iter().filter(|line| line.discontinuity).count() as u64;
+        listed
+            + self.discontinuity_sequence
+            + u64::from(self.open_segment().is_some_and(|open| open.discontinuity))
     }
 
-    /// Renders the playlist and freezes the state for readers; `None` before the first complete segment, so that no
-    /// client ever sees a playlist of parts alone.
+    /// The date of the first listed segment, Unix milliseconds.
     #[must_use]
-    pub fn snapshot(&self, control: ServerControl, reports: &[RenditionReport]) -> Option<RenditionSnapshot> {
+    pub fn first_date_ms(&self) -> Option<i64> {
+        self.listing.lines().front().map(|line| line.program_date_time_ms)
+    }
+
+    /// Freezes the state for readers; `None` before the first complete segment, so that no client ever sees a playlist
+    /// of parts alone. `next_init` is what the next segment to open will need.
+    #[must_use]
+    pub fn snapshot(&mut self, shown: Shown) -> Option<RenditionSnapshot> {
         let tip = self.tip()?;
-        let lines: Vec<Vec<PartLine>> = self.part_lines(control);
-        let listed = self.segments.iter().skip(self.listed_from).zip(&lines);
-        let segments: Vec<SegmentLines<'_>> = listed
-            .filter(|(segment, _)| segment.duration.is_some() || !segment.parts.is_empty())
-            .map(|(segment, parts)| SegmentLines {
-                msn: segment.msn,
-                duration: segment.duration,
-                discontinuity: segment.discontinuity,
-                gap: segment.gap,
-                init: segment.init,
-                program_date_time_ms: segment.program_date_time_ms,
-                parts,
-            })
-            .collect();
-        let discontinuity_sequence = self.discontinuity_sequence;
-        let playlist = MediaPlaylist { control, discontinuity_sequence, segments: &segments, tip, reports };
-        let plain = Bytes::from(playlist.to_string());
+        let [media, iframes] = self.frozen(shown.control);
+        let open = self.open_segment().filter(|segment| !segment.parts.is_empty());
+        let newest_init = open.map(|segment| segment.init).or(self.complete().map(|segment| segment.init));
+        // PH-04: parts of one segment share its init section.
+        let next_init = shown.next_init.filter(|next| open.is_none() && Some(*next) != newest_init);
+        let parts_since = self.parts_since(shown.control);
         Some(RenditionSnapshot {
-            gzip: gzip(&plain),
-            plain,
             tip,
-            control,
+            control: shown.control,
+            discontinuity_sequence: self.discontinuity_sequence,
             segments: self.segments.clone(),
             inits: self.inits.clone(),
+            media,
+            iframes,
+            parts_since,
+            next_init,
+            dateranges: shown.dateranges,
+            reports: shown.reports,
+            iframe_reports: shown.iframe_reports,
+            rendered: Default::default(),
         })
     }
 
-    /// The parts to list with each listed segment: PT-09 wants none older than three target durations from the end.
-    fn part_lines(&self, control: ServerControl) -> Vec<Vec<PartLine>> {
-        let length =
-            |segment: &Segment| i64::from(segment.duration.unwrap_or_else(|| segment.parts_duration()));
-        let end = self.segments.back().map_or(0, |last| last.start + length(last));
-        let since = end - 3 * i64::from(control.target_duration_s) * TICKS_PER_SECOND;
-        let of = |segment: &Segment| {
-            if segment.start >= since {
-                segment.parts.iter().map(|part| part.line).collect()
-            } else {
-                Vec::new()
-            }
-        };
-        self.segments.iter().skip(self.listed_from).map(|segment| of(segment)).collect()
+    fn frozen(&mut self, control: ServerControl) -> [Arc<Frozen>; 2] {
+        let since = self.parts_since(control);
+        let recent = self.segments.iter().find(|segment| segment.start >= since).map(|segment| segment.msn);
+        let recent_from = recent.unwrap_or_else(|| self.complete_msn().map_or(0, |msn| msn + 1));
+        let skip_until = u64::from(control.skip_until_s()) * TICKS_PER_SECOND.unsigned_abs();
+        let listing = &mut self.listing;
+        self.frozen.get_or_insert_with(|| listing.freeze(recent_from, skip_until)).clone()
+    }
+
+    /// From where on segments are listed with parts: PT-09 wants none older than three target durations from the end.
+    fn parts_since(&self, control: ServerControl) -> i64 {
+        let end = self.tip_tick().unwrap_or(0);
+        end - 3 * i64::from(control.target_duration_s) * TICKS_PER_SECOND
     }
 
     fn complete(&self) -> Option<&Segment> {
@@ -293,101 +356,59 @@ impl LiveWindow {
         Some(Arc::make_mut(last))
     }
 
-    /// Takes segments off the playlist that are wholly before the window, and out of memory once they have been off it
-    /// for as long as the playlist is (EV-07), or when they are too many bytes.
+    /// Takes segments out of memory once they have been in it for twice the window, or when they are too many bytes, and
+    /// off the list when they are before its start or can no longer be had. Without an archive, what leaves the list is
+    /// in memory for as long again as the playlist is (EV-07).
     fn evict(&mut self) {
-        let Some(end) = self.segments.back().map(|last| last.start + i64::from(last.duration.unwrap_or(0)))
-        else {
+        self.frozen = None;
+        let Some(end) = self.ends.back().copied() else {
             return;
         };
-        let before =
-            |segment: &Segment, since: i64| segment.start + i64::from(segment.duration.unwrap_or(0)) <= since;
+        let listed_for = self.limits.window.max(self.limits.dvr);
+        while self.ends.len() > SEGMENTS_MIN && self.ends[0] <= end - listed_for {
+            self.unlist();
+        }
+        let complete = |segment: &&Arc<Segment>| segment.duration.is_some();
+        let mut left = self.segments.iter().filter(complete).count();
         let mut bytes: u64 = self.segments.iter().map(|segment| segment.size()).sum();
-        while self.listed_from > 0 && bytes > self.limits.bytes_max {
-            bytes -= self.segments.pop_front().map_or(0, |segment| segment.size());
-            self.listed_from -= 1;
-        }
-        let mut listed = bytes;
-        while self.segments.len() - self.listed_from > SEGMENTS_MIN
-            && (before(&self.segments[self.listed_from], end - self.limits.window)
-                || listed > self.limits.bytes_max)
+        while left > SEGMENTS_MIN
+            && (bytes > self.limits.bytes_max || self.segments[0].end() <= end - 2 * self.limits.window)
         {
-            listed -= self.segments[self.listed_from].size();
-            self.discontinuity_sequence += u64::from(self.segments[self.listed_from].discontinuity); // EV-02
-            self.listed_from += 1;
+            bytes -= self.segments.pop_front().map_or(0, |segment| segment.size());
+            left -= 1;
         }
-        while self.listed_from > 0 && before(&self.segments[0], end - 2 * self.limits.window) {
-            self.segments.pop_front();
-            self.listed_from -= 1;
+        let in_memory = self.segments.front().map_or(u64::MAX, |segment| segment.msn);
+        let had_from = match &self.archived {
+            Some(archived) if archived.end().saturating_add(1) >= in_memory => {
+                *archived.start().min(&in_memory)
+            }
+            _ => in_memory,
+        };
+        while self.listing.lines().front().is_some_and(|line| line.msn < had_from) {
+            self.unlist();
         }
+    }
+
+    fn unlist(&mut self) {
+        self.ends.pop_front();
+        let line = self.listing.pop_front();
+        self.discontinuity_sequence += u64::from(line.is_some_and(|line| line.discontinuity)); // EV-02
     }
 }
 
-/// Level 6 halves what level 1 leaves of a playlist and costs tens of microseconds, once per part.
-pub(crate) fn gzip(plain: &Bytes) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::new(6));
-    // Writing to a Vec cannot fail; were it to, clients would get the plain text.
-    match encoder.write_all(plain).and_then(|()| encoder.finish()) {
-        Ok(bytes) => bytes.into(),
-        Err(_) => Bytes::new(),
-    }
-}
-
-/// One moment of a rendition, shared by all readers.
+/// What a snapshot shows beside the window's own.
 #[derive(Debug)]
-pub struct RenditionSnapshot {
-    /// The Media Playlist.
-    pub plain: Bytes,
-    /// The same, gzip.
-    pub gzip: Bytes,
-    /// How far it has got.
-    pub tip: Tip,
-    /// Constants of the playlist.
+pub struct Shown {
+    /// Constants of the playlists.
     pub control: ServerControl,
-    segments: VecDeque<Arc<Segment>>,
-    inits: VecDeque<(InitHash, Bytes)>,
-}
-
-/// Where a part is.
-#[derive(Debug)]
-pub enum PartLookup<'a> {
-    /// Here.
-    Found(&'a Part),
-    /// It is the hinted one: it will come (PH-05).
-    Hinted,
-    /// It never was, is gone, or was hinted and then not made (PH-06).
-    Absent,
-}
-
-impl RenditionSnapshot {
-    /// Looks a part up.
-    #[must_use]
-    pub fn part(&self, msn: u64, index: u32) -> PartLookup<'_> {
-        let found = self.find(msn).and_then(|segment| segment.parts.get(index as usize));
-        match found {
-            Some(part) if part.line.gap => PartLookup::Absent,
-            Some(part) => PartLookup::Found(part),
-            None if !self.tip.ended && (msn, index) == self.tip.next_part() => PartLookup::Hinted,
-            None => PartLookup::Absent,
-        }
-    }
-
-    /// A complete segment that is whole.
-    #[must_use]
-    pub fn segment(&self, msn: u64) -> Option<&Arc<Segment>> {
-        self.find(msn).filter(|segment| segment.duration.is_some() && !segment.gap)
-    }
-
-    /// An init section.
-    #[must_use]
-    pub fn init(&self, hash: InitHash) -> Option<&Bytes> {
-        self.inits.iter().find(|(known, _)| *known == hash).map(|(_, bytes)| bytes)
-    }
-
-    fn find(&self, msn: u64) -> Option<&Arc<Segment>> {
-        let first = self.segments.front()?.msn;
-        self.segments.get(usize::try_from(msn.checked_sub(first)?).ok()?)
-    }
+    /// The init section of the next segment to open.
+    pub next_init: Option<InitHash>,
+    /// Date Ranges of the broadcast.
+    pub dateranges: Arc<DateRanges>,
+    /// The other renditions (RR-01).
+    pub reports: Arc<[RenditionReport]>,
+    /// All renditions: to an I-frame playlist, its own rendition's is another one too.
+    pub iframe_reports: Arc<[RenditionReport]>,
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use crate::transcode::ladder::{self, JobParts};
 use crate::transcode::process::{Worker, WorkerEvent};
 use sigma_media::codec::{AacConfig, AvcConfig, FrameRate};
 use sigma_media::fmp4::{Fmp4Error, TrackConfig};
+use sigma_media::snapshot::RenditionSnapshot;
 use sigma_media::stream::{
     ChannelKind, MultivariantSnapshot, Notice, Stream, StreamSetup, WorkerInput, WorkerPicture, WorkerSample,
 };
-use sigma_media::window::RenditionSnapshot;
 use sigma_shared::id::RenditionId;
 use sigma_worker::protocol::{self, FromWorker, ToWorker};
 use std::collections::HashMap;
@@ -178,7 +178,7 @@ impl Task {
 
     /// Players are told to come back rather than that there is nothing: they do not ask again after a 404.
     fn prepare(&self) {
-        self.view.send_replace(Arc::new(View { preparing: true, ..View::default() }));
+        self.view.send_replace(Arc::new(View { preparing: true, ..View::empty(self.spec.mode) }));
     }
 
     fn ingest(&mut self, event: Ingest) -> Result<(), Fmp4Error> {
@@ -262,6 +262,7 @@ impl Task {
             segment_ms: self.spec.segment_ms,
             part_target_ms: self.spec.part_target_ms,
             window_ms: self.spec.window_ms,
+            dvr_ms: 0,
             window_bytes_max: self.spec.window_bytes_max,
             msn_min,
             discontinuity_sequence,
@@ -290,7 +291,7 @@ impl Task {
         let Some(broadcast) = &mut self.broadcast else {
             // Nobody follows a playlist that ended this long ago.
             self.stops_at = None;
-            self.view.send_replace(Arc::new(View::default()));
+            self.view.send_replace(Arc::new(View::empty(self.spec.mode)));
             return Ok(());
         };
         self.stops_at = Some(Instant::now() + Duration::from_millis(self.spec.window_ms.into()));
@@ -368,7 +369,12 @@ impl Task {
             let renditions = renditions.map(|(id, sender)| (id.clone(), sender.subscribe())).collect();
             let multivariant = broadcast.multivariant.clone();
             let preparing = multivariant.is_none();
-            self.view.send_replace(Arc::new(View { multivariant, preparing, renditions }));
+            self.view.send_replace(Arc::new(View {
+                mode: self.spec.mode,
+                multivariant,
+                preparing,
+                renditions,
+            }));
         }
         self.notice();
     }

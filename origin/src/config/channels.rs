@@ -4,6 +4,7 @@ use super::{Config, Ranges};
 use serde::Deserialize;
 use sigma_http::config::Problem;
 use sigma_shared::id::{ChannelId, RenditionId};
+use sigma_shared::mode::Mode;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -39,6 +40,26 @@ impl fmt::Display for ChannelType {
     }
 }
 
+/// The latency mode of viewers who ask for none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LatencyMode {
+    #[default]
+    UltraLowLatency,
+    LowLatency,
+    Normal,
+}
+
+impl From<LatencyMode> for Mode {
+    fn from(mode: LatencyMode) -> Self {
+        match mode {
+            LatencyMode::UltraLowLatency => Self::Ultra,
+            LatencyMode::LowLatency => Self::Low,
+            LatencyMode::Normal => Self::Normal,
+        }
+    }
+}
+
 /// `[channels.source]`: the built-in test source as this channel's publisher.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -62,6 +83,8 @@ pub(crate) struct ChannelConfig {
     pub(crate) profiles: Vec<String>,
     #[serde(default = "default_stop_timeout_s")]
     pub(crate) stop_timeout_s: u64,
+    #[serde(default)]
+    pub(crate) mode: LatencyMode,
     pub(crate) segment_ms: Option<u32>,
     pub(crate) part_target_ms: Option<u32>,
     pub(crate) source: Option<SourceConfig>,

@@ -13,13 +13,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use sigma_http::headers;
 use sigma_http::problem::Problem;
-use sigma_media::window::{PartLookup, RenditionSnapshot};
+use sigma_media::chunk::Text;
+use sigma_media::fmp4;
+use sigma_media::snapshot::{PartLookup, RenditionSnapshot};
 use sigma_shared::cmsd::{CMSD_STATIC, CmsdStatic, ObjectType};
 use sigma_shared::directives::Directives;
 use sigma_shared::freshness::{Served, max_age_s};
 use sigma_shared::id::{ChannelId, RenditionId};
+use sigma_shared::mode::Mode;
 use sigma_shared::reload::Decision;
-use sigma_shared::resource::{LiveResource, MediaResource};
+use sigma_shared::resource::{Listed, LiveResource, MediaResource};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -65,7 +68,7 @@ impl Playback {
         head: &HeaderMap,
     ) -> Response<Body> {
         match resource {
-            LiveResource::Multivariant(channel) => self.multivariant(channel, head),
+            LiveResource::Multivariant(channel) => self.multivariant(channel, query, head),
             LiveResource::Media(channel, rendition, object) => {
                 let view = self.channels.get(channel).map(|channel| channel.view());
                 let Some(snapshots) = view.as_ref().and_then(|view| view.renditions.get(rendition).cloned())
@@ -73,9 +76,12 @@ impl Playback {
                     return absent(view.as_deref(), "nothing of that name is live");
                 };
                 match object {
-                    MediaResource::Playlist => self.playlist(snapshots, query, head).await,
+                    MediaResource::Playlist(listed, mode) => {
+                        self.playlist(snapshots, (*listed, *mode), query, head).await
+                    }
                     MediaResource::Part { msn, part } => self.part(snapshots, rendition, (*msn, *part)).await,
                     MediaResource::Segment { msn } => segment(&snapshots.borrow(), rendition, *msn),
+                    MediaResource::IFrame { msn } => iframe(&snapshots.borrow(), rendition, *msn),
                     MediaResource::Init(hash) => {
                         let snapshot = snapshots.borrow();
                         match snapshot.init(*hash) {
@@ -90,28 +96,42 @@ impl Playback {
         }
     }
 
-    fn multivariant(&self, channel: &ChannelId, head: &HeaderMap) -> Response<Body> {
+    fn multivariant(&self, channel: &ChannelId, query: &str, head: &HeaderMap) -> Response<Body> {
+        let asked = match Mode::parse_query(query) {
+            Ok(asked) => asked,
+            Err(error) => return bad_request(&error.to_string(), TARGET_DURATION_S),
+        };
         let view = self.channels.get(channel).map(|channel| channel.view());
         let Some(snapshot) = view.as_ref().and_then(|view| view.multivariant.clone()) else {
             return absent(view.as_deref(), "this channel is not live");
         };
         let max_age = max_age_s(Served::Playlist, true, snapshot.target_duration_s);
-        playlist_response((&snapshot.plain, &snapshot.gzip), head, max_age, None)
+        let mode = asked.or(view.map(|view| view.mode)).unwrap_or(Mode::Ultra);
+        playlist_response(snapshot.text(mode), head, max_age, None)
     }
 
-    async fn playlist(&self, mut snapshots: Renditions, query: &str, head: &HeaderMap) -> Response<Body> {
+    async fn playlist(
+        &self,
+        mut snapshots: Renditions,
+        (listed, mode): (Listed, Mode),
+        query: &str,
+        head: &HeaderMap,
+    ) -> Response<Body> {
         let target_duration_s = snapshots.borrow().control.target_duration_s;
-        let want = match Directives::parse(query) {
+        let mut want = match Directives::parse(query) {
             Ok(want) => want,
             Err(error) => return bad_request(&error.to_string(), target_duration_s),
         };
+        if listed == Listed::IFrames || mode != Mode::Ultra {
+            want.part = None; // docs/adr/0001: a playlist without parts is waited for by segment
+        }
         let asked = Instant::now();
         let limit = hold_limit(target_duration_s);
         let mut held = None;
         loop {
             let decision = {
                 let snapshot = snapshots.borrow_and_update();
-                snapshot.tip.decide(&want, snapshot.control.part_target_ms)
+                snapshot.tip_of(listed, mode).decide(&want, snapshot.control.part_target_ms)
             };
             match decision {
                 Decision::Ready => break,
@@ -139,7 +159,7 @@ impl Playback {
         let served = if want.is_blocking() { Served::BlockingPlaylist } else { Served::Playlist };
         let max_age = max_age_s(served, true, target_duration_s);
         let held_ms = held.is_some().then(|| u32::try_from(asked.elapsed().as_millis()).unwrap_or(u32::MAX));
-        playlist_response((&snapshot.plain, &snapshot.gzip), head, max_age, held_ms)
+        playlist_response(snapshot.playlist(listed, mode, want.skip), head, max_age, held_ms)
     }
 
     /// PH-05: the hinted part is waited for, and then sent whole.
@@ -209,6 +229,23 @@ fn segment(snapshot: &RenditionSnapshot, rendition: &RenditionId, msn: u64) -> R
     media(snapshot, Body::Right(pieces), delivered)
 }
 
+/// The random access point that a segment starts with.
+fn iframe(snapshot: &RenditionSnapshot, rendition: &RenditionId, msn: u64) -> Response<Body> {
+    let found = snapshot.segment(msn).and_then(|segment| {
+        let first = segment.parts.first()?;
+        Some((fmp4::random_access_point(&first.bytes)?, segment.duration?, first.available_at_ms))
+    });
+    let Some((bytes, duration, available_at_ms)) = found else {
+        return not_found("no such I-frame").map(Body::Left);
+    };
+    let delivered = Delivered {
+        duration_ms: Some(duration / 90),
+        available_at_ms: Some(available_at_ms),
+        ..Delivered::init(rendition)
+    };
+    media(snapshot, Body::Left(bytes.into()), delivered)
+}
+
 /// What is said of a media object in its response headers.
 #[derive(Clone, Copy)]
 struct Delivered {
@@ -246,14 +283,10 @@ fn media(snapshot: &RenditionSnapshot, body: Body, delivered: Delivered) -> Resp
     response
 }
 
-fn playlist_response(
-    (plain, gzip): (&Bytes, &Bytes),
-    request: &HeaderMap,
-    max_age: u32,
-    held_ms: Option<u32>,
-) -> Response<Body> {
-    let compress = headers::accepts_gzip(request) && !gzip.is_empty();
-    let mut response = Response::new(Body::Left(Full::new(if compress { gzip } else { plain }.clone())));
+fn playlist_response(text: &Text, request: &HeaderMap, max_age: u32, held_ms: Option<u32>) -> Response<Body> {
+    let compress = headers::accepts_gzip(request);
+    let pieces = if compress { &text.gzip } else { &text.plain };
+    let mut response = Response::new(Body::Right(pieces.iter().cloned().collect()));
     let head = response.headers_mut();
     head.insert(CONTENT_TYPE, PLAYLIST_TYPE); // SYN-01
     if compress {

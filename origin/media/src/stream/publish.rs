@@ -1,15 +1,18 @@
 //! What a stream shows: the constants of its playlists, the snapshots of its renditions, the Multivariant Playlist.
 
 use super::{ChannelKind, Stream, WorkerInput};
+use crate::chunk::Text;
 use crate::codec::FrameRate;
+use crate::daterange::DateRanges;
 use crate::fmp4::TrackConfig;
 use crate::rendition::Rendition;
+use crate::snapshot::RenditionSnapshot;
 use crate::timeline::Timeline;
-use crate::window::{RenditionSnapshot, gzip};
+use crate::window::Shown;
 use crate::{TICKS_PER_MS, TICKS_PER_SECOND};
-use bytes::Bytes;
 use sigma_shared::id::RenditionId;
-use sigma_shared::multivariant::{AudioRendition, Multivariant, Variant};
+use sigma_shared::mode::Mode;
+use sigma_shared::multivariant::{AudioRendition, IFrameVariant, Multivariant, Variant};
 use sigma_shared::playlist::{RenditionReport, ServerControl};
 use std::sync::Arc;
 
@@ -21,21 +24,34 @@ const LATE_SEGMENTS: u64 = 3;
 pub(super) struct Published {
     control: Option<ServerControl>,
     pub(super) last_timeline: Option<Timeline>,
-    multivariant: Option<Arc<MultivariantSnapshot>>,
+    multivariant: Option<(Multivariant, Arc<MultivariantSnapshot>)>,
     first_msn: u64,
     /// BANDWIDTH and AVERAGE-BANDWIDTH as stated, by rendition.
-    stated: Vec<(RenditionId, u64, u64)>,
+    stated: Vec<(RenditionId, Stated)>,
+    dateranges: Arc<DateRanges>,
+}
+
+/// Bit rates as stated of a rendition and of its I-frame playlist.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stated {
+    media: (u64, u64),
+    iframes: (u64, u64),
 }
 
 /// The Multivariant Playlist at one moment.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct MultivariantSnapshot {
-    /// Its text.
-    pub plain: Bytes,
-    /// The same, gzip.
-    pub gzip: Bytes,
+    texts: [Text; 3],
     /// EXT-X-TARGETDURATION of the channel's playlists, seconds.
     pub target_duration_s: u32,
+}
+
+impl MultivariantSnapshot {
+    /// Its text in a mode.
+    #[must_use]
+    pub fn text(&self, mode: Mode) -> &Text {
+        &self.texts[mode as usize]
+    }
 }
 
 /// What has changed since the last call.
@@ -60,8 +76,14 @@ impl Stream {
             if !self.renditions[index].take_changed() {
                 continue;
             }
-            let reports = self.reports(index);
-            if let Some(snapshot) = self.renditions[index].snapshot(control, &reports) {
+            let shown = Shown {
+                control,
+                next_init: None,
+                dateranges: Arc::clone(&self.published.dateranges),
+                reports: self.reports(Some(index)),
+                iframe_reports: self.reports(None),
+            };
+            if let Some(snapshot) = self.renditions[index].snapshot(shown) {
                 changes.renditions.push((self.renditions[index].id.clone(), Arc::new(snapshot)));
             }
         }
@@ -71,13 +93,12 @@ impl Stream {
         changes
     }
 
-    /// RR-01: one report for every other rendition.
-    fn reports(&self, own: usize) -> Vec<RenditionReport> {
-        let others = self.renditions.iter().enumerate().filter(|(index, _)| *index != own);
+    /// RR-01: one report for every rendition other than `own`.
+    fn reports(&self, own: Option<usize>) -> Arc<[RenditionReport]> {
+        let others = self.renditions.iter().enumerate().filter(|(index, _)| Some(*index) != own);
         others
             .filter_map(|(_, rendition)| {
-                let (last_msn, last_part) = rendition.window().tip()?.last_part();
-                Some(RenditionReport { uri: format!("../{}/media.m3u8", rendition.id), last_msn, last_part })
+                Some(RenditionReport { rendition: rendition.id.clone(), tip: rendition.window().tip()? })
             })
             .collect()
     }
@@ -147,13 +168,12 @@ impl Stream {
         if playlist.variants.is_empty() {
             return None;
         }
-        let plain = Bytes::from(playlist.to_string());
-        if self.published.multivariant.as_ref().is_some_and(|known| known.plain == plain) {
+        if self.published.multivariant.as_ref().is_some_and(|(known, _)| *known == playlist) {
             return None;
         }
-        let target_duration_s = control.target_duration_s;
-        let snapshot = Arc::new(MultivariantSnapshot { gzip: gzip(&plain), plain, target_duration_s });
-        self.published.multivariant = Some(Arc::clone(&snapshot));
+        let texts = Mode::ALL.map(|mode| Text::from_string(playlist.of_mode(mode).to_string()));
+        let snapshot = Arc::new(MultivariantSnapshot { texts, target_duration_s: control.target_duration_s });
+        self.published.multivariant = Some((playlist, Arc::clone(&snapshot)));
         Some(snapshot)
     }
 
@@ -168,22 +188,32 @@ impl Stream {
             .iter()
             .copied()
             .find(|index| matches!(self.renditions[*index].config, TrackConfig::Audio(_)));
-        let audio_rates = audio.map_or((0, 0), |index| self.stated_rates(index));
+        let audio_rates = audio.map_or((0, 0), |index| self.stated_rates(index).media);
         let audio_codec = audio.map(|index| self.renditions[index].config.codec_string());
         let videos: Vec<usize> = shown
             .iter()
             .copied()
             .filter(|index| matches!(self.renditions[*index].config, TrackConfig::Video(_)))
             .collect();
-        let mut variants = Vec::new();
+        let (mut variants, mut iframes) = (Vec::new(), Vec::new());
         for index in if videos.is_empty() { audio.into_iter().collect() } else { videos } {
             let alone = Some(index) == audio;
-            let (peak, average) = self.stated_rates(index);
+            let stated = self.stated_rates(index);
+            let (peak, average) = stated.media;
             let rendition = &self.renditions[index];
+            if let TrackConfig::Video(avc) = &rendition.config {
+                iframes.push(IFrameVariant {
+                    rendition: rendition.id.clone(),
+                    bandwidth_bps: stated.iframes.0,
+                    average_bandwidth_bps: stated.iframes.1,
+                    codec: avc.codec_string(),
+                    resolution: (avc.width, avc.height),
+                });
+            }
             let mut codecs = vec![rendition.config.codec_string()];
             codecs.extend(audio_codec.clone().filter(|_| !alone));
             variants.push(Variant {
-                uri: format!("{}/media.m3u8", rendition.id),
+                rendition: rendition.id.clone(),
                 bandwidth_bps: peak + if alone { 0 } else { audio_rates.0 },
                 average_bandwidth_bps: average + if alone { 0 } else { audio_rates.1 },
                 codecs,
@@ -195,8 +225,10 @@ impl Stream {
             });
         }
         variants.sort_by_key(|variant| std::cmp::Reverse(variant.bandwidth_bps));
+        iframes.sort_by_key(|variant| std::cmp::Reverse(variant.bandwidth_bps));
         let audio = audio.filter(|_| variants.iter().any(|variant| variant.resolution.is_some()));
-        Multivariant { audio: audio.map(|index| self.audio_rendition(index)).into_iter().collect(), variants }
+        let audio = audio.map(|index| self.audio_rendition(index)).into_iter().collect();
+        Multivariant { audio, variants, iframes }
     }
 
     fn audio_rendition(&self, index: usize) -> AudioRendition {
@@ -205,27 +237,28 @@ impl Stream {
             TrackConfig::Audio(aac) => u32::from(aac.channels),
             TrackConfig::Video(_) => 0,
         };
-        let uri = format!("{}/media.m3u8", rendition.id);
-        AudioRendition { uri, name: "Original".into(), language: "und".into(), channels }
+        let rendition = rendition.id.clone();
+        AudioRendition { rendition, name: "Original".into(), language: "und".into(), channels }
     }
 
     /// Measured rates with a tenth of room, which stay as stated until a segment exceeds what was stated (MV-02).
-    fn stated_rates(&mut self, index: usize) -> (u64, u64) {
+    fn stated_rates(&mut self, index: usize) -> Stated {
         let rendition = &self.renditions[index];
-        let (peak, average) = rendition.window().bit_rates();
+        let window = rendition.window();
+        let known = self.published.stated.iter().position(|(id, _)| *id == rendition.id);
+        let known = known.unwrap_or_else(|| {
+            self.published.stated.push((rendition.id.clone(), Stated::default()));
+            self.published.stated.len() - 1
+        });
         let with_room = |bps: u64| (bps + bps / 10).next_multiple_of(1000);
-        match self.published.stated.iter_mut().find(|(id, ..)| *id == rendition.id) {
-            Some((_, stated_peak, stated_average)) => {
-                if peak > *stated_peak || average > *stated_average {
-                    (*stated_peak, *stated_average) = (with_room(peak), with_room(average));
-                }
-                (*stated_peak, *stated_average)
-            }
-            None => {
-                let stated = (with_room(peak), with_room(average));
-                self.published.stated.push((rendition.id.clone(), stated.0, stated.1));
-                stated
+        let stated = &mut self.published.stated[known].1;
+        for (stated, (peak, average)) in
+            [(&mut stated.media, window.bit_rates()), (&mut stated.iframes, window.iframe_bit_rates())]
+        {
+            if peak > stated.0 || average > stated.1 {
+                *stated = (with_room(peak).max(stated.0), with_room(average).max(stated.1));
             }
         }
+        *stated
     }
 }

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::window::{PartLookup, RenditionSnapshot};
+use crate::snapshot::{PartLookup, RenditionSnapshot};
+use sigma_shared::mode::Mode;
+use sigma_shared::resource::Listed;
 
 const NOW_MS: u64 = 1_795_333_200_700;
 
@@ -27,6 +29,7 @@ fn setup(kind: ChannelKind, rungs: &[&str]) -> StreamSetup {
         segment_ms: 2000,
         part_target_ms: 200,
         window_ms: 60_000,
+        dvr_ms: 0,
         window_bytes_max: 1 << 30,
         msn_min: 0,
         discontinuity_sequence: 0,
@@ -121,7 +124,9 @@ impl Simulation {
                 self.latest.insert(id.to_string(), snapshot);
             }
             if let Some(multivariant) = changes.multivariant {
-                self.multivariant = Some(String::from_utf8(multivariant.plain.to_vec()).expect("text"));
+                self.multivariant = Some(
+                    String::from_utf8(multivariant.text(Mode::Ultra).to_bytes().to_vec()).expect("text"),
+                );
             }
             if changes.worker.is_empty() {
                 break;
@@ -165,7 +170,8 @@ impl Simulation {
     }
 
     fn playlist(&self, id: &str) -> String {
-        String::from_utf8(self.latest[id].plain.to_vec()).expect("text")
+        String::from_utf8(self.latest[id].playlist(Listed::Media, Mode::Ultra, None).to_bytes().to_vec())
+            .expect("text")
     }
 }
 
@@ -562,7 +568,7 @@ proptest! {
                 stream.push_audio(raw, Bytes::from_static(b"aac"), now).expect("pushed");
             }
             for (id, snapshot) in stream.take_changes().renditions {
-                let playlist = String::from_utf8(snapshot.plain.to_vec()).expect("text");
+                let playlist = String::from_utf8(snapshot.playlist(Listed::Media, Mode::Ultra, None).to_bytes().to_vec()).expect("text");
                 let target: f64 = playlist.split("PART-TARGET=").nth(1).and_then(|t| t.lines().next())
                     .and_then(|t| t.parse().ok()).expect("stated");
                 for part in playlist.lines().filter_map(|line| line.strip_prefix("#EXT-X-PART:DURATION=")) {
