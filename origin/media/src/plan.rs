@@ -110,6 +110,11 @@ impl SegmentPlan {
         self.add(Boundary { msn, start, presented: start, run_start: true, forced: false })
     }
 
+    /// Starts a segment in which nothing is published.
+    pub fn start_gap(&mut self, msn: u64, start: i64) {
+        self.add(Boundary { msn, start, presented: start, run_start: false, forced: false });
+    }
+
     /// The newest boundary.
     #[must_use]
     pub fn current(&self) -> Option<Boundary> {

@@ -3,6 +3,7 @@
 //! Invariants: segments carry the numbers of the [`SegmentPlan`], one by one; what a feeder failed to deliver is in the
 //! playlist as a gap, so that the numbers of all renditions stay in step (EV-11, MV-07).
 
+use crate::TICKS_PER_MS;
 use crate::codec::FrameRate;
 use crate::fmp4::{self, Fmp4Error, TrackConfig};
 use crate::pace::{Paced, Pacer};
@@ -277,6 +278,37 @@ impl Rendition {
                 segment.parts.iter().map(|part| i64::from(part.line.duration)).sum::<i64>()
             });
             self.append_gap(length - delivered);
+            self.window.close(true);
+            self.changed = true;
+        }
+    }
+
+    /// Lists segment `msn`, which is a gap from the first to the second of `span`, as far as it has passed at `now`.
+    pub fn pass_gap(&mut self, msn: u64, span: (i64, i64), now: i64, pdt: impl Fn(i64) -> i64) {
+        if self.window.complete_msn().is_none_or(|complete| complete + 1 != msn) {
+            return;
+        }
+        let mut at = self.window.tip_tick().unwrap_or(span.0);
+        while at < span.1 {
+            let next = (at + i64::from(self.part_target_ms) * TICKS_PER_MS).min(span.1);
+            if next > now {
+                return;
+            }
+            if self.window.open_segment().is_none() {
+                let boundary = Boundary { msn, start: at, presented: at, run_start: false, forced: false };
+                self.open_segment(&boundary, at, pdt(at));
+            }
+            self.append_gap(next - at);
+            self.changed = true;
+            at = next;
+        }
+        self.window.close(true);
+    }
+
+    /// The gap that is being listed ends at `end`, ticks.
+    pub fn end_gap(&mut self, end: i64) {
+        if self.window.open_segment().is_some() {
+            self.append_gap(end - self.window.tip_tick().unwrap_or(end));
             self.window.close(true);
             self.changed = true;
         }

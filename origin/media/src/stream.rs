@@ -8,6 +8,7 @@
 //! collected and handed out by [`Stream::take_changes`]. Renditions of one stream are cut by one plan.
 
 mod audio;
+mod away;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -141,6 +142,9 @@ pub struct Stream {
     video_end: i64,
     /// How many runs have started.
     runs: u64,
+    /// The gap that is being listed while nobody publishes.
+    gap: Option<away::Gap>,
+    finished: bool,
     published: Published,
     worker: worker::Worker,
     notices: Vec<Notice>,
@@ -162,6 +166,8 @@ impl Stream {
             audio_alone_since: None,
             video_end: 0,
             runs: 0,
+            gap: None,
+            finished: false,
             published: Published::default(),
             worker: worker::Worker::new(setup.kind, setup.rungs.len()),
             notices: Vec::new(),
@@ -313,6 +319,8 @@ impl Stream {
     /// Only when the box writer has a bug.
     pub fn finish(&mut self, now_ms: u64) -> Result<(), Fmp4Error> {
         self.end_run(now_ms)?;
+        self.end_gap();
+        self.finished = true;
         for rendition in &mut self.renditions {
             rendition.end_run()?;
         }
@@ -339,17 +347,15 @@ impl Stream {
         now_ms: u64,
     ) -> Result<(), Fmp4Error> {
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        self.end_gap();
         let newest = self.plan.current().map_or(self.setup.msn_min, |current| current.msn + 1);
         let first = self.plan.current().is_none();
-        // Beyond everything that has been placed: no tick is given out twice (MP-04, A12).
-        let begun = self.plan.current().map(|current| current.start + 1);
-        let past = self.renditions.iter().filter_map(|r| r.window().tip_tick()).chain(begun).max();
-        let past = past.unwrap_or(0).max(self.video_end);
+        let past = self.timeline_end();
         let wall_cell = self.plan.cell_of(now_ms * TICKS_PER_MS);
         let cell = wall_cell.max(self.plan.cell_of(past - 1) + u64::from(past > 0));
         let cell = if first { cell.max(newest) } else { cell };
         let start = self.plan.cell_start(cell);
-        // Within a session the numbers go on by one, whatever the length of the pause (EV-01).
+        // Within a session the numbers go on by one; a pause has numbers of its own (EV-01, EV-11).
         let msn = if first { cell } else { newest };
         let anchor = start - composition;
         let frame_rate = self.frame_rate();

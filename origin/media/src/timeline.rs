@@ -89,6 +89,12 @@ impl Timeline {
         self.anchor_wall_ms + (tick - self.anchor_tick).div_euclid(TICKS_PER_MS)
     }
 
+    /// The tick at which that program date and time is reached.
+    #[must_use]
+    pub fn tick_at(&self, wall_ms: i64) -> i64 {
+        self.anchor_tick + (wall_ms - self.anchor_wall_ms) * TICKS_PER_MS
+    }
+
     /// Places the next sample of `track`.
     pub fn place(&mut self, track: Track, raw_ms: u32, wall_ms: i64) -> Placement {
         let Some(clock) = self.clocks[track as usize] else {

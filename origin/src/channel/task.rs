@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// Audio this long before any video configuration means that there is no video.
 const AUDIO_ALONE: Duration = Duration::from_millis(1500);
@@ -27,6 +27,8 @@ const AUDIO_ALONE: Duration = Duration::from_millis(1500);
 /// A publisher that sends nothing usable for this long is complained about.
 const KEYFRAME_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often time is looked at while nobody publishes: well below a part.
+const TICK: Duration = Duration::from_millis(50);
 /// How long after a restart a channel that was on is taken to come back.
 const RETURN_PATIENCE: Duration = Duration::from_secs(10);
 /// A complaint that could be made again and again is made this often.
@@ -62,6 +64,7 @@ pub(super) struct Task {
     worker_alive: bool,
     /// When the broadcast session ends unless its publisher comes back; afterwards, when it is forgotten.
     stops_at: Option<Instant>,
+    ticks: Interval,
     complaint: KeyframeComplaint,
     jumps: Throttle,
     forced: Throttle,
@@ -78,6 +81,8 @@ enum Event {
     Session(Session),
     Ingest(Option<Ingest>),
     Worker(Option<WorkerEvent>),
+    /// Time goes on while nobody publishes.
+    Tick,
     Stop,
 }
 
@@ -88,7 +93,10 @@ impl Task {
         metrics: Arc<Metrics>,
         view: watch::Sender<Arc<View>>,
     ) -> Self {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            ticks,
             spec,
             numbers,
             metrics,
@@ -121,6 +129,7 @@ impl Task {
                 Some(Event::Ingest(Some(event))) => self.ingest(event),
                 Some(Event::Ingest(None)) => self.publisher_gone(),
                 Some(Event::Worker(event)) => self.hear(event),
+                Some(Event::Tick) => self.pass_time(),
                 Some(Event::Stop) => self.stop(),
                 None => return,
             };
@@ -151,11 +160,13 @@ impl Task {
                 None => std::future::pending().await,
             }
         };
+        let away = self.broadcast.as_ref().is_some_and(|broadcast| !broadcast.stream.is_running());
         tokio::select! {
             event = publisher => Some(event),
             event = worker => Some(event),
             session = sessions.recv(), if idle => session.map(Event::Session),
             () = stop => Some(Event::Stop),
+            _ = self.ticks.tick(), if away => Some(Event::Tick),
         }
     }
 
@@ -282,6 +293,13 @@ impl Task {
         self.stops_at = Some(Instant::now() + self.spec.stop_timeout);
         match &mut self.broadcast {
             Some(broadcast) => broadcast.stream.end_run(now_ms()),
+            None => Ok(()),
+        }
+    }
+
+    fn pass_time(&mut self) -> Result<(), Fmp4Error> {
+        match &mut self.broadcast {
+            Some(broadcast) => broadcast.stream.pass_time(now_ms()),
             None => Ok(()),
         }
     }

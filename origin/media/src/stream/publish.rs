@@ -65,6 +65,13 @@ pub struct Changes {
     pub worker: Vec<WorkerInput>,
 }
 
+impl Published {
+    /// Whether playlists are shown, or can be at the next segment.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.control.is_some()
+    }
+}
+
 impl Stream {
     /// Renders what has changed and hands out what has to happen outside.
     pub fn take_changes(&mut self) -> Changes {

@@ -9,6 +9,8 @@ use crate::snapshot::{PartLookup, RenditionSnapshot};
 use sigma_shared::mode::Mode;
 use sigma_shared::resource::Listed;
 
+mod away;
+
 const NOW_MS: u64 = 1_795_333_200_700;
 
 fn avc() -> AvcConfig {
