@@ -9,7 +9,7 @@ use crate::upstream::Upstream;
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{BindError, Bound, Server};
-use sigma_http::ops::{self, Readiness};
+use sigma_http::ops::{self, Endpoints, Readiness};
 use sigma_http::tls::{ALPN_ALL, ALPN_H2, ReloadableCertificate, TlsError, client_config, server_config};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -110,13 +110,11 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
         let handler = Arc::clone(&handler);
         server.serve(bound, tls, move |request, _from| Arc::clone(&handler).serve(request));
     }
-    ops::serve(ops_bound, drain, Arc::new(registry), move || {
-        if upstream.is_connected() {
-            Readiness::Ready
-        } else {
-            Readiness::NotReady("the upstream is not connected".to_owned())
-        }
-    });
+    let ready = move || match upstream.is_connected() {
+        true => Readiness::Ready,
+        false => Readiness::NotReady("the upstream is not connected".to_owned()),
+    };
+    ops::serve(ops_bound, drain, Endpoints { registry, ready, own: ops::nothing_more });
     Ok(running)
 }
 

@@ -2,14 +2,14 @@
 
 use crate::channel::Channels;
 use crate::config::Config;
-use crate::http::Router;
+use crate::http::{Router, metadata};
 use crate::ingest::rtmp::RtmpServer;
 use crate::ingest::test_source;
 use crate::metrics::Metrics;
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{BindError, Bound, Server};
-use sigma_http::ops::{self, Readiness};
+use sigma_http::ops::{self, Endpoints, Readiness};
 use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
 use sigma_shared::id::InvalidId;
 use std::net::SocketAddr;
@@ -110,7 +110,12 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     let ready = move || {
         if draining.is_started() { Readiness::NotReady("draining".into()) } else { Readiness::Ready }
     };
-    ops::serve(ops_bound, drain.clone(), Arc::new(registry), ready);
+    let annotated = Arc::clone(&channels);
+    let own = move |request, from| {
+        let channels = Arc::clone(&annotated);
+        async move { metadata::respond(&channels, request, from).await }
+    };
+    ops::serve(ops_bound, drain.clone(), Endpoints { registry, ready, own });
     tracing::info!(http = ?http, rtmp = ?rtmp_addresses, channels = config.channels.len(), "origin serves");
     Ok(Running {
         #[cfg(test)]

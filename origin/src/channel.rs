@@ -7,18 +7,21 @@
 
 mod task;
 
+use crate::archive::{Archive, ArchiveSpec};
 use crate::config::{ChannelType, Config, ProfileConfig};
 use crate::ingest::{Ingest, PublishRefused, QUEUE_EVENTS, Session};
 use crate::metrics::Metrics;
 use crate::numbers::Numbers;
 use sigma_media::snapshot::RenditionSnapshot;
 use sigma_media::stream::MultivariantSnapshot;
+use sigma_media::timed::Id3;
+use sigma_shared::daterange::Statement;
 use sigma_shared::id::{ChannelId, InvalidId, RenditionId};
 use sigma_shared::mode::Mode;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// The id of the passed-through video.
 pub(crate) const SOURCE_ID: &str = "source";
@@ -37,6 +40,8 @@ pub(crate) struct ChannelSpec {
     pub(crate) part_target_ms: u32,
     pub(crate) window_ms: u32,
     pub(crate) window_bytes_max: u64,
+    /// `None` without DVR.
+    pub(crate) archive: Option<ArchiveSpec>,
     pub(crate) transcode: crate::config::TranscodeConfig,
 }
 
@@ -51,14 +56,52 @@ pub(crate) struct View {
     pub(crate) preparing: bool,
     /// By id; changes with every part.
     pub(crate) renditions: HashMap<RenditionId, watch::Receiver<Arc<RenditionSnapshot>>>,
+    /// What is listed beyond memory.
+    pub(crate) archives: HashMap<RenditionId, Arc<Archive>>,
 }
 
 impl View {
     /// Nothing to see.
     pub(crate) fn empty(mode: Mode) -> Self {
-        Self { mode, multivariant: None, preparing: false, renditions: HashMap::new() }
+        Self {
+            mode,
+            multivariant: None,
+            preparing: false,
+            renditions: HashMap::new(),
+            archives: HashMap::new(),
+        }
     }
 }
+
+/// Timed metadata from the broadcaster.
+#[derive(Debug)]
+pub(crate) enum Annotation {
+    /// EXT-X-DATERANGE; without a start it starts now.
+    DateRange { statement: Statement, start_ms: Option<i64> },
+    /// An ID3 tag in the next part.
+    Id3(Id3),
+}
+
+/// Why an annotation is not taken.
+#[derive(Debug)]
+pub(crate) enum NotAnnotated {
+    /// A retry helps once somebody publishes.
+    NotLive,
+    /// The broadcaster's fault.
+    Invalid(String),
+    /// Too many at once: a retry helps.
+    Busy,
+}
+
+/// What is asked of a channel's task, and where it says what became of it: the date at which it starts, if it has one.
+#[derive(Debug)]
+struct Request {
+    annotation: Annotation,
+    reply: oneshot::Sender<Result<Option<i64>, NotAnnotated>>,
+}
+
+/// Annotations that may wait for a channel's task.
+const QUEUE_REQUESTS: usize = 64;
 
 /// A channel's face to publishers and readers.
 #[derive(Debug)]
@@ -67,6 +110,7 @@ pub(crate) struct Channel {
     segment_ms: u32,
     place: Arc<Semaphore>,
     sessions: mpsc::Sender<Session>,
+    requests: mpsc::Sender<Request>,
     view: watch::Receiver<Arc<View>>,
 }
 
@@ -74,15 +118,17 @@ impl Channel {
     /// Starts a channel's task.
     pub(crate) fn start(spec: ChannelSpec, numbers: Numbers, metrics: Arc<Metrics>) -> Arc<Self> {
         let (session_sender, sessions) = mpsc::channel(1);
+        let (request_sender, requests) = mpsc::channel(QUEUE_REQUESTS);
         let (view_sender, view) = watch::channel(Arc::new(View::empty(spec.mode)));
         let channel = Self {
             id: spec.id.clone(),
             segment_ms: spec.segment_ms,
             place: Arc::new(Semaphore::new(1)),
             sessions: session_sender,
+            requests: request_sender,
             view,
         };
-        tokio::spawn(task::Task::new(spec, numbers, metrics, view_sender).run(sessions));
+        tokio::spawn(task::Task::new(spec, numbers, metrics, view_sender).run(sessions, requests));
         Arc::new(channel)
     }
 
@@ -97,6 +143,16 @@ impl Channel {
     /// What readers see now.
     pub(crate) fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
+    }
+
+    /// Gives the broadcast timed metadata; returns the date at which it starts, Unix milliseconds, if it has one.
+    ///
+    /// # Errors
+    /// What [`NotAnnotated`] says.
+    pub(crate) async fn annotate(&self, annotation: Annotation) -> Result<Option<i64>, NotAnnotated> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.try_send(Request { annotation, reply }).map_err(|_| NotAnnotated::Busy)?;
+        answer.await.unwrap_or(Err(NotAnnotated::NotLive))
     }
 
     /// Takes the channel's place for a publisher. It is given back when the sender is dropped and what it has sent is
@@ -141,6 +197,11 @@ impl Channels {
                 part_target_ms: channel.part_target_ms.unwrap_or(config.live.part_target_ms),
                 window_ms: config.live.window_ms,
                 window_bytes_max: config.live.window_bytes_max,
+                archive: (channel.dvr_window_s > 0).then(|| ArchiveSpec {
+                    dir: config.data_dir.join("dvr").join(id.as_str()),
+                    window_ms: channel.dvr_window_s * 1000,
+                    bytes_max: config.live.dvr_bytes_max,
+                }),
                 transcode: config.transcode.clone(),
             };
             let numbers = Numbers::load(&config.data_dir, &id);

@@ -82,6 +82,7 @@ pub(crate) struct LiveConfig {
     pub(crate) part_target_ms: u32,
     pub(crate) window_ms: u32,
     pub(crate) window_bytes_max: u64,
+    pub(crate) dvr_bytes_max: u64,
     pub(crate) held_requests_max: usize,
 }
 
@@ -144,6 +145,7 @@ impl Default for LiveConfig {
             part_target_ms: 334,
             window_ms: 60_000,
             window_bytes_max: 256 << 20,
+            dvr_bytes_max: 64 << 30,
             held_requests_max: 100_000,
         }
     }
@@ -204,6 +206,7 @@ impl Validate for Config {
         ranges.check("live.part_target_ms", live.part_target_ms.into(), 100..=2000, "milliseconds");
         ranges.check("live.window_ms", live.window_ms.into(), 12_000..=600_000, "milliseconds");
         ranges.check("live.window_bytes_max", live.window_bytes_max, 1 << 20..=1 << 40, "bytes");
+        ranges.check("live.dvr_bytes_max", live.dvr_bytes_max, 1 << 26..=1 << 50, "bytes");
         ranges.check("live.held_requests_max", live.held_requests_max as u64, 1..=10_000_000, "requests");
         ranges.check("transcode.threads", self.transcode.threads.into(), 1..=64, "threads");
         let audio = u64::from(self.transcode.audio_bitrate_bps);

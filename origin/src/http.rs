@@ -1,6 +1,7 @@
 //! The origin's HTTP: viewers and edges. The whole routing is on this page.
 
 mod body;
+pub(crate) mod metadata;
 mod playback;
 
 use crate::channel::Channels;

@@ -5,6 +5,7 @@
 //! it lives in the child that the hidden subcommand makes of this binary (A11).
 
 mod app;
+mod archive;
 mod channel;
 mod config;
 mod dev;

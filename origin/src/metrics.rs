@@ -66,6 +66,8 @@ pub(crate) struct Metrics {
     worker_losses: Family<ChannelLabel, Counter>,
     worker_skips: Family<ChannelLabel, Counter>,
     segments_forced: Family<ChannelLabel, Counter>,
+    archive_dropped: Family<ChannelLabel, Counter>,
+    archive_shed: Family<ChannelLabel, Counter>,
     stragglers: Family<ChannelLabel, Counter>,
     dropped: Family<ChannelLabel, Counter>,
 }
@@ -104,9 +106,11 @@ impl Metrics {
             m.stragglers.clone(),
         );
         r.register("segments_forced", "Segments that ended without a keyframe", m.segments_forced.clone());
+        r.register("archive_dropped", "Batches that the archive had no room for", m.archive_dropped.clone());
+        r.register("archive_shed", "Archives given up because of the disk", m.archive_shed.clone());
         r.register(
             "playlists_rendered",
-            "Media Playlists rendered, one per part",
+            "Snapshots of renditions published, one per part",
             m.playlists_rendered.clone(),
         );
         r.register("worker_losses", "Media workers that ended or had to be ended", m.worker_losses.clone());
@@ -153,6 +157,14 @@ impl Metrics {
 
     pub(crate) fn segments_forced(&self, channel: &ChannelId) -> Counter {
         self.segments_forced.get_or_create_owned(&label(channel))
+    }
+
+    pub(crate) fn archive_dropped(&self, channel: &ChannelId) -> Counter {
+        self.archive_dropped.get_or_create_owned(&label(channel))
+    }
+
+    pub(crate) fn archive_shed(&self, channel: &ChannelId) -> Counter {
+        self.archive_shed.get_or_create_owned(&label(channel))
     }
 
     pub(crate) fn stragglers(&self, channel: &ChannelId) -> Counter {

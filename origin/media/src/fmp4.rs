@@ -1,8 +1,8 @@
 //! CMAF fragmented MP4 (ISO/IEC 14496-12, 23000-19): Media Initialization Sections and parts of one track.
 //!
-//! Invariants: a part is exactly one `moof` and one `mdat` (MP-07), so the concatenation of a segment's parts is the
+//! Invariants: a part is one `moof` and one `mdat`, which `emsg` may precede (MP-07), so the concatenation of a segment's parts is the
 //! segment, byte for byte (MP-06); addressing is relative to the `moof` (MP-03); the same input is the same bytes.
-//! Deliberately absent: `styp`, `prft` and `emsg`.
+//! Deliberately absent: `styp` and `prft`.
 
 use crate::codec::{AacConfig, AvcConfig};
 use bytes::Bytes;
@@ -198,6 +198,27 @@ fn pixels(value: u32) -> u16 {
     u16::try_from(value).unwrap_or(u16::MAX)
 }
 
+/// What an init section of ours says of its track; `None` for any other.
+#[must_use]
+pub fn track_config(init: &[u8]) -> Option<TrackConfig> {
+    let mut cursor = std::io::Cursor::new(init);
+    Ftyp::decode_maybe(&mut cursor).ok()??;
+    let moov = Moov::decode_maybe(&mut cursor).ok()??;
+    match moov.trak.first()?.mdia.minf.stbl.stsd.codecs.first()? {
+        Codec::Avc1(avc1) => {
+            let mut record = Vec::new();
+            avc1.avcc.encode(&mut record).ok()?;
+            // Without the box's own header.
+            AvcConfig::parse(record.get(8..)?).ok().map(TrackConfig::Video)
+        }
+        Codec::Mp4a(mp4a) => {
+            let specific = mp4a.esds.es_desc.dec_config.dec_specific.as_ref()?;
+            AacConfig::parse(Bytes::copy_from_slice(&specific.raw)).ok().map(TrackConfig::Audio)
+        }
+        _ => None,
+    }
+}
+
 /// Writes one part: `samples` from `decode_time` on, in ticks of the track's timescale since the epoch.
 ///
 /// # Errors
@@ -235,6 +256,7 @@ pub fn part(sequence_number: u32, decode_time: u64, samples: &[FragmentSample]) 
 /// the part's bytes alone, so it is the same wherever and whenever it is made (A12).
 #[must_use]
 pub fn random_access_point(bytes: &[u8]) -> Option<Bytes> {
+    let bytes = skip_events(bytes)?;
     let moof = Moof::decode_maybe(&mut std::io::Cursor::new(bytes)).ok()??;
     let traf = moof.traf.first()?;
     let trun = traf.trun.first()?;
@@ -251,6 +273,15 @@ pub fn random_access_point(bytes: &[u8]) -> Option<Bytes> {
         data: Bytes::copy_from_slice(data),
     };
     part(moof.mfhd.sequence_number, traf.tfdt.as_ref()?.base_media_decode_time, &[sample]).ok()
+}
+
+/// What of a part is from its `moof` on: offsets count from there.
+fn skip_events(mut bytes: &[u8]) -> Option<&[u8]> {
+    while bytes.get(4..8)? == b"emsg" {
+        let size = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?);
+        bytes = bytes.get(usize::try_from(size.max(8)).ok()?..)?;
+    }
+    Some(bytes)
 }
 
 fn run(samples: &[FragmentSample]) -> TrunSamples {
@@ -299,11 +330,44 @@ mod tests {
     }
 
     #[test]
+    fn an_init_section_says_what_it_was_made_from() {
+        for config in [video(), audio()] {
+            assert_eq!(track_config(&init_section(&config).expect("written")), Some(config));
+        }
+        assert_eq!(track_config(b"nothing"), None);
+    }
+
+    #[test]
     fn the_audio_specific_config_is_kept_as_sent() {
         let moov = moov_of(&init_section(&audio()).expect("written"));
         let Codec::Mp4a(mp4a) = &moov.trak[0].mdia.minf.stbl.stsd.codecs[0] else { panic!("no mp4a") };
         let specific = mp4a.esds.es_desc.dec_config.dec_specific.clone().expect("specific");
         assert_eq!(specific.raw, [0x11, 0x90]);
+    }
+
+    #[test]
+    fn a_random_access_point_is_taken_out_of_its_part() {
+        let sample = |sync, data: &'static [u8]| FragmentSample {
+            duration: 3000,
+            composition_offset: 6000,
+            sync,
+            data: Bytes::from_static(data),
+        };
+        let whole = part(7, 160_000_000_000_000, &[sample(true, b"picture"), sample(false, b"rest")])
+            .expect("written");
+        let alone = part(7, 160_000_000_000_000, &[sample(true, b"picture")]).expect("written");
+        assert_eq!(random_access_point(&whole), Some(alone.clone()));
+        let event = crate::timed::Id3::text("a", "b").expect("valid").emsg(1, 0, 90_000).expect("written");
+        assert_eq!(
+            random_access_point(&[&event[..], &whole[..]].concat()),
+            Some(alone),
+            "without the metadata"
+        );
+        let dependent = part(7, 0, &[sample(false, b"rest")]).expect("written");
+        assert_eq!(random_access_point(&dependent), None);
+        for cut in 0..whole.len() {
+            let _ = random_access_point(&whole[..cut]);
+        }
     }
 
     #[test]

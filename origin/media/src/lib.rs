@@ -19,6 +19,7 @@ pub mod plan;
 pub mod rendition;
 pub mod snapshot;
 pub mod stream;
+pub mod timed;
 pub mod timeline;
 pub mod window;
 

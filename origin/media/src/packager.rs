@@ -10,6 +10,7 @@ use crate::TICKS_PER_SECOND;
 use crate::fmp4::{self, Fmp4Error, FragmentSample};
 use crate::pace::Paced;
 use crate::plan::Boundary;
+use crate::timed::Id3;
 use bytes::Bytes;
 
 /// One placed sample, in ticks of the track's timescale.
@@ -69,6 +70,8 @@ pub struct Packager {
     pending_start: i64,
     pending_duration: u32,
     open: Option<(u64, u32)>,
+    /// Metadata for the next part, with its number.
+    events: Vec<(u32, Id3)>,
     cuts: Vec<Cut>,
 }
 
@@ -84,6 +87,7 @@ impl Packager {
             pending_start: 0,
             pending_duration: 0,
             open: None,
+            events: Vec::new(),
             cuts: Vec::new(),
         }
     }
@@ -98,6 +102,11 @@ impl Packager {
     #[must_use]
     pub fn open_msn(&self) -> Option<u64> {
         self.open.map(|(msn, _)| msn)
+    }
+
+    /// Puts metadata in front of the next part.
+    pub fn add_event(&mut self, id: u32, event: Id3) {
+        self.events.push((id, event));
     }
 
     /// Takes the next sample; with `starts`, it is the first of that segment.
@@ -183,7 +192,15 @@ impl Packager {
         #[expect(clippy::cast_possible_truncation, reason = "mfhd has 32 bits, which wrap")]
         let sequence_number = (msn.wrapping_mul(64) as u32).wrapping_add(index);
         let decode_time = u64::try_from(self.pending_start).unwrap_or(0);
-        let bytes = fmp4::part(sequence_number, decode_time, &self.pending)?;
+        let mut bytes = fmp4::part(sequence_number, decode_time, &self.pending)?;
+        if !self.events.is_empty() {
+            let mut with_events = Vec::new();
+            for (id, event) in self.events.drain(..) {
+                with_events.extend_from_slice(&event.emsg(id, decode_time, self.timescale)?);
+            }
+            with_events.extend_from_slice(&bytes);
+            bytes = with_events.into();
+        }
         self.pending.clear();
         self.pending_duration = 0;
         self.open = Some((msn, index + 1));

@@ -10,11 +10,13 @@ use crate::pace::{Paced, Pacer};
 use crate::packager::{Cut, Next, Packager, TrackSample, part_ceiling, part_target_ms, to_channel_ticks};
 use crate::plan::{Boundary, SegmentPlan};
 use crate::snapshot::RenditionSnapshot;
-use crate::window::{LiveWindow, Part, Segment, Shown, WindowLimits};
+use crate::timed::Id3;
+use crate::window::{Event, LiveWindow, Part, Segment, Shown, WindowLimits};
 use bytes::Bytes;
 use sigma_shared::id::RenditionId;
 use sigma_shared::playlist::{PartLine, ServerControl};
 use sigma_shared::resource::InitHash;
+use std::ops::RangeInclusive;
 
 /// Who delivers a rendition's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,16 +119,55 @@ impl Rendition {
         Ok(())
     }
 
+    /// Goes on with a part target and a window that were before.
+    ///
+    /// # Errors
+    /// Only when the box writer has a bug.
+    pub fn restore(
+        &mut self,
+        part_target_ms: u32,
+        fill: impl FnOnce(&mut LiveWindow),
+    ) -> Result<(), Fmp4Error> {
+        fill(&mut self.window);
+        self.set_part_target(part_target_ms);
+        self.changed = true;
+        self.add_init()
+    }
+
+    /// What has happened since the last call, for the archive.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.window.take_events()
+    }
+
+    /// What the archive has now.
+    pub fn set_archived(&mut self, archived: Option<RangeInclusive<u64>>) {
+        self.window.set_archived(archived);
+    }
+
+    fn set_part_target(&mut self, part_target_ms: u32) {
+        self.part_target_ms = part_target_ms;
+        let ceiling = part_ceiling(part_target_ms, self.config.timescale());
+        self.pacer.set_ceiling(ceiling);
+        self.packager.set_part(ceiling, self.pacer.nominal());
+    }
+
     /// A measured frame rate, before anything has been published: sets FRAME-RATE, pacing and part target.
     pub fn set_frame_rate(&mut self, frame_rate: FrameRate) {
         let timescale = self.config.timescale();
         self.frame_rate = Some(frame_rate);
         let nominal = nominal(&self.config, self.frame_rate);
-        self.part_target_ms = part_target_ms(self.configured_part_ms, nominal, timescale);
-        let ceiling = part_ceiling(self.part_target_ms, timescale);
         self.pacer.set_nominal(nominal);
-        self.pacer.set_ceiling(ceiling);
-        self.packager.set_part(ceiling, nominal);
+        self.set_part_target(part_target_ms(self.configured_part_ms, nominal, timescale));
+    }
+
+    /// Puts metadata in front of the next part.
+    pub fn add_event(&mut self, id: u32, event: Id3) {
+        self.packager.add_event(id, event);
+    }
+
+    /// Its playlist has to be rendered again, for a reason of the stream's.
+    pub fn touch(&mut self) {
+        self.changed = true;
     }
 
     /// PART-TARGET, milliseconds.

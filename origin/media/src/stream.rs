@@ -9,12 +9,16 @@
 
 mod audio;
 mod away;
+mod metadata;
 mod publish;
+mod restore;
 #[cfg(test)]
 mod tests;
 mod worker;
 
+pub use metadata::NotTaken;
 pub use publish::{Changes, MultivariantSnapshot};
+pub use restore::{Constants, Restored};
 pub use worker::{WorkerInput, WorkerPicture, WorkerSample};
 
 use crate::codec::{AacConfig, AccessUnit, AvcConfig, FrameRate};
@@ -145,6 +149,8 @@ pub struct Stream {
     /// The gap that is being listed while nobody publishes.
     gap: Option<away::Gap>,
     finished: bool,
+    /// How many ID3 tags have been sent.
+    events: u32,
     published: Published,
     worker: worker::Worker,
     notices: Vec<Notice>,
@@ -168,6 +174,7 @@ impl Stream {
             runs: 0,
             gap: None,
             finished: false,
+            events: 0,
             published: Published::default(),
             worker: worker::Worker::new(setup.kind, setup.rungs.len()),
             notices: Vec::new(),
@@ -410,17 +417,21 @@ impl Stream {
             }
             return Ok(());
         }
-        let limits = WindowLimits {
+        let limits = self.limits();
+        let part_target_ms = self.setup.part_target_ms;
+        let setup = RenditionSetup { id, feed, config, frame_rate, part_target_ms, limits };
+        self.renditions.push(Rendition::new(setup)?);
+        Ok(())
+    }
+
+    fn limits(&self) -> WindowLimits {
+        WindowLimits {
             window: i64::from(self.setup.window_ms) * TICKS_PER_MS,
             dvr: i64::from(self.setup.dvr_ms) * TICKS_PER_MS,
             bytes_max: self.setup.window_bytes_max,
             // A rendition that appears in a later run has passed the same discontinuities as the others (MV-07).
             discontinuity_sequence: self.setup.discontinuity_sequence + self.runs.saturating_sub(1),
-        };
-        let part_target_ms = self.setup.part_target_ms;
-        let setup = RenditionSetup { id, feed, config, frame_rate, part_target_ms, limits };
-        self.renditions.push(Rendition::new(setup)?);
-        Ok(())
+        }
     }
 
     fn frame_rate(&self) -> Option<FrameRate> {

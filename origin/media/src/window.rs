@@ -116,6 +116,33 @@ pub struct WindowLimits {
 
 /// The fewest segments in a playlist (EV-06).
 const SEGMENTS_MIN: usize = 6;
+/// What happens to a rendition, for its archive, in order.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// An init section that segments from now on need.
+    Init(InitHash, Bytes),
+    /// A segment begins, at a tick, with EXT-X-DISCONTINUITY-SEQUENCE of a playlist that would begin with it.
+    Begin(SegmentLine, i64, u64),
+    /// One more part of it.
+    Part(Bytes, PartLine),
+    /// It is complete; `gap` when it is not whole.
+    Finish {
+        /// EXT-X-GAP
+        gap: bool,
+    },
+}
+
+/// A segment that the archive had when the origin started.
+#[derive(Debug, Clone, Copy)]
+pub struct ArchivedSegment {
+    /// As it was listed.
+    pub line: SegmentLine,
+    /// Where it starts, ticks of 1/90000 s.
+    pub start: i64,
+    /// EXT-X-DISCONTINUITY-SEQUENCE of a playlist that begins with it.
+    pub discontinuity_sequence: u64,
+}
+
 /// How many init sections are kept: one per change of codec configuration.
 const INITS_MAX: usize = 64;
 
@@ -135,6 +162,8 @@ pub struct LiveWindow {
     rates: Rates,
     iframe_rates: Rates,
     ended: bool,
+    /// For the archive; stays empty without one.
+    events: Vec<Event>,
 }
 
 /// Bit rates of segments.
@@ -179,6 +208,7 @@ impl LiveWindow {
             rates: Rates::default(),
             iframe_rates: Rates::default(),
             ended: false,
+            events: Vec::new(),
         }
     }
 
@@ -188,8 +218,47 @@ impl LiveWindow {
             if self.inits.len() == INITS_MAX {
                 self.inits.pop_front();
             }
+            self.emit(|| Event::Init(hash, bytes.clone()));
             self.inits.push_back((hash, bytes));
         }
+    }
+
+    fn emit(&mut self, event: impl FnOnce() -> Event) {
+        if self.limits.dvr > 0 {
+            self.events.push(event());
+        }
+    }
+
+    /// What has happened since the last call, for the archive.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Lists what the archive had when the origin started, and goes on behind it.
+    pub fn restore(
+        &mut self,
+        segments: &[ArchivedSegment],
+        inits: Vec<(InitHash, Bytes)>,
+        rates: [(u64, u64); 2],
+    ) {
+        let Some((first, last)) = segments.first().zip(segments.last()) else { return };
+        self.inits = inits.into_iter().collect();
+        for segment in segments {
+            self.listing.push(segment.line);
+            self.ends.push_back(segment.start + i64::from(segment.line.duration));
+        }
+        self.discontinuity_sequence = first.discontinuity_sequence;
+        self.archived = Some(first.line.msn..=last.line.msn);
+        for (of, (peak_bps, average_bps)) in [&mut self.rates, &mut self.iframe_rates].into_iter().zip(rates)
+        {
+            // As if it had been measured over a minute: what comes counts.
+            *of = Rates {
+                peak_bps,
+                total_bits: average_bps * 60,
+                total_ticks: 60 * TICKS_PER_SECOND.unsigned_abs(),
+            };
+        }
+        self.evict();
     }
 
     /// Opens a segment; the one before must be complete.
@@ -199,9 +268,18 @@ impl LiveWindow {
 
     /// Adds a part to the open segment.
     pub fn append(&mut self, part: Part) {
-        if let Some(segment) = self.open_segment_mut() {
-            segment.parts.push(part);
+        let discontinuities = self.discontinuities();
+        let Some(segment) = self.open_segment_mut() else { return };
+        let event = Event::Part(part.bytes.clone(), part.line);
+        segment.parts.push(part);
+        let begun = (segment.parts.len() == 1).then(|| {
+            let sequence = discontinuities - u64::from(segment.discontinuity);
+            Event::Begin(segment.line(), segment.start, sequence)
+        });
+        if let Some(begin) = begun {
+            self.emit(|| begin);
         }
+        self.emit(|| event);
     }
 
     /// Completes the open segment. A segment without a part disappears: nothing of it was announced.
@@ -223,6 +301,7 @@ impl LiveWindow {
         }
         self.listing.push(line);
         self.ends.push_back(end);
+        self.emit(|| Event::Finish { gap });
         self.evict();
     }
 

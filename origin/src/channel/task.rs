@@ -1,21 +1,21 @@
 //! The task of one channel: the shell around the pure stream.
 
-use super::{AUDIO_ID, ChannelSpec, SOURCE_ID, View};
+mod broadcast;
+mod complaints;
+
+use super::{AUDIO_ID, Annotation, ChannelSpec, NotAnnotated, Request, SOURCE_ID, View};
+use crate::archive::Archivist;
 use crate::config::{ChannelType, ProfileConfig};
 use crate::ingest::{Ingest, Session};
 use crate::metrics::Metrics;
 use crate::numbers::Numbers;
-use crate::transcode::ladder::{self, JobParts};
+use crate::transcode::ladder;
 use crate::transcode::process::{Worker, WorkerEvent};
-use sigma_media::codec::{AacConfig, AvcConfig, FrameRate};
-use sigma_media::fmp4::{Fmp4Error, TrackConfig};
-use sigma_media::snapshot::RenditionSnapshot;
-use sigma_media::stream::{
-    ChannelKind, MultivariantSnapshot, Notice, Stream, StreamSetup, WorkerInput, WorkerPicture, WorkerSample,
-};
-use sigma_shared::id::RenditionId;
-use sigma_worker::protocol::{self, FromWorker, ToWorker};
-use std::collections::HashMap;
+use broadcast::Broadcast;
+use complaints::Complaints;
+use sigma_media::codec::{AacConfig, AvcConfig};
+use sigma_media::fmp4::Fmp4Error;
+use sigma_media::stream::{ChannelKind, NotTaken, Stream, StreamSetup, WorkerInput};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -24,24 +24,10 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 /// Audio this long before any video configuration means that there is no video.
 const AUDIO_ALONE: Duration = Duration::from_millis(1500);
 
-/// A publisher that sends nothing usable for this long is complained about.
-const KEYFRAME_PATIENCE: Duration = Duration::from_secs(5);
-
 /// How often time is looked at while nobody publishes: well below a part.
 const TICK: Duration = Duration::from_millis(50);
 /// How long after a restart a channel that was on is taken to come back.
 const RETURN_PATIENCE: Duration = Duration::from_secs(10);
-/// A complaint that could be made again and again is made this often.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A broadcast session.
-struct Broadcast {
-    stream: Stream,
-    rungs: Vec<ProfileConfig>,
-    multivariant: Option<Arc<MultivariantSnapshot>>,
-    renditions: HashMap<RenditionId, watch::Sender<Arc<RenditionSnapshot>>>,
-}
-
 /// What a publisher has stated before its first sample.
 #[derive(Default)]
 struct Stated {
@@ -59,28 +45,27 @@ pub(super) struct Task {
     session: Option<Session>,
     stated: Stated,
     broadcast: Option<Broadcast>,
+    archivist: Option<Archivist>,
     worker: Option<Worker>,
     /// The worker's process is there.
     worker_alive: bool,
     /// When the broadcast session ends unless its publisher comes back; afterwards, when it is forgotten.
     stops_at: Option<Instant>,
     ticks: Interval,
-    complaint: KeyframeComplaint,
-    jumps: Throttle,
-    forced: Throttle,
+    complaints: Complaints,
 }
 
-/// A publisher whose samples cannot be used is told of once per run, not once per sample.
-#[derive(Default)]
-struct KeyframeComplaint {
-    dropping_since: Option<Instant>,
-    made: bool,
+/// Where a task is asked for something.
+struct Inbox {
+    sessions: mpsc::Receiver<Session>,
+    requests: mpsc::Receiver<Request>,
 }
 
 enum Event {
     Session(Session),
     Ingest(Option<Ingest>),
     Worker(Option<WorkerEvent>),
+    Request(Request),
     /// Time goes on while nobody publishes.
     Tick,
     Stop,
@@ -104,23 +89,30 @@ impl Task {
             session: None,
             stated: Stated::default(),
             broadcast: None,
+            archivist: None,
             worker: None,
             worker_alive: false,
             stops_at: None,
-            complaint: KeyframeComplaint::default(),
-            jumps: Throttle::default(),
-            forced: Throttle::default(),
+            complaints: Complaints::default(),
         }
     }
 
-    pub(super) async fn run(mut self, mut sessions: mpsc::Receiver<Session>) {
-        if self.numbers.next() != (0, 0) {
+    pub(super) async fn run(mut self, sessions: mpsc::Receiver<Session>, requests: mpsc::Receiver<Request>) {
+        let mut inbox = Inbox { sessions, requests };
+        let restored = self.restore().await.unwrap_or_else(|error| {
+            tracing::error!(channel = %self.spec.id, "bug: {error}");
+            false
+        });
+        if restored {
+            self.stops_at = Some(Instant::now() + self.spec.stop_timeout.max(RETURN_PATIENCE));
+            self.publish();
+        } else if self.numbers.next() != (0, 0) {
             // This channel was on before the restart, and its publisher is likely to come back.
             self.prepare();
             self.stops_at = Some(Instant::now() + RETURN_PATIENCE);
         }
         loop {
-            let event = self.next(&mut sessions).await;
+            let event = self.next(&mut inbox).await;
             let outcome = match event {
                 Some(Event::Session(session)) => {
                     self.begin(session);
@@ -129,6 +121,10 @@ impl Task {
                 Some(Event::Ingest(Some(event))) => self.ingest(event),
                 Some(Event::Ingest(None)) => self.publisher_gone(),
                 Some(Event::Worker(event)) => self.hear(event),
+                Some(Event::Request(request)) => {
+                    self.annotate(request);
+                    Ok(())
+                }
                 Some(Event::Tick) => self.pass_time(),
                 Some(Event::Stop) => self.stop(),
                 None => return,
@@ -140,7 +136,43 @@ impl Task {
         }
     }
 
-    async fn next(&mut self, sessions: &mut mpsc::Receiver<Session>) -> Option<Event> {
+    /// Goes on with the session that was on when the origin stopped, if its archive is there.
+    async fn restore(&mut self) -> Result<bool, Fmp4Error> {
+        let Some(spec) = self.spec.archive.clone() else {
+            return Ok(false);
+        };
+        let (channel, metrics, window_ms) = (self.spec.id.clone(), Arc::clone(&self.metrics), spec.window_ms);
+        let opened = tokio::task::spawn_blocking(move || Archivist::open(spec, &channel, &metrics)).await;
+        let Ok((archivist, mut restored)) = opened else {
+            return Ok(false);
+        };
+        self.archivist = Some(archivist);
+        let rungs: Vec<ProfileConfig> = {
+            let is_there =
+                |profile: &&ProfileConfig| restored.iter().any(|one| one.id.as_str() == profile.id);
+            self.spec.ladder.iter().filter(is_there).cloned().collect()
+        };
+        let served = |id: &str| {
+            let source = id == SOURCE_ID && (self.spec.kind != ChannelType::Transcode || rungs.is_empty());
+            source || id == AUDIO_ID || rungs.iter().any(|rung| rung.id == id)
+        };
+        restored.retain(|one| served(one.id.as_str()));
+        let ended_ms =
+            restored.iter().filter_map(|one| one.segments.last()).map(|last| last.line.program_date_time_ms);
+        let too_old =
+            ended_ms.max().is_none_or(|ended| now_ms().saturating_sub(ended.unsigned_abs()) > window_ms);
+        if too_old {
+            return Ok(false);
+        }
+        let Some(setup) = self.setup(&rungs) else { return Ok(false) };
+        let Some(stream) = Stream::restore(setup, restored)? else { return Ok(false) };
+        tracing::info!(channel = %self.spec.id, "going on with the session that was on before");
+        self.broadcast = Some(Broadcast::new(stream, rungs));
+        self.pass_time()?;
+        Ok(true)
+    }
+
+    async fn next(&mut self, inbox: &mut Inbox) -> Option<Event> {
         let idle = self.session.is_none();
         let publisher = async {
             match &mut self.session {
@@ -164,7 +196,8 @@ impl Task {
         tokio::select! {
             event = publisher => Some(event),
             event = worker => Some(event),
-            session = sessions.recv(), if idle => session.map(Event::Session),
+            session = inbox.sessions.recv(), if idle => session.map(Event::Session),
+            Some(request) = inbox.requests.recv() => Some(Event::Request(request)),
             () = stop => Some(Event::Stop),
             _ = self.ticks.tick(), if away => Some(Event::Tick),
         }
@@ -175,7 +208,7 @@ impl Task {
         self.metrics.publishing(&self.spec.id).set(1);
         self.session = Some(session);
         self.stated = Stated::default();
-        self.complaint = KeyframeComplaint::default();
+        self.complaints.begin();
         self.stops_at = None;
         match &mut self.broadcast {
             Some(broadcast) => broadcast.stream.begin_publishing(),
@@ -239,6 +272,9 @@ impl Task {
             let Some(mut broadcast) = self.new_broadcast() else {
                 return Ok(None);
             };
+            if let Some(archivist) = &mut self.archivist {
+                archivist.clear();
+            }
             if let Some(rate) = self.stated.frame_rate {
                 broadcast.stream.state_frame_rate(rate);
             }
@@ -260,6 +296,11 @@ impl Task {
         let height = self.stated.video.as_ref().map_or(0, |video| video.height);
         let rungs =
             if height == 0 { Vec::new() } else { ladder::fitting(&self.spec.ladder, self.spec.kind, height) };
+        let stream = Stream::new(self.setup(&rungs)?);
+        Some(Broadcast::new(stream, rungs))
+    }
+
+    fn setup(&self, rungs: &[ProfileConfig]) -> Option<StreamSetup> {
         let kind = match self.spec.kind {
             ChannelType::Forward => ChannelKind::Forward,
             // Without video, or without a rung that fits, there is nothing to transcode.
@@ -268,20 +309,20 @@ impl Task {
             ChannelType::Transcode => ChannelKind::Transcode,
         };
         let (msn_min, discontinuity_sequence) = self.numbers.next();
-        let setup = StreamSetup {
+        let dvr_ms = self.spec.archive.as_ref().map_or(0, |archive| archive.window_ms);
+        Some(StreamSetup {
             kind,
             segment_ms: self.spec.segment_ms,
             part_target_ms: self.spec.part_target_ms,
             window_ms: self.spec.window_ms,
-            dvr_ms: 0,
+            dvr_ms: u32::try_from(dvr_ms).unwrap_or(u32::MAX),
             window_bytes_max: self.spec.window_bytes_max,
             msn_min,
             discontinuity_sequence,
             rungs: rungs.iter().filter_map(|profile| profile.id.parse().ok()).collect(),
             source_id: SOURCE_ID.parse().ok()?,
             audio_id: AUDIO_ID.parse().ok()?,
-        };
-        Some(Broadcast { stream: Stream::new(setup), rungs, multivariant: None, renditions: HashMap::new() })
+        })
     }
 
     fn publisher_gone(&mut self) -> Result<(), Fmp4Error> {
@@ -295,6 +336,27 @@ impl Task {
             Some(broadcast) => broadcast.stream.end_run(now_ms()),
             None => Ok(()),
         }
+    }
+
+    fn annotate(&mut self, Request { annotation, reply }: Request) {
+        let taken = match &mut self.broadcast {
+            None => Err(NotAnnotated::NotLive),
+            Some(broadcast) => {
+                let stream = &mut broadcast.stream;
+                let taken = match annotation {
+                    Annotation::DateRange { statement, start_ms } => {
+                        stream.add_daterange(statement, start_ms).map(Some)
+                    }
+                    Annotation::Id3(tag) => stream.add_id3(&tag).map(|()| None),
+                };
+                taken.map_err(|error| match error {
+                    NotTaken::NotLive => NotAnnotated::NotLive,
+                    NotTaken::Invalid(_) | NotTaken::Refused(_) => NotAnnotated::Invalid(error.to_string()),
+                })
+            }
+        };
+        // Whoever asked may be gone; what was taken stays taken.
+        let _ = reply.send(taken);
     }
 
     fn pass_time(&mut self) -> Result<(), Fmp4Error> {
@@ -316,6 +378,9 @@ impl Task {
         tracing::info!(channel = %self.spec.id, "broadcast session ends: its publisher did not come back");
         broadcast.stream.finish(now_ms())?;
         self.publish();
+        if let Some(archivist) = &self.archivist {
+            archivist.end();
+        }
         if let Some(broadcast) = self.broadcast.take() {
             let (msn, discontinuities) = broadcast.stream.resume_point();
             // Whatever comes next does not continue this session's pictures.
@@ -356,7 +421,21 @@ impl Task {
         let Some(broadcast) = &mut self.broadcast else {
             return;
         };
+        if let Some(archivist) = &self.archivist {
+            for id in archivist.archives().keys() {
+                broadcast.stream.set_archived(id, archivist.range(id));
+            }
+        }
         let changes = broadcast.stream.take_changes();
+        let mut appeared = false;
+        if let Some(archivist) = &mut self.archivist {
+            for (id, events) in changes.archive {
+                appeared |= archivist.keep(&id, events);
+            }
+            if changes.multivariant.is_some() {
+                archivist.keep_constants(broadcast.stream.constants());
+            }
+        }
         let mut skipping = false;
         for input in changes.worker {
             let is_sample = matches!(input, WorkerInput::Sample(_));
@@ -370,7 +449,6 @@ impl Task {
                 broadcast.stream.worker_congested();
             }
         }
-        let mut appeared = false;
         for (id, snapshot) in changes.renditions {
             self.metrics.playlists_rendered.inc();
             match broadcast.renditions.get(&id) {
@@ -387,158 +465,15 @@ impl Task {
             let renditions = renditions.map(|(id, sender)| (id.clone(), sender.subscribe())).collect();
             let multivariant = broadcast.multivariant.clone();
             let preparing = multivariant.is_none();
-            self.view.send_replace(Arc::new(View {
-                mode: self.spec.mode,
-                multivariant,
-                preparing,
-                renditions,
-            }));
+            let archives = self.archivist.as_ref().map(Archivist::archives).unwrap_or_default();
+            let view = View { mode: self.spec.mode, multivariant, preparing, renditions, archives };
+            self.view.send_replace(Arc::new(view));
         }
-        self.notice();
-    }
-
-    fn notice(&mut self) {
-        let Some(broadcast) = &mut self.broadcast else {
-            return;
-        };
-        let id = &self.spec.id;
         for notice in broadcast.stream.take_notices() {
-            match notice {
-                Notice::RunStarted { msn } => {
-                    self.complaint = KeyframeComplaint::default();
-                    tracing::info!(channel = %id, msn, "live");
-                }
-                Notice::ClockJumped { by_ms } => {
-                    if let Some(left_out) = self.jumps.admit() {
-                        tracing::warn!(channel = %id, by_ms, left_out, "the publisher's clock jumped; the timeline goes on");
-                    }
-                }
-                Notice::Hole { ms } => {
-                    tracing::warn!(channel = %id, ms, "the publisher left a hole; a new run begins at its next keyframe");
-                }
-                Notice::VideoAbsent => {
-                    tracing::warn!(channel = %id, "no pictures come any more; the audio goes on alone");
-                }
-                Notice::Reconfigured => {
-                    tracing::info!(channel = %id, "codec configuration changed; a new run begins at the next keyframe");
-                }
-                Notice::SegmentForced { msn } => {
-                    self.metrics.segments_forced(id).inc();
-                    if let Some(left_out) = self.forced.admit() {
-                        tracing::warn!(channel = %id, msn, left_out, "no keyframe in time: the segment had to end without one");
-                    }
-                }
-                Notice::Straggler { rendition } => {
-                    self.metrics.stragglers(id).inc();
-                    tracing::warn!(channel = %id, %rendition, "nothing comes for it; its segments become gaps");
-                }
-                Notice::DroppedBeforeStart => {
-                    self.metrics.dropped(id).inc();
-                    if self.complaint.is_due() {
-                        tracing::warn!(channel = %id, "media without a keyframe, or without codec configuration; nothing can be served");
-                    }
-                }
-            }
+            self.complaints.tell(&self.spec.id, notice, &self.metrics);
         }
         let (msn, discontinuities) = broadcast.stream.resume_point();
         self.numbers.given_out(msn, discontinuities);
-    }
-}
-
-/// Lets one complaint of a kind through per interval, and counts the others.
-#[derive(Default)]
-struct Throttle {
-    last: Option<Instant>,
-    left_out: u32,
-}
-
-impl Throttle {
-    /// How many were left out since the last one, if this one may be made.
-    fn admit(&mut self) -> Option<u32> {
-        if self.last.is_some_and(|last| last.elapsed() < COMPLAINT_INTERVAL) {
-            self.left_out += 1;
-            return None;
-        }
-        self.last = Some(Instant::now());
-        Some(std::mem::take(&mut self.left_out))
-    }
-}
-
-impl KeyframeComplaint {
-    /// True once, when samples have been dropped for a while.
-    fn is_due(&mut self) -> bool {
-        let since = *self.dropping_since.get_or_insert_with(Instant::now);
-        let due = !self.made && since.elapsed() > KEYFRAME_PATIENCE;
-        self.made |= due;
-        due
-    }
-}
-
-impl Broadcast {
-    fn to_worker(&self, spec: &ChannelSpec, input: WorkerInput) -> ToWorker {
-        match input {
-            WorkerInput::Start { video, audio, frame_rate } => {
-                let parts = JobParts {
-                    video: &video,
-                    audio: audio.as_ref(),
-                    frame_rate,
-                    rungs: &self.rungs,
-                    threads: spec.transcode.threads,
-                    audio_bitrate_bps: spec.transcode.audio_bitrate_bps,
-                };
-                ToWorker::Start(Box::new(ladder::job(&parts)))
-            }
-            WorkerInput::Sample(WorkerSample::Video { dts, pts, sync, segment_start, data }) => {
-                ToWorker::Video(protocol::VideoSample { dts, pts, sync, segment_start, payload: data })
-            }
-            WorkerInput::Sample(WorkerSample::Audio { pts, data }) => {
-                ToWorker::Audio(protocol::AudioFrame { pts, payload: data })
-            }
-            WorkerInput::Flush => ToWorker::Flush,
-        }
-    }
-
-    fn take_from_worker(
-        &mut self,
-        message: FromWorker,
-        now: u64,
-        channel: &sigma_shared::id::ChannelId,
-    ) -> Result<(), Fmp4Error> {
-        let refused = |error| tracing::error!(%channel, "media worker delivers what cannot be used: {error}");
-        match message {
-            FromWorker::VideoConfig(config) => match AvcConfig::parse(&config.avcc) {
-                Ok(avc) => {
-                    let rate = FrameRate::new(config.frame_rate.num, config.frame_rate.den);
-                    let track = Some(usize::from(config.track));
-                    self.stream.configure_worker_track(track, TrackConfig::Video(avc), rate)
-                }
-                Err(error) => {
-                    refused(error);
-                    Ok(())
-                }
-            },
-            FromWorker::AudioConfig(asc) => match AacConfig::parse(asc) {
-                Ok(aac) => self.stream.configure_worker_track(None, TrackConfig::Audio(aac), None),
-                Err(error) => {
-                    refused(error);
-                    Ok(())
-                }
-            },
-            FromWorker::Video(frame) => {
-                let picture = WorkerPicture {
-                    pts: frame.pts,
-                    sync: frame.sync,
-                    segment_start: frame.segment_start,
-                    data: frame.payload,
-                };
-                self.stream.push_worker_video(usize::from(frame.track), picture, now)
-            }
-            FromWorker::Audio(frame) => self.stream.push_worker_audio(frame.pts, frame.payload, now),
-            FromWorker::Flushed(totals) => {
-                tracing::debug!(%channel, ?totals, "media worker has delivered everything of the run");
-                self.stream.worker_flushed(now)
-            }
-        }
     }
 }
 

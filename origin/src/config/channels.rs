@@ -85,6 +85,8 @@ pub(crate) struct ChannelConfig {
     pub(crate) stop_timeout_s: u64,
     #[serde(default)]
     pub(crate) mode: LatencyMode,
+    #[serde(default)]
+    pub(crate) dvr_window_s: u64,
     pub(crate) segment_ms: Option<u32>,
     pub(crate) part_target_ms: Option<u32>,
     pub(crate) source: Option<SourceConfig>,
@@ -159,6 +161,9 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
             ranges.0.push(Problem::new(key("key"), "(hidden)", "a stream key that no other channel has"));
         }
         ranges.check(&key("stop_timeout_s"), channel.stop_timeout_s, 0..=86_400, "seconds");
+        if channel.dvr_window_s > 0 {
+            ranges.check(&key("dvr_window_s"), channel.dvr_window_s, 60..=43_200, "seconds, or 0 for none");
+        }
         if let Some(ms) = channel.segment_ms {
             ranges.check(&key("segment_ms"), ms.into(), 1000..=3000, "milliseconds");
         }

@@ -18,6 +18,8 @@ const EDGE_HTTP: u16 = 8080;
 const EDGE_OPS: u16 = 8081;
 const EDGE_TLS: u16 = 8443;
 const EDGE_STEP: u16 = 100;
+/// How far back one can go in the demo, seconds: about a gigabyte on disk.
+const DEMO_DVR_S: u32 = 1800;
 
 /// Stream keys, kept from run to run so that an encoder need not be set up again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -169,7 +171,8 @@ impl Layout {
         let ids: Vec<_> = ladder.iter().map(|(id, ..)| format!("\"{id}\"")).collect();
         let _ = write!(
             out,
-            "[[channels]]\nid = \"demo\"\ntype = \"hybrid\"\nkey = {demo}\nprofiles = [{ids}]\n{source}\
+            "[[channels]]\nid = \"demo\"\ntype = \"hybrid\"\nkey = {demo}\ndvr_window_s = {DEMO_DVR_S}\n\
+             profiles = [{ids}]\n{source}\
              [[channels]]\nid = \"bench\"\ntype = \"forward\"\nkey = {bench}\npart_target_ms = 200\n",
             demo = quote(&keys.demo),
             ids = ids.join(", "),

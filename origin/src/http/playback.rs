@@ -5,6 +5,7 @@
 //! timeout (BR-17); held requests are bounded.
 
 use super::Body;
+use crate::archive::Archive;
 use crate::channel::{AUDIO_ID, Channels, View};
 use crate::metrics::Metrics;
 use bytes::Bytes;
@@ -80,8 +81,19 @@ impl Playback {
                         self.playlist(snapshots, (*listed, *mode), query, head).await
                     }
                     MediaResource::Part { msn, part } => self.part(snapshots, rendition, (*msn, *part)).await,
-                    MediaResource::Segment { msn } => segment(&snapshots.borrow(), rendition, *msn),
-                    MediaResource::IFrame { msn } => iframe(&snapshots.borrow(), rendition, *msn),
+                    MediaResource::Segment { msn } | MediaResource::IFrame { msn } => {
+                        let alone = matches!(object, MediaResource::IFrame { .. });
+                        let snapshot = Arc::clone(&snapshots.borrow());
+                        let in_memory = if alone { iframe } else { segment };
+                        match in_memory(&snapshot, rendition, *msn) {
+                            Some(response) => response,
+                            None => {
+                                let archive =
+                                    view.as_ref().and_then(|view| view.archives.get(rendition).cloned());
+                                archived(archive, &snapshot, rendition, (*msn, alone)).await
+                            }
+                        }
+                    }
                     MediaResource::Init(hash) => {
                         let snapshot = snapshots.borrow();
                         match snapshot.init(*hash) {
@@ -216,33 +228,55 @@ fn hold_limit(target_duration_s: u32) -> Duration {
     Duration::from_secs(u64::from(3 * target_duration_s)).min(HOLD_MAX)
 }
 
-fn segment(snapshot: &RenditionSnapshot, rendition: &RenditionId, msn: u64) -> Response<Body> {
-    let Some(segment) = snapshot.segment(msn) else {
-        return not_found("no such segment").map(Body::Left);
-    };
+fn segment(snapshot: &RenditionSnapshot, rendition: &RenditionId, msn: u64) -> Option<Response<Body>> {
+    let segment = snapshot.segment(msn)?;
     let pieces = segment.parts.iter().map(|part| part.bytes.clone()).collect(); // MP-06
     let delivered = Delivered {
         duration_ms: segment.duration.map(|ticks| ticks / 90),
         available_at_ms: segment.parts.last().map(|part| part.available_at_ms),
         ..Delivered::init(rendition)
     };
-    media(snapshot, Body::Right(pieces), delivered)
+    Some(media(snapshot, Body::Right(pieces), delivered))
 }
 
 /// The random access point that a segment starts with.
-fn iframe(snapshot: &RenditionSnapshot, rendition: &RenditionId, msn: u64) -> Response<Body> {
-    let found = snapshot.segment(msn).and_then(|segment| {
-        let first = segment.parts.first()?;
-        Some((fmp4::random_access_point(&first.bytes)?, segment.duration?, first.available_at_ms))
-    });
-    let Some((bytes, duration, available_at_ms)) = found else {
-        return not_found("no such I-frame").map(Body::Left);
-    };
+fn iframe(snapshot: &RenditionSnapshot, rendition: &RenditionId, msn: u64) -> Option<Response<Body>> {
+    let segment = snapshot.segment(msn)?;
+    let first = segment.parts.first()?;
     let delivered = Delivered {
-        duration_ms: Some(duration / 90),
-        available_at_ms: Some(available_at_ms),
+        duration_ms: segment.duration.map(|ticks| ticks / 90),
+        available_at_ms: Some(first.available_at_ms),
         ..Delivered::init(rendition)
     };
+    let bytes = fmp4::random_access_point(&first.bytes)?;
+    Some(media(snapshot, Body::Left(bytes.into()), delivered))
+}
+
+/// A segment that is no longer in memory, or the random access point it starts with.
+async fn archived(
+    archive: Option<Arc<Archive>>,
+    snapshot: &RenditionSnapshot,
+    rendition: &RenditionId,
+    (msn, alone): (u64, bool),
+) -> Response<Body> {
+    let found = archive.and_then(|archive| archive.find(msn).map(|entry| (archive, entry)));
+    let Some((archive, entry)) = found else {
+        return not_found("no such segment").map(Body::Left);
+    };
+    let read = tokio::task::spawn_blocking(move || archive.read(&entry, alone)).await;
+    let bytes = match read {
+        Ok(Ok(bytes)) if alone => fmp4::random_access_point(&bytes),
+        Ok(Ok(bytes)) => Some(bytes),
+        Ok(Err(error)) => {
+            tracing::error!(%rendition, msn, %error, "a segment of the archive cannot be read");
+            None
+        }
+        Err(_) => None,
+    };
+    let Some(bytes) = bytes else {
+        return not_found("no such segment").map(Body::Left);
+    };
+    let delivered = Delivered { duration_ms: Some(entry.line.duration / 90), ..Delivered::init(rendition) };
     media(snapshot, Body::Left(bytes.into()), delivered)
 }
 

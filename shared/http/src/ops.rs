@@ -1,4 +1,5 @@
-//! The operator's endpoints on a listener of their own: `/metrics` (OpenMetrics), `/healthz`, `/readyz`.
+//! The operator's endpoints on a listener of their own: `/metrics` (OpenMetrics), `/healthz`, `/readyz`, and what a server
+//! has of its own.
 //!
 //! Invariant: scraping and probing never touch the viewer path's permits.
 
@@ -8,9 +9,12 @@ use crate::listener::{Bound, Limits, Server};
 use crate::problem::Problem;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
+use std::future::{Ready, ready};
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
@@ -29,31 +33,52 @@ pub enum Readiness {
     NotReady(String),
 }
 
+/// What is answered.
+#[derive(Debug)]
+pub struct Endpoints<R, O> {
+    /// `/metrics`
+    pub registry: Registry,
+    /// `/readyz`, until the drain signal.
+    pub ready: R,
+    /// Everything else, whatever its method.
+    pub own: O,
+}
+
+/// A server without endpoints of its own: 404.
+pub fn nothing_more(_: Request<Incoming>, _: IpAddr) -> Ready<Response<Full<Bytes>>> {
+    ready(Problem::new(StatusCode::NOT_FOUND, "here are /metrics, /healthz and /readyz").response())
+}
+
 /// Serves the endpoints on `bound` until the drain signal. `/readyz` is not ready from the signal on.
-pub fn serve(
-    bound: Bound,
-    drain: Drain,
-    registry: Arc<Registry>,
-    ready: impl Fn() -> Readiness + Send + Sync + 'static,
-) -> JoinHandle<()> {
+pub fn serve<R, O, F>(bound: Bound, drain: Drain, endpoints: Endpoints<R, O>) -> JoinHandle<()>
+where
+    R: Fn() -> Readiness + Send + Sync + 'static,
+    O: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send,
+{
     let limits = Limits { connections_max: CONNECTIONS_MAX, ..Limits::default() };
     let server = Server::new(limits, ConnectionMetrics::default(), drain.clone());
-    let ready = Arc::new(ready);
-    server.serve(bound, None, move |request, _from| {
-        let readiness = || {
-            if drain.is_started() { Readiness::NotReady("draining".to_owned()) } else { ready() }
-        };
-        let response = if request.method() == Method::GET || request.method() == Method::HEAD {
-            answer(request.uri().path(), &registry, readiness)
-        } else {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are answered here").response()
-        };
-        std::future::ready(response)
+    let endpoints = Arc::new(endpoints);
+    server.serve(bound, None, move |request, from| {
+        let (endpoints, drain) = (Arc::clone(&endpoints), drain.clone());
+        async move {
+            let readiness = || match drain.is_started() {
+                true => Readiness::NotReady("draining".to_owned()),
+                false => (endpoints.ready)(),
+            };
+            match answer(request.uri().path(), &endpoints.registry, readiness) {
+                None => (endpoints.own)(request, from.peer.ip()).await,
+                Some(answer) if matches!(*request.method(), Method::GET | Method::HEAD) => answer,
+                Some(_) => {
+                    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are answered here").response()
+                }
+            }
+        }
     })
 }
 
-fn answer(path: &str, registry: &Registry, ready: impl Fn() -> Readiness) -> Response<Full<Bytes>> {
-    match path {
+fn answer(path: &str, registry: &Registry, ready: impl Fn() -> Readiness) -> Option<Response<Full<Bytes>>> {
+    Some(match path {
         "/metrics" => metrics(registry),
         "/healthz" => text(StatusCode::OK, HeaderValue::from_static("text/plain"), "ok\n".to_owned()),
         "/readyz" => {
@@ -65,8 +90,8 @@ fn answer(path: &str, registry: &Registry, ready: impl Fn() -> Readiness) -> Res
             };
             text(status, HeaderValue::from_static("application/json"), body.to_string())
         }
-        _ => Problem::new(StatusCode::NOT_FOUND, "here are /metrics, /healthz and /readyz").response(),
-    }
+        _ => return None,
+    })
 }
 
 fn metrics(registry: &Registry) -> Response<Full<Bytes>> {

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 use sigma_http::connections::ConnectionMetrics;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{Alpn, Bound, Limits, PeerConnection, Server};
-use sigma_http::ops::{self, Readiness};
+use sigma_http::ops::{self, Endpoints, Readiness};
 use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, client_config, server_config};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -195,13 +195,12 @@ async fn operators_get_their_answers() {
     let (addr, drain) = (bound.local_addr(), Drain::new());
     let ready = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let asked = Arc::clone(&ready);
-    ops::serve(bound, drain.clone(), Arc::new(registry), move || {
-        if asked.load(std::sync::atomic::Ordering::SeqCst) {
-            Readiness::Ready
-        } else {
-            Readiness::NotReady("no \"upstream\"".to_owned())
-        }
-    });
+    let readiness = move || match asked.load(std::sync::atomic::Ordering::SeqCst) {
+        true => Readiness::Ready,
+        false => Readiness::NotReady("no \"upstream\"".to_owned()),
+    };
+    let endpoints = Endpoints { registry, ready: readiness, own: ops::nothing_more };
+    ops::serve(bound, drain.clone(), endpoints);
     let mut sender = h1(addr).await;
     let mut ask = async |path: &str| {
         let response = sender.send_request(get(path)).await.unwrap();

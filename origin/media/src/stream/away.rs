@@ -83,6 +83,18 @@ impl Stream {
         }
     }
 
+    /// What is behind segment `newest`, which starts at `start`, and whatever of it a rendition lacks, is a gap.
+    pub(super) fn continue_in_a_gap(&mut self, newest: u64, start: i64) {
+        let end = self.timeline_end();
+        self.append_gap(Gap { msn: newest, start, end }, end);
+        let part = self.renditions.iter().map(Rendition::part_target_ms).max().unwrap_or(0);
+        let now = end + i64::from(part) * TICKS_PER_MS;
+        self.begin_gap(end, now);
+        if let Some(gap) = self.gap {
+            self.append_gap(gap, now);
+        }
+    }
+
     fn append_gap(&mut self, gap: Gap, now: i64) {
         let timeline = self.published.last_timeline.as_ref();
         let pdt = |tick| timeline.map_or(0, |timeline| timeline.program_date_time_ms(tick));

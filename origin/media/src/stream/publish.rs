@@ -8,7 +8,7 @@ use crate::fmp4::TrackConfig;
 use crate::rendition::Rendition;
 use crate::snapshot::RenditionSnapshot;
 use crate::timeline::Timeline;
-use crate::window::Shown;
+use crate::window::{Event, Shown};
 use crate::{TICKS_PER_MS, TICKS_PER_SECOND};
 use sigma_shared::id::RenditionId;
 use sigma_shared::mode::Mode;
@@ -22,13 +22,13 @@ const LATE_SEGMENTS: u64 = 3;
 /// The state of what has been shown.
 #[derive(Debug, Default)]
 pub(super) struct Published {
-    control: Option<ServerControl>,
+    pub(super) control: Option<ServerControl>,
     pub(super) last_timeline: Option<Timeline>,
     multivariant: Option<(Multivariant, Arc<MultivariantSnapshot>)>,
     first_msn: u64,
     /// BANDWIDTH and AVERAGE-BANDWIDTH as stated, by rendition.
     stated: Vec<(RenditionId, Stated)>,
-    dateranges: Arc<DateRanges>,
+    pub(super) dateranges: Arc<DateRanges>,
 }
 
 /// Bit rates as stated of a rendition and of its I-frame playlist.
@@ -63,6 +63,13 @@ pub struct Changes {
     pub multivariant: Option<Arc<MultivariantSnapshot>>,
     /// What the worker has to be given, in order.
     pub worker: Vec<WorkerInput>,
+    /// What has happened to renditions, for their archives.
+    pub archive: Vec<(RenditionId, Vec<Event>)>,
+}
+
+/// How much longer than planned a segment may get, ticks.
+fn room(part_target_ms: u32) -> i64 {
+    i64::from(part_target_ms.min(400)) * TICKS_PER_MS
 }
 
 impl Published {
@@ -76,9 +83,16 @@ impl Stream {
     /// Renders what has changed and hands out what has to happen outside.
     pub fn take_changes(&mut self) -> Changes {
         let mut changes = Changes { worker: self.worker.take_inputs(), ..Changes::default() };
+        for rendition in &mut self.renditions {
+            let events = rendition.take_events();
+            if !events.is_empty() {
+                changes.archive.push((rendition.id.clone(), events));
+            }
+        }
         let Some(control) = self.published.control else {
             return changes;
         };
+        self.advance_dateranges(control);
         for index in 0..self.renditions.len() {
             if !self.renditions[index].take_changed() {
                 continue;
@@ -127,16 +141,23 @@ impl Stream {
         let part_target_ms = part_target_ms.unwrap_or(self.setup.part_target_ms);
         // SYN-11: rounded, no segment may exceed the target duration, and where another rendition's sample lies over
         // the boundary, its segment is longer by up to that sample.
-        let room = i64::from(part_target_ms.min(400)) * TICKS_PER_MS;
+        let room = room(part_target_ms);
         let longest = self.renditions.iter().filter_map(|r| r.window().longest()).max().unwrap_or(length);
         let target_duration = rounded(length.max(longest) + room).max(configured);
-        self.plan.set_limit(target_duration * TICKS_PER_SECOND + 499 * TICKS_PER_MS - room);
-        self.published.first_msn = first_msn;
-        self.published.control = Some(ServerControl {
+        let control = ServerControl {
             target_duration_s: u32::try_from(target_duration).unwrap_or(u32::MAX),
             part_target_ms,
             part_hold_back_ms: 3 * part_target_ms, // SC-05
-        });
+        };
+        self.keep_constants(control, first_msn);
+    }
+
+    /// From here on segments are cut so that they keep to what is stated.
+    pub(super) fn keep_constants(&mut self, control: ServerControl, first_msn: u64) {
+        let limit = i64::from(control.target_duration_s) * TICKS_PER_SECOND + 499 * TICKS_PER_MS;
+        self.plan.set_limit(limit - room(control.part_target_ms));
+        self.published.first_msn = first_msn;
+        self.published.control = Some(control);
     }
 
     /// A publisher that states no frame rate has it measured over its first segment.

@@ -1,0 +1,103 @@
+//! Reading segments back, from any thread.
+
+use crate::SegmentEntry;
+use crate::log::path;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Files kept open. A file that was dropped meanwhile can be read to its end.
+const FILES_MAX: usize = 16;
+/// A longer segment is none.
+const LENGTH_MAX: u32 = 512 << 20;
+
+/// Why a segment cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It was dropped, or the disk fails.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The bytes are not those that were written: the disk's fault, a retry does not help.
+    #[error("segment {msn} is spoilt on disk")]
+    Corrupt {
+        /// Media Sequence Number.
+        msn: u64,
+    },
+}
+
+/// Reads one log.
+#[derive(Debug, Clone)]
+pub struct LogReader(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    files: Mutex<VecDeque<(u64, Arc<File>)>>,
+}
+
+impl LogReader {
+    /// A reader of the log in `dir`.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self(Arc::new(Shared { dir: dir.to_owned(), files: Mutex::default() }))
+    }
+
+    /// A whole segment.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn segment(&self, entry: &SegmentEntry) -> Result<Bytes, ReadError> {
+        self.read(entry, entry.length, entry.crc)
+    }
+
+    /// The first part of a segment.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn first_part(&self, entry: &SegmentEntry) -> Result<Bytes, ReadError> {
+        self.read(entry, entry.first_part.0, entry.first_part.1)
+    }
+
+    fn read(&self, entry: &SegmentEntry, length: u32, crc: u32) -> Result<Bytes, ReadError> {
+        let file = self.file(entry.pair)?;
+        let bytes = read_at(&file, entry.offset, length)?;
+        if crc32fast::hash(&bytes) == crc {
+            Ok(bytes)
+        } else {
+            Err(ReadError::Corrupt { msn: entry.line.msn })
+        }
+    }
+
+    fn file(&self, pair: u64) -> io::Result<Arc<File>> {
+        let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, file)) = files.iter().find(|(known, _)| *known == pair) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(File::open(path(&self.0.dir, pair, "media"))?);
+        if files.len() == FILES_MAX {
+            files.pop_front();
+        }
+        files.push_back((pair, Arc::clone(&file)));
+        Ok(file)
+    }
+}
+
+fn read_at(file: &File, offset: u64, length: u32) -> io::Result<Bytes> {
+    if length > LENGTH_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(bytes.into())
+}
+
+/// Whether a segment is on disk as it was written.
+pub(crate) fn is_whole(dir: &Path, entry: &SegmentEntry) -> bool {
+    let bytes = File::open(path(dir, entry.pair, "media"))
+        .and_then(|file| read_at(&file, entry.offset, entry.length));
+    bytes.is_ok_and(|bytes| crc32fast::hash(&bytes) == entry.crc)
+}

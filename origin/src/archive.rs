@@ -1,0 +1,395 @@
+//! The archive of a channel: what is listed beyond memory (DVR), on disk.
+//!
+//! A thread of its own writes what the channel's task hands it through a bounded queue; the task never waits for it, and
+//! viewers of the live edge never touch it (A9). What cannot be written shortens the list and nothing else: with the disk
+//! full the archive is given up as a whole and begun again.
+//!
+//! Invariant: what [`Archive::range`] says can be read, unless the disk fails.
+
+use crate::metrics::Metrics;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sigma_dvr::{Limits, Log, LogReader, LoggedPart, ReadError, SegmentEntry, WriteError};
+use sigma_media::stream::{Constants, Restored};
+use sigma_media::window::{ArchivedSegment, Event};
+use sigma_shared::id::{ChannelId, RenditionId};
+use sigma_shared::playlist::ServerControl;
+use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// Messages that may wait for the disk: about a minute of a channel with a full ladder.
+const QUEUE: usize = 4096;
+/// Segments in a pair of files: what is deleted at once.
+const PAIR_SEGMENTS: u64 = 128;
+/// Kinds of notes in a log.
+const NOTE_CONSTANTS: u8 = 1;
+const NOTE_ENDED: u8 = 2;
+/// A disk that fails is complained about this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What an archive keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct ArchiveSpec {
+    pub(crate) dir: PathBuf,
+    /// Length of the list, milliseconds. What has left it is kept for as long again (EV-07).
+    pub(crate) window_ms: u64,
+    /// Bytes of media per rendition.
+    pub(crate) bytes_max: u64,
+}
+
+/// What is archived of one rendition, for readers.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    entries: RwLock<VecDeque<SegmentEntry>>,
+    reader: LogReader,
+}
+
+impl Archive {
+    fn new(dir: &Path) -> Arc<Self> {
+        Arc::new(Self { entries: RwLock::default(), reader: LogReader::new(dir) })
+    }
+
+    /// The numbers that can be had, without a hole.
+    pub(crate) fn range(&self) -> Option<RangeInclusive<u64>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        Some(entries.front()?.line.msn..=entries.back()?.line.msn)
+    }
+
+    /// A segment that is whole.
+    pub(crate) fn find(&self, msn: u64) -> Option<SegmentEntry> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let index = usize::try_from(msn.checked_sub(entries.front()?.line.msn)?).ok()?;
+        entries.get(index).copied().filter(|entry| !entry.line.gap)
+    }
+
+    /// Reads a segment, or its first part. Blocks.
+    ///
+    /// # Errors
+    /// It has just been deleted, or the disk fails.
+    pub(crate) fn read(&self, entry: &SegmentEntry, first_part: bool) -> Result<Bytes, ReadError> {
+        if first_part { self.reader.first_part(entry) } else { self.reader.segment(entry) }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut VecDeque<SegmentEntry>) -> T) -> T {
+        change(&mut self.entries.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Constants as they are kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptConstants {
+    from_worker: bool,
+    frame_rate: Option<(u32, u32)>,
+    part_target_ms: u32,
+    target_duration_s: u32,
+    channel_part_target_ms: u32,
+    part_hold_back_ms: u32,
+    rates: [(u64, u64); 2],
+}
+
+impl From<Constants> for KeptConstants {
+    fn from(constants: Constants) -> Self {
+        Self {
+            from_worker: constants.from_worker,
+            frame_rate: constants.frame_rate,
+            part_target_ms: constants.part_target_ms,
+            target_duration_s: constants.control.target_duration_s,
+            channel_part_target_ms: constants.control.part_target_ms,
+            part_hold_back_ms: constants.control.part_hold_back_ms,
+            rates: constants.rates,
+        }
+    }
+}
+
+impl From<KeptConstants> for Constants {
+    fn from(kept: KeptConstants) -> Self {
+        Self {
+            from_worker: kept.from_worker,
+            frame_rate: kept.frame_rate,
+            part_target_ms: kept.part_target_ms,
+            control: ServerControl {
+                target_duration_s: kept.target_duration_s,
+                part_target_ms: kept.channel_part_target_ms,
+                part_hold_back_ms: kept.part_hold_back_ms,
+            },
+            rates: kept.rates,
+        }
+    }
+}
+
+enum Message {
+    Events(RenditionId, Arc<Archive>, Vec<Event>),
+    Constants(RenditionId, Constants),
+    /// The session is over: after a restart nothing of it is listed.
+    Ended,
+    /// A new session begins.
+    Clear,
+}
+
+/// The task's side of a channel's archive.
+#[derive(Debug)]
+pub(crate) struct Archivist {
+    messages: SyncSender<Message>,
+    spec: ArchiveSpec,
+    archives: HashMap<RenditionId, Arc<Archive>>,
+    /// Renditions that lost an event: everything up to their next segment is of no use.
+    lost: Vec<RenditionId>,
+    /// What there was of an earlier session is to go before anything else is written.
+    clearing: bool,
+    metrics: Arc<Metrics>,
+    channel: ChannelId,
+}
+
+impl Archivist {
+    /// Opens a channel's archive and says what of an unfinished session is in it. Blocks: the files are read.
+    pub(crate) fn open(
+        spec: ArchiveSpec,
+        channel: &ChannelId,
+        metrics: &Arc<Metrics>,
+    ) -> (Self, Vec<Restored>) {
+        let (messages, queue) = sync_channel(QUEUE);
+        let mut writer = Writer {
+            spec: spec.clone(),
+            channel: channel.clone(),
+            metrics: Arc::clone(metrics),
+            logs: HashMap::new(),
+            complained: None,
+        };
+        let restored = writer.restore();
+        let archives =
+            writer.logs.iter().map(|(id, (_, archive))| (id.clone(), Arc::clone(archive))).collect();
+        let name = format!("archive {channel}");
+        if let Err(error) = std::thread::Builder::new().name(name).spawn(move || writer.run(&queue)) {
+            tracing::error!(%channel, %error, "no thread for the archive: nothing is kept beyond memory");
+        }
+        let metrics = Arc::clone(metrics);
+        (
+            Self {
+                messages,
+                spec,
+                archives,
+                lost: Vec::new(),
+                clearing: false,
+                metrics,
+                channel: channel.clone(),
+            },
+            restored,
+        )
+    }
+
+    /// The archives by rendition, for readers.
+    pub(crate) fn archives(&self) -> HashMap<RenditionId, Arc<Archive>> {
+        self.archives.clone()
+    }
+
+    /// Keeps what has happened to a rendition; returns whether readers have to be told of its archive.
+    pub(crate) fn keep(&mut self, id: &RenditionId, mut events: Vec<Event>) -> bool {
+        let mut is_new = false;
+        let dir = self.spec.dir.join(id.as_str());
+        let archive = self.archives.entry(id.clone()).or_insert_with(|| {
+            is_new = true;
+            Archive::new(&dir)
+        });
+        let archive = Arc::clone(archive);
+        self.clear_if_due();
+        if self.lost.contains(id) {
+            let Some(begin) = events.iter().position(|event| matches!(event, Event::Begin(..))) else {
+                return is_new;
+            };
+            // Init sections are kept whatever was lost.
+            let mut n = 0;
+            events.retain(|event| {
+                n += 1;
+                n > begin || matches!(event, Event::Init(..))
+            });
+            self.lost.retain(|lost| lost != id);
+        }
+        if self.clearing || self.messages.try_send(Message::Events(id.clone(), archive, events)).is_err() {
+            self.metrics.archive_dropped(&self.channel).inc();
+            self.lost.push(id.clone());
+        }
+        is_new
+    }
+
+    /// Keeps what a rendition states. Not vital: it is said again whenever the Multivariant Playlist changes.
+    pub(crate) fn keep_constants(&self, constants: Vec<(RenditionId, Constants)>) {
+        for (id, constants) in constants {
+            let _ = self.messages.try_send(Message::Constants(id, constants));
+        }
+    }
+
+    /// The session is over.
+    pub(crate) fn end(&self) {
+        let _ = self.messages.try_send(Message::Ended);
+    }
+
+    /// A session that continues nothing begins.
+    pub(crate) fn clear(&mut self) {
+        self.archives.values().for_each(|archive| archive.change(VecDeque::clear));
+        self.clearing = true;
+        self.clear_if_due();
+    }
+
+    fn clear_if_due(&mut self) {
+        self.clearing = self.clearing && self.messages.try_send(Message::Clear).is_err();
+    }
+
+    /// What can be had of a rendition.
+    pub(crate) fn range(&self, id: &RenditionId) -> Option<RangeInclusive<u64>> {
+        self.archives.get(id)?.range()
+    }
+}
+
+/// The thread's side.
+struct Writer {
+    spec: ArchiveSpec,
+    channel: ChannelId,
+    metrics: Arc<Metrics>,
+    logs: HashMap<RenditionId, (Log, Arc<Archive>)>,
+    complained: Option<Instant>,
+}
+
+impl Writer {
+    fn limits(&self) -> Limits {
+        Limits { pair_segments: PAIR_SEGMENTS, bytes_max: self.spec.bytes_max }
+    }
+
+    fn restore(&mut self) -> Vec<Restored> {
+        let Ok(folders) = std::fs::read_dir(&self.spec.dir) else {
+            return Vec::new();
+        };
+        let mut restored = Vec::new();
+        for folder in folders.flatten() {
+            let Some(id) = folder.file_name().to_str().and_then(|name| name.parse::<RenditionId>().ok())
+            else {
+                continue;
+            };
+            let (log, found) = match Log::open(&folder.path(), self.limits()) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    tracing::error!(channel = %self.channel, rendition = %id, %error, "its archive cannot be read");
+                    continue;
+                }
+            };
+            let archive = Archive::new(&folder.path());
+            let ended = found.notes.get(&NOTE_ENDED).is_some_and(|note| note == "ended");
+            let constants = found.notes.get(&NOTE_CONSTANTS);
+            let constants = constants.and_then(|note| serde_json::from_slice::<KeptConstants>(note).ok());
+            if let Some(constants) = constants.filter(|_| !ended) {
+                let as_listed = |entry: &SegmentEntry| ArchivedSegment {
+                    line: entry.line,
+                    start: entry.start,
+                    discontinuity_sequence: entry.discontinuity_sequence,
+                };
+                let segments = found.segments.iter().map(as_listed).collect();
+                archive.change(|entries| entries.extend(found.segments));
+                let constants = constants.into();
+                restored.push(Restored { id: id.clone(), constants, segments, inits: found.inits });
+            }
+            self.logs.insert(id, (log, archive));
+        }
+        restored
+    }
+
+    fn run(mut self, queue: &Receiver<Message>) {
+        while let Ok(message) = queue.recv() {
+            match message {
+                Message::Events(id, archive, events) => self.write_all(&id, archive, events),
+                Message::Constants(id, constants) => {
+                    let note = serde_json::to_vec(&KeptConstants::from(constants)).unwrap_or_default();
+                    self.noted(&id, NOTE_CONSTANTS, note.into());
+                }
+                Message::Ended => {
+                    let ids: Vec<RenditionId> = self.logs.keys().cloned().collect();
+                    ids.iter().for_each(|id| self.noted(id, NOTE_ENDED, Bytes::from_static(b"ended")));
+                }
+                Message::Clear => {
+                    for (id, (log, archive)) in &mut self.logs {
+                        log.clear();
+                        archive.change(VecDeque::clear);
+                        tracing::debug!(channel = %self.channel, rendition = %id, "archive cleared");
+                    }
+                    let ids: Vec<RenditionId> = self.logs.keys().cloned().collect();
+                    ids.iter().for_each(|id| self.noted(id, NOTE_ENDED, Bytes::new()));
+                }
+            }
+        }
+    }
+
+    fn noted(&mut self, id: &RenditionId, kind: u8, note: Bytes) {
+        let outcome = self.logs.get_mut(id).map_or(Ok(()), |(log, _)| log.note(kind, note));
+        self.judge(id, outcome);
+    }
+
+    fn write_all(&mut self, id: &RenditionId, archive: Arc<Archive>, events: Vec<Event>) {
+        if !self.logs.contains_key(id) {
+            match Log::open(&self.spec.dir.join(id.as_str()), self.limits()) {
+                Ok((mut log, _)) => {
+                    // Whatever there was is not of this session.
+                    log.clear();
+                    self.logs.insert(id.clone(), (log, archive));
+                }
+                Err(error) => return self.judge(id, Err(error.into())),
+            }
+        }
+        for event in events {
+            let Some((log, archive)) = self.logs.get_mut(id) else { return };
+            let outcome = write(&self.spec, log, archive, event);
+            self.judge(id, outcome);
+        }
+    }
+
+    /// What could not be written costs the archive of that rendition, so that there is space again.
+    fn judge(&mut self, id: &RenditionId, outcome: Result<(), WriteError>) {
+        let error = match outcome {
+            Ok(()) | Err(WriteError::GivenUp) => return,
+            Err(error) => error,
+        };
+        if let Some((log, archive)) = self.logs.get_mut(id) {
+            archive.change(VecDeque::clear);
+            log.clear();
+        }
+        self.metrics.archive_shed(&self.channel).inc();
+        if self.complained.is_none_or(|at| at.elapsed() > COMPLAINT_INTERVAL) {
+            self.complained = Some(Instant::now());
+            tracing::error!(channel = %self.channel, rendition = %id, %error, "DVR is shed, live goes on; make space or lower dvr_window_s");
+        }
+    }
+}
+
+fn write(spec: &ArchiveSpec, log: &mut Log, archive: &Archive, event: Event) -> Result<(), WriteError> {
+    match event {
+        Event::Init(hash, bytes) => log.init(hash, bytes),
+        Event::Begin(line, start, discontinuity_sequence) => {
+            if archive.range().is_some_and(|range| range.end() + 1 != line.msn) {
+                // A hole: what is before it cannot be listed with what comes.
+                archive.change(VecDeque::clear);
+                log.clear();
+            }
+            log.begin(line, start, discontinuity_sequence)
+        }
+        Event::Part(bytes, line) => log.part(&LoggedPart { bytes, line }),
+        Event::Finish { gap } => {
+            let entry = log.finish(gap)?;
+            let kept_for = i64::try_from(2 * spec.window_ms).unwrap_or(i64::MAX / 90) * 90;
+            archive.change(|entries| {
+                entries.push_back(entry);
+                while entries.front().is_some_and(|oldest| oldest.start < entry.start - kept_for) {
+                    entries.pop_front();
+                }
+                log.retain(entries.front().map_or(entry.line.msn, |oldest| oldest.line.msn));
+                while entries
+                    .front()
+                    .is_some_and(|oldest| log.oldest().is_none_or(|there| oldest.line.msn < there))
+                {
+                    entries.pop_front();
+                }
+            });
+            Ok(())
+        }
+    }
+}
