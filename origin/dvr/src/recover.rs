@@ -82,26 +82,8 @@ fn read_pair(dir: &Path, first_msn: u64, last: bool, recovered: &mut Recovered) 
                 recovered.notes.insert(kind, bytes);
                 true
             }
-            Record::Open {
-                msn,
-                start,
-                discontinuity,
-                discontinuity_sequence,
-                init,
-                program_date_time_ms,
-            } => {
-                let line = SegmentLine {
-                    msn,
-                    duration: 0,
-                    discontinuity,
-                    gap: false,
-                    independent: false,
-                    init,
-                    program_date_time_ms,
-                };
-                let mut reading = Reading::new(line, start, first_msn);
-                reading.entry.discontinuity_sequence = discontinuity_sequence;
-                open = Some(reading);
+            Record::Open { .. } => {
+                open = Reading::new(&record, first_msn);
                 true
             }
             Record::Part { .. } => open.as_mut().is_some_and(|open| open.part(&record, media.len())),
@@ -163,18 +145,19 @@ fn finish_last(
 }
 
 impl Reading {
-    fn new(line: SegmentLine, start: i64, pair: u64) -> Self {
-        let entry = SegmentEntry {
-            line,
-            start,
-            discontinuity_sequence: 0,
-            pair,
-            offset: 0,
-            length: 0,
-            crc: 0,
-            first_part: (0, 0),
+    fn new(record: &Record, pair: u64) -> Option<Self> {
+        let Record::Open { msn, start, discontinuity, discontinuity_sequence, init, program_date_time_ms } =
+            *record
+        else {
+            return None;
         };
-        Self { entry, parts: Vec::new() }
+        let (gap, independent) = (false, false);
+        let line =
+            SegmentLine { msn, duration: 0, discontinuity, gap, independent, init, program_date_time_ms };
+        let (offset, length, crc, first_part) = (0, 0, 0, (0, 0));
+        let entry =
+            SegmentEntry { line, start, discontinuity_sequence, pair, offset, length, crc, first_part };
+        Some(Self { entry, parts: Vec::new() })
     }
 
     /// Takes a part; false for one that cannot be.

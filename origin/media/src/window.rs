@@ -456,7 +456,8 @@ impl LiveWindow {
             bytes -= self.segments.pop_front().map_or(0, |segment| segment.size());
             left -= 1;
         }
-        let in_memory = self.segments.front().map_or(u64::MAX, |segment| segment.msn);
+        let next = self.complete_msn().map_or(u64::MAX, |msn| msn.saturating_add(1));
+        let in_memory = self.segments.front().map_or(next, |segment| segment.msn);
         let had_from = match &self.archived {
             Some(archived) if archived.end().saturating_add(1) >= in_memory => {
                 *archived.start().min(&in_memory)

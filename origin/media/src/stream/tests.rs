@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::snapshot::{PartLookup, RenditionSnapshot};
+use crate::window::Event;
 use sigma_shared::mode::Mode;
 use sigma_shared::resource::Listed;
 
 mod away;
+mod restore;
 
 const NOW_MS: u64 = 1_795_333_200_700;
 
@@ -56,6 +58,8 @@ struct Simulation {
     latest: BTreeMap<String, Arc<RenditionSnapshot>>,
     multivariant: Option<String>,
     notices: Vec<Notice>,
+    /// What the archive was told, by rendition.
+    archive: BTreeMap<String, Vec<Event>>,
 }
 
 impl Simulation {
@@ -77,6 +81,7 @@ impl Simulation {
             latest: BTreeMap::new(),
             multivariant: None,
             notices: Vec::new(),
+            archive: BTreeMap::new(),
         }
     }
 
@@ -122,6 +127,13 @@ impl Simulation {
     fn work(&mut self) {
         loop {
             let changes = self.stream.take_changes();
+            for (id, events) in changes.archive {
+                self.archive.entry(id.to_string()).or_default().extend(events);
+                // An archive that keeps everything, at once.
+                let newest =
+                    find(&mut self.stream.renditions, &id).and_then(|one| one.window().complete_msn());
+                self.stream.set_archived(&id, newest.map(|newest| 0..=newest));
+            }
             for (id, snapshot) in changes.renditions {
                 self.latest.insert(id.to_string(), snapshot);
             }

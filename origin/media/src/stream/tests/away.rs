@@ -4,7 +4,7 @@ use super::*;
 
 impl Simulation {
     /// Nobody publishes for `ms`; the clock is looked at every 50.
-    fn wait(&mut self, ms: u64) {
+    pub(super) fn wait(&mut self, ms: u64) {
         for _ in 0..ms / 50 {
             self.now_ms += 50;
             self.stream.pass_time(self.now_ms).expect("passed");
