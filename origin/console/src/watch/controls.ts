@@ -29,7 +29,7 @@ export class Controls {
   private readonly modes = byId('modes', HTMLOptGroupElement);
   private readonly timeline: Timeline;
   private readonly fullscreen = byId('fullscreen', HTMLButtonElement);
-  /** Where there is no room to say which rung `Auto` is. */
+  /** Where there is no room for long names. */
   private readonly narrow = window.matchMedia('(max-width: 560px)');
   private idleTimer: number | undefined;
   private soundChosen = false;
@@ -41,7 +41,8 @@ export class Controls {
     onMode: (mode: Mode) => void,
   ) {
     this.timeline = new Timeline(player);
-    this.modes.replaceChildren(...MODES.map((mode) => new Option(MODE_NAMES[mode], mode)));
+    this.showModes();
+    this.narrow.addEventListener('change', () => this.showModes());
     this.mode.addEventListener('change', () => {
       const mode = modeOf(this.mode.value);
       if (mode === undefined) return;
@@ -88,6 +89,11 @@ export class Controls {
     if (document.activeElement !== this.mode) this.mode.value = this.player.mode() ?? '';
     this.timeline.show();
     this.showRungs();
+  }
+
+  private showModes(): void {
+    const suffix = this.narrow.matches ? '' : ' latency';
+    this.modes.replaceChildren(...MODES.map((mode) => new Option(`${MODE_NAMES[mode]}${suffix}`, mode)));
   }
 
   private showRungs(): void {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bitrate, latency, picture, rungLabels, rungName, seconds, transport, duration, spoken } from './format';
+import { bitrate, duration, latency, picture, rungLabels, rungName, seconds, spoken, transport } from './format';
 import type { Rung } from './source';
 
 const rung = (width: number, height: number, fps: number, kbps: number): Rung => ({ index: 0, name: '', width, height, fps, kbps });

@@ -7,6 +7,8 @@ import type { Player } from './player';
 
 const STEP_S = 5;
 const PAGE_S = 60;
+/** Half of the slider's thumb: its middle never comes nearer to an end. As in the style sheet. */
+const THUMB_HALF_PX = 8;
 
 export class Timeline {
   private readonly stage = byId('stage', HTMLElement);
@@ -107,7 +109,8 @@ export class Timeline {
   private hovered(event: PointerEvent): void {
     if (this.dragging || event.pointerType !== 'mouse') return;
     const box = this.slider.getBoundingClientRect();
-    const fraction = Math.min(1, Math.max(0, (event.clientX - box.left) / Math.max(1, box.width)));
+    const along = (event.clientX - box.left - THUMB_HALF_PX) / Math.max(1, box.width - 2 * THUMB_HALF_PX);
+    const fraction = Math.min(1, Math.max(0, along));
     this.showTip(Number(this.slider.min) * (1 - fraction), fraction);
   }
 
@@ -123,7 +126,8 @@ export class Timeline {
     // Kept inside the bar: half of the tip's own width is the nearest that its middle may come to an end.
     const half = this.tip.offsetWidth / 2;
     const width = this.slider.offsetWidth;
-    const middle = this.slider.offsetLeft + Math.min(width - half, Math.max(half, fraction * width));
+    const thumb = THUMB_HALF_PX + fraction * (width - 2 * THUMB_HALF_PX);
+    const middle = Math.min(width - half, Math.max(half, thumb));
     this.tip.style.setProperty('--at', `${middle}px`);
   }
 
@@ -134,7 +138,7 @@ export class Timeline {
   private paint(window: Window, value: number): void {
     const length = window.end_s - window.start_s;
     const played = length > 0 ? Math.min(1, Math.max(0, 1 + value / length)) : 1;
-    this.slider.style.setProperty('--played', `${(played * 100).toFixed(2)}%`);
+    this.slider.style.setProperty('--played', played.toFixed(4));
   }
 
   private describe(value: number): void {
