@@ -10,7 +10,8 @@ const PHONE = { width: 390, height: 844 };
 /** How far from its moment an event may come: the page looks every 50 ms, the timer of a busy machine comes late. */
 const IN_STEP_MS = 250;
 
-describe('watch page', { concurrency: false }, () => {
+// Nothing here is measured to the millisecond, and most of it is waiting.
+describe('watch page', { concurrency: 3 }, () => {
   let fake;
   let browser;
 

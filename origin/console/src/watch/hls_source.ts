@@ -185,7 +185,11 @@ export class HlsSource implements Source {
   private steer(): void {
     const hls = this.hls;
     if (!hls) return;
-    const { rate_max, latency_max_s } = catchUp(hls.targetLatency ?? 0, this.followsLive);
+    const details = hls.latestLevelDetails;
+    if (!details) return;
+    const segment_s = details.targetduration;
+    const pace = { target_s: hls.targetLatency ?? 0, segment_s, step_s: details.partTarget || segment_s };
+    const { rate_max, latency_max_s } = catchUp(pace, this.followsLive);
     hls.config.maxLiveSyncPlaybackRate = rate_max;
     hls.config.liveMaxLatencyDuration = latency_max_s;
     // With 1 as the highest rate hls.js does not touch the rate at all, not even one that it raised before.

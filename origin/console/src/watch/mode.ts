@@ -28,15 +28,30 @@ export interface CatchUp {
   latency_max_s: number;
 }
 
-/**
- * `target_s` behind live is where a viewer who follows live should be. One who went back on purpose is left alone: no
- * faster playback and no jump.
- */
-export function catchUp(target_s: number, followsLive: boolean): CatchUp {
+/** What a playlist says about its pace, in seconds. */
+export interface Pace {
+  /** How far behind live a viewer who follows live should be. */
+  target_s: number;
+  /** Target duration. */
+  segment_s: number;
+  /** How much the playlist grows at a time: a part, or a segment. */
+  step_s: number;
+}
+
+/** Nobody who follows live is left further behind the target than this. */
+const FALL_BEHIND_MAX_S = 15;
+/** Nearer to the target than this no jump is worth its cost. */
+const FALL_BEHIND_MIN_S = 1.5;
+
+/** A viewer who went back on purpose is left alone: no faster playback and no jump. */
+export function catchUp({ target_s, segment_s, step_s }: Pace, followsLive: boolean): CatchUp {
   if (!followsLive) return { rate_max: 1, latency_max_s: Infinity };
-  // 10 % is not heard. Nothing is gained by hurrying somebody who watches many seconds late anyway.
-  const rate_max = target_s < 5 ? 1.1 : 1.05;
-  return { rate_max, latency_max_s: target_s + Math.max(10, target_s * 0.6) };
+  // 10 % is not heard; with whole segments a start may be a segment too late, which this makes good in 20 s.
+  const rate_max = target_s < NORMAL_FROM_S ? 1.1 : 1.05;
+  // hls.js plays faster only within target + segment of the target. Beyond that it would stay behind for ever, so that is
+  // where the jump comes; it measures the one from now and the other from the last step.
+  const caughtUp_s = target_s + segment_s - step_s;
+  return { rate_max, latency_max_s: target_s + Math.min(FALL_BEHIND_MAX_S, Math.max(FALL_BEHIND_MIN_S, caughtUp_s)) };
 }
 
 /** Within this of the live position, in seconds, a viewer counts as watching live. */
