@@ -20,7 +20,7 @@ const DECODED_S = 8;
 const SHAKA_S = 12;
 const WATCHED_S = 40;
 /** With whole segments a start may be a segment too late, and catching up is slow on purpose. */
-const SETTLED_AFTER_S = 20;
+const SETTLED_AFTER_S = 15;
 const DVR_PLAYED_S = 5;
 
 describe('one broadcast, three modes', { concurrency: false }, () => {
@@ -51,22 +51,23 @@ describe('one broadcast, three modes', { concurrency: false }, () => {
   }
 
   for (const from of ['origin', 'edge']) {
-    test(`ffmpeg and ffprobe read every mode from the ${from}`, async () => {
+    test(`ffmpeg, ffprobe and GStreamer play every mode from the ${from}`, async () => {
       const base = bases()[from];
       await longerThan(8);
-      const found = await inEveryMode((mode) => Promise.all([ffmpegPlays(url(base, mode), DECODED_S), ffprobeReads(url(base, mode))]));
-      for (const [mode, [played, probed]] of Object.entries(found)) {
-        assert.deepEqual({ code: played.code, said: played.said }, { code: 0, said: '' }, mode);
-        assert.ok(Math.abs(played.played_s - DECODED_S) < 0.5, `${mode}: ${played.played_s} s`);
+      const players = { ffmpeg: ffmpegPlays, gstreamer: gstreamerPlays };
+      const found = await inEveryMode(async (mode) => {
+        const at = url(base, mode);
+        const [probed, ...played] = await Promise.all([ffprobeReads(at), ...Object.values(players).map((plays) => plays(at, DECODED_S))]);
+        return { probed, played };
+      });
+      for (const [mode, { probed, played }] of Object.entries(found)) {
         assert.deepEqual(probed, { code: 0, codecs: ['aac', 'h264'], said: '' }, mode);
-      }
-    });
-
-    test(`GStreamer plays every mode from the ${from}`, async () => {
-      const found = await inEveryMode((mode) => gstreamerPlays(url(bases()[from], mode), DECODED_S));
-      for (const [mode, played] of Object.entries(found)) {
-        assert.deepEqual({ code: played.code, said: played.said }, { code: 0, said: '' }, mode);
-        assert.ok(played.played_s > DECODED_S * 0.5 && played.played_s < DECODED_S * 3, `${mode}: ${played.played_s} s`);
+        Object.keys(players).forEach((player, at) => {
+          const { code, said, played_s } = played[at];
+          assert.deepEqual({ code, said }, { code: 0, said: '' }, `${player}, ${mode}`);
+          // GStreamer's time is that of its clock, waiting for the broadcast included.
+          assert.ok(played_s > DECODED_S - 0.5 && played_s < DECODED_S * 3, `${player}, ${mode}: ${played_s} s`);
+        });
       }
     });
   }
