@@ -186,4 +186,26 @@ describe('watch page', { concurrency: 3 }, () => {
     assert.deepEqual(viewer.faults, []);
     await viewer.close();
   });
+
+  test('the encoder away for ten seconds: the picture goes on with what comes after the gaps', async () => {
+    const own = await startFakeLive({ window_s: 120 });
+    try {
+      const viewer = await Watcher.open(browser, `${own.base}/watch/fake?mode=ultra`);
+      await viewer.playing(15_000);
+      const from_ms = (Math.floor(Date.now() / 2000) + 1) * 2000;
+      const to_ms = from_ms + 10_000;
+      own.absence(from_ms, to_ms);
+      await viewer.until('the end of what there is', 20_000, (s) => s.playing_date_ms > from_ms - 400);
+      const back = await viewer.until('the picture after the gaps', 25_000, (s) => s.state === 'playing' && s.playing_date_ms > to_ms + 500);
+      assert.ok(back.now_ms < to_ms + 12_000, `${back.now_ms - to_ms} ms after the encoder`);
+      const on = await viewer.played(4, 10_000, back);
+      assert.equal(on.stalls, back.stalls, 'no stall once it is back');
+      assert.ok(on.latency_s < 12, `${on.latency_s} s`);
+      assert.equal(viewer.navigations, 1);
+      assert.deepEqual(viewer.faults, []);
+      await viewer.close();
+    } finally {
+      await own.close();
+    }
+  });
 });

@@ -18,12 +18,14 @@ const HOLD_BACK_S = { ultra: 6, low: 9, normal: 25 };
 const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.txt': 'text/plain' };
 const CSP = "default-src 'self'; media-src 'self' blob:; worker-src 'self' blob:; style-src 'self'; img-src 'self' data:";
 
-/** Serves channel `fake` with a window of `window_s`. Returns `{base, requests, dateRange, id3, close}`. */
+/** Serves channel `fake` with a window of `window_s`. Returns `{base, requests, dateRange, id3, absence, close}`. */
 export async function startFakeLive({ window_s }) {
   const media = await encode();
   const requests = [];
   const ranges = [];
   const tags = [];
+  const absences = [];
+  const away = (msn) => absences.some(({ from_ms, to_ms }) => msn * SEGMENT_S * 1000 >= from_ms && msn * SEGMENT_S * 1000 < to_ms);
   const first = Math.floor(Date.now() / 1000 / SEGMENT_S) - Math.ceil(window_s / SEGMENT_S);
   const newest = () => Math.floor(Date.now() / 1000 / SEGMENT_S) - 1;
 
@@ -39,7 +41,10 @@ export async function startFakeLive({ window_s }) {
       '#EXT-X-MAP:URI="init.mp4"',
       `#EXT-X-PROGRAM-DATE-TIME:${new Date(start * SEGMENT_S * 1000).toISOString()}`,
     ];
-    for (let msn = start; msn <= last; msn += 1) lines.push(`#EXTINF:${SEGMENT_S.toFixed(5)},`, `${msn}.m4s`);
+    for (let msn = start; msn <= last; msn += 1) {
+      if (away(msn)) lines.push('#EXT-X-GAP');
+      lines.push(`#EXTINF:${SEGMENT_S.toFixed(5)},`, `${msn}.m4s`);
+    }
     return `${[...lines, ...ranges].join('\n')}\n`;
   };
 
@@ -55,6 +60,8 @@ export async function startFakeLive({ window_s }) {
     const inside = tags.filter((tag) => Math.floor(tag.at_ms / 1000 / SEGMENT_S) === msn);
     return Buffer.concat([...inside.map((tag) => emsg((tag.at_ms / 1000) - first * SEGMENT_S, tag.frames)), bytes]);
   };
+
+  const exists = (msn) => msn >= first && msn <= newest() && !away(msn);
 
   const server = createServer(async (request, response) => {
     const url = new URL(request.url, 'http://fake');
@@ -72,7 +79,7 @@ export async function startFakeLive({ window_s }) {
       await held(Number(url.searchParams.get('_HLS_msn') ?? NaN));
       send('application/vnd.apple.mpegurl', playlist(name.slice(0, -5)));
     } else if (name === 'init.mp4') send('video/mp4', media.init);
-    else if (/^\d+\.m4s$/.test(name ?? '') && Number.parseInt(name, 10) >= first && Number.parseInt(name, 10) <= newest()) send('video/iso.segment', segment(Number.parseInt(name, 10)));
+    else if (/^\d+\.m4s$/.test(name ?? '') && exists(Number.parseInt(name, 10))) send('video/iso.segment', segment(Number.parseInt(name, 10)));
     else response.writeHead(404).end();
   });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -83,6 +90,8 @@ export async function startFakeLive({ window_s }) {
     dateRange: ({ id, cls, at_ms, attributes = '' }) => ranges.push(`#EXT-X-DATERANGE:ID="${id}",CLASS="${cls}",START-DATE="${new Date(at_ms).toISOString()}"${attributes === '' ? '' : `,${attributes}`}`),
     /** Puts an ID3 tag with one TXXX frame into the segment that is played at `at_ms`. */
     id3: ({ at_ms, description, text }) => tags.push({ at_ms, frames: [3, ...Buffer.from(`${description}\0${text}`)] }),
+    /** The encoder is away in that time: the playlist goes on with gaps. */
+    absence: (from_ms, to_ms) => absences.push({ from_ms, to_ms }),
     close: () => new Promise((resolve) => {
       server.close(resolve);
       server.closeAllConnections();

@@ -54,7 +54,7 @@ export function catchUp({ target_s, segment_s, step_s }: Pace, followsLive: bool
   return { rate_max, latency_max_s: target_s + Math.min(FALL_BEHIND_MAX_S, Math.max(FALL_BEHIND_MIN_S, caughtUp_s)) };
 }
 
-/** Within this of the live position, in seconds, a viewer counts as watching live. */
+/** Within this of the live position, in seconds, a viewer counts as watching live: whole segments come in large steps. */
 export function liveSlackS(target_s: number): number {
-  return Math.max(1.5, target_s * 0.15);
+  return target_s < 5 ? 1.5 : Math.max(2.5, target_s * 0.15);
 }

@@ -40,10 +40,10 @@ export class Timeline {
     if (!shown) return;
     const lateS = this.player.behindLiveS() ?? 0;
     this.slider.min = String(Math.round(window.start_s - window.end_s));
-    const late = this.player.atLive() ? '' : behind(lateS);
-    setText(this.late, late);
+    const wentBack = this.player.wentBack();
+    setText(this.late, wentBack ? behind(lateS) : '');
     if (this.dragging) return;
-    const value = this.player.atLive() ? 0 : -lateS;
+    const value = wentBack ? -lateS : 0;
     this.slider.value = String(Math.round(value));
     this.paint(window, value);
     this.describe(value);
