@@ -25,7 +25,8 @@ export async function serveShaka() {
   };
 }
 
-/** Plays `url` for `seconds` in a page of its own and returns what it measured: `{errors, latency_s, stalls, played_s, parts, segments}`. */
+/** Plays `url` for `seconds` in a page of its own and returns what it measured: `{errors, recovered,
+ * latency_s, stalls, played_s, parts, segments}`; `errors` are those that end playback. */
 export async function playWithShaka(browser, base, url, seconds) {
   const context = await browser.newContext({ ignoreHTTPSErrors: true });
   const page = await context.newPage();
@@ -47,9 +48,13 @@ async function play({ url, seconds }) {
   const STALL_AFTER_MS = 100;
   const video = document.getElementById('video');
   const errors = [];
+  const recovered = [];
   const player = new window.shaka.Player();
-  player.addEventListener('error', (event) => errors.push(`${event.detail.severity}/${event.detail.code}: ${event.detail.data}`));
-  const failed = (error) => ({ errors: [...errors, String(error.code ?? error)], latency_s: [], stalls: 0, played_s: 0 });
+  // What Shaka calls recoverable it goes on after by itself, such as a hinted part that never came (404).
+  player.addEventListener('error', ({ detail }) => {
+    (detail.severity === window.shaka.util.Error.Severity.CRITICAL ? errors : recovered).push(`${detail.code}: ${detail.data}`);
+  });
+  const failed = (error) => ({ errors: [...errors, String(error.code ?? error)], recovered, latency_s: [], stalls: 0, played_s: 0 });
   try {
     await player.attach(video);
     await player.load(url);
@@ -81,7 +86,7 @@ async function play({ url, seconds }) {
       const over = from ? now - from.now > seconds * 1000 : now - began > 20_000;
       if (!over && errors.length === 0) return;
       clearInterval(timer);
-      const result = { errors, latency_s, stalls, played_s: from ? at - from.at : 0 };
+      const result = { errors, recovered, latency_s, stalls, played_s: from ? at - from.at : 0 };
       void player.destroy().finally(() => resolve(result));
     }, 50);
   });
