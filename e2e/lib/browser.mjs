@@ -32,9 +32,9 @@ export function openBrowser() {
   });
 }
 
-/** Where the watch page of a channel is, through edge number `edge`, over TLS. */
-export function watchUrl(ready, channel, edge = 0) {
-  return `${ready.edges[edge].https}/watch/${channel}`;
+/** Where the watch page of a channel is, through edge number `edge`, over TLS; `mode` is the latency mode asked for. */
+export function watchUrl(ready, channel, { edge = 0, mode } = {}) {
+  return `${ready.edges[edge].https}/watch/${channel}${mode === undefined ? '' : `?mode=${mode}`}`;
 }
 
 export class Watcher {

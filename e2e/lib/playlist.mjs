@@ -50,9 +50,9 @@ export async function fetchText(url) {
   return { url: answer.url, text: await answer.text() };
 }
 
-/** The variants of a channel with absolute addresses. */
-export async function variantsOf(base, channel) {
-  const { url, text } = await fetchText(`${base}/live/${channel}/index.m3u8`);
+/** The variants of a channel, in its own latency mode or another, with absolute addresses. */
+export async function variantsOf(base, channel, mode) {
+  const { url, text } = await fetchText(`${base}/live/${channel}/index.m3u8${mode === undefined ? '' : `?mode=${mode}`}`);
   return parseMultivariant(text).map((one) => ({ ...one, url: new URL(one.uri, url).href }));
 }
 

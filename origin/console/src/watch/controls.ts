@@ -1,7 +1,9 @@
 // The control bar, the keyboard, and hiding the bar while nobody needs it.
 import { rungLabels } from './format';
+import { MODE_NAMES, modeOf, MODES, type Mode } from './mode';
 import { byId } from './page';
 import type { Player, PlayerState } from './player';
+import { Timeline } from './timeline';
 
 const IDLE_AFTER_MS = 2_500;
 const SEEK_S = 5;
@@ -23,12 +25,30 @@ export class Controls {
   private readonly volume = byId('volume', HTMLInputElement);
   private readonly live = byId('live', HTMLButtonElement);
   private readonly quality = byId('quality', HTMLSelectElement);
+  private readonly mode = byId('mode', HTMLSelectElement);
+  private readonly modes = byId('modes', HTMLOptGroupElement);
+  private readonly timeline: Timeline;
   private readonly fullscreen = byId('fullscreen', HTMLButtonElement);
+  /** Where there is no room for long names. */
+  private readonly narrow = window.matchMedia('(max-width: 560px)');
   private idleTimer: number | undefined;
   private soundChosen = false;
   private rungKey = '';
 
-  constructor(private readonly player: Player) {
+  /** `onMode` is told what the viewer chose, so that the page's address says it. */
+  constructor(
+    private readonly player: Player,
+    onMode: (mode: Mode) => void,
+  ) {
+    this.timeline = new Timeline(player);
+    this.showModes();
+    this.narrow.addEventListener('change', () => this.showModes());
+    this.mode.addEventListener('change', () => {
+      const mode = modeOf(this.mode.value);
+      if (mode === undefined) return;
+      onMode(mode);
+      player.setMode(mode);
+    });
     this.playButton.addEventListener('click', () => player.togglePlay());
     this.bigPlay.addEventListener('click', () => player.play());
     this.unmute.addEventListener('click', () => this.toggleMuted());
@@ -65,7 +85,15 @@ export class Controls {
     const atLive = this.player.atLive();
     this.live.dataset.atLive = String(atLive);
     this.live.setAttribute('aria-label', atLive ? 'Live now' : 'Jump to live');
+    this.mode.disabled = this.player.source === undefined;
+    if (document.activeElement !== this.mode) this.mode.value = this.player.mode() ?? '';
+    this.timeline.show();
     this.showRungs();
+  }
+
+  private showModes(): void {
+    const suffix = this.narrow.matches ? '' : ' latency';
+    this.modes.replaceChildren(...MODES.map((mode) => new Option(`${MODE_NAMES[mode]}${suffix}`, mode)));
   }
 
   private showRungs(): void {
@@ -82,7 +110,7 @@ export class Controls {
     const selected = source?.selected() ?? -1;
     const auto = this.quality.options[0];
     const playing = source?.playing();
-    const name = playing && rungs.length > 1 ? labels[playing.index] : undefined;
+    const name = playing && rungs.length > 1 && !this.narrow.matches ? labels[playing.index] : undefined;
     const text = selected === -1 && name !== undefined ? `Auto (${name})` : 'Auto';
     if (auto && auto.text !== text) auto.text = text;
     if (document.activeElement !== this.quality) this.quality.value = String(selected);
@@ -134,6 +162,8 @@ export class Controls {
         return () => this.toggleFullscreen();
       case 'l':
         return () => player.jumpToLive();
+      case 'home':
+        return () => player.startOver();
       case 'arrowleft':
         return () => player.seekBy(-SEEK_S);
       case 'arrowright':

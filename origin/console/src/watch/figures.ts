@@ -1,6 +1,7 @@
 // The live statistics under the picture.
 import { bitrate, latency, NONE, picture, seconds, transport } from './format';
 import { drawGraph } from './graph';
+import { MODE_NAMES } from './mode';
 import { byId, setText } from './page';
 import type { Player, PlayerState } from './player';
 import { Series } from './series';
@@ -39,7 +40,8 @@ export class Figures {
     const quality = player.video.getVideoPlaybackQuality?.();
     const rung = running ? player.source?.playing() : undefined;
     setText(this.latency, latency(measured));
-    setText(this.target, `hold-back ${seconds(targetS)}`);
+    const mode = player.mode();
+    setText(this.target, `${mode === undefined ? '' : `${MODE_NAMES[mode]}: `}hold-back ${seconds(targetS)}`);
     setText(this.buffer, running ? seconds(player.bufferS()) : NONE);
     setText(this.rendition, picture(rung));
     setText(this.bitrate, rung && rung.kbps > 0 ? bitrate(rung.kbps) : '');
@@ -52,8 +54,8 @@ export class Figures {
     setText(this.startup, player.startupMs === undefined ? '' : `started in ${seconds(player.startupMs / 1000)}`);
     const stalledNow = totals.stalled || totals.count > this.seenStalls;
     this.seenStalls = totals.count;
-    const shown = measured !== undefined && measured >= 0 && measured < 3_600 ? measured : undefined;
+    const shown = measured !== undefined && measured >= 0 && measured < 86_400 ? measured : undefined;
     this.series.push({ at_ms: now_ms, value: shown, stalled: stalledNow });
-    drawGraph(this.graph, this.series, now_ms, targetS);
+    drawGraph(this.graph, this.series, now_ms, player.wentBack() ? undefined : targetS);
   }
 }

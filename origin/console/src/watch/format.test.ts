@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bitrate, latency, picture, rungLabels, rungName, seconds, transport } from './format';
+import { bitrate, duration, latency, picture, rungLabels, rungName, seconds, spoken, transport } from './format';
 import type { Rung } from './source';
 
 const rung = (width: number, height: number, fps: number, kbps: number): Rung => ({ index: 0, name: '', width, height, fps, kbps });
@@ -36,4 +36,20 @@ test('figures', () => {
   assert.equal(picture(undefined), '–');
   assert.equal(transport('h2'), 'HTTP/2');
   assert.equal(transport(''), '–');
+});
+
+test('durations for the eye and the ear', () => {
+  const table: [number, string, string][] = [
+    [0.4, '0:00', '0 seconds'],
+    [61, '1:01', '1 minute 1 second'],
+    [754, '12:34', '12 minutes 34 seconds'],
+    [3_600, '1:00:00', '1 hour'],
+    [14_465, '4:01:05', '4 hours 1 minute'],
+  ];
+  for (const [seconds, seen, heard] of table) {
+    assert.equal(duration(seconds), seen);
+    assert.equal(spoken(seconds), heard);
+  }
+  assert.equal(latency(754.2), '12:34');
+  assert.equal(latency(99.5), '99.50 s');
 });

@@ -10,7 +10,35 @@ export function seconds(value: number | undefined): string {
 /** A latency below zero or above a day says that the two clocks differ, not how late the picture is. */
 export function latency(value: number | undefined): string {
   if (value === undefined) return NONE;
-  return value < -0.05 || value > 86_400 ? 'clocks differ' : `${Math.max(0, value).toFixed(2)} s`;
+  if (value < -0.05 || value > 86_400) return 'clocks differ';
+  return value < 100 ? `${Math.max(0, value).toFixed(2)} s` : duration(value);
+}
+
+/** `1:02:03`, or `2:03` below an hour. */
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const two = (value: number): string => String(value).padStart(2, '0');
+  const hours = Math.floor(whole / 3600);
+  const minutes = Math.floor(whole / 60) % 60;
+  return hours > 0 ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+}
+
+/** How far behind live, for people who look. */
+export function behind(seconds: number): string {
+  return `\u2212${duration(seconds)}`;
+}
+
+/** A duration for people who listen. */
+export function spoken(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const units: [number, string][] = [[Math.floor(whole / 3600), 'hour'], [Math.floor(whole / 60) % 60, 'minute'], [whole % 60, 'second']];
+  const said = units.filter(([count]) => count > 0).slice(0, 2);
+  return said.length === 0 ? '0 seconds' : said.map(([count, unit]) => `${count} ${unit}${count === 1 ? '' : 's'}`).join(' ');
+}
+
+/** The time of day where the viewer is. */
+export function clockTime(ms: number): string {
+  return new Date(ms).toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
 }
 
 export function bitrate(kbps: number): string {

@@ -1,9 +1,12 @@
 // Playback through hls.js. Owns the engine's failures: a fatal error of hls.js never ends the page, it only decides
 // what is tried next: load on, recover the media pipeline, or start from the multivariant playlist.
-import Hls, { ErrorDetails, ErrorTypes, Events, type ErrorData, type Level } from 'hls.js';
+import Hls, { ErrorDetails, ErrorTypes, Events, type ErrorData, type Level, type LevelDetails } from 'hls.js';
+import type { Window } from './follow';
+import type { DateRangeTag } from './metadata';
+import { catchUp, modeOfPlaylist, type Mode } from './mode';
 import { Retry } from './retry';
 import { isRunning, statusForHttp, type Rung, type Source, type SourceListener, type SourceStatus } from './source';
-import { FALL_BEHIND_MAX_S, tuning } from './tuning';
+import { tuning } from './tuning';
 
 /** Resumed this often in vain, the multivariant playlist is asked whether the channel is still there. */
 const RESUMES_BEFORE_CHECK = 3;
@@ -36,13 +39,16 @@ export class HlsSource implements Source {
   private readonly resume = new Retry({ first_ms: 300, max_ms: 3_000 }, () => this.loadOn());
   private readonly next = new Retry({ first_ms: 2_000, max_ms: 15_000 }, () => void this.lookForNext());
   private mediaFailures: number[] = [];
-  private seekedToLiveAtMs = 0;
+  private unstuckAtMs = 0;
   private beganAtMs = 0;
   private everLive = false;
+  private followsLive = true;
+  /** Where a viewer who had gone back was when playback had to begin again. */
+  private returnToMs: number | undefined;
 
   constructor(
     private readonly video: HTMLVideoElement,
-    private readonly playlist: string,
+    private playlist: string,
     private readonly listener: SourceListener,
   ) {
     video.addEventListener('ended', () => this.ended());
@@ -55,11 +61,20 @@ export class HlsSource implements Source {
   start(): void {
     const hls = new Hls(tuning());
     this.hls = hls;
+    this.listener.began();
     this.beganAtMs = performance.now();
     hls.on(Events.MANIFEST_PARSED, () => this.listener.rungsChanged());
     hls.on(Events.LEVELS_UPDATED, () => this.listener.rungsChanged());
     hls.on(Events.LEVEL_SWITCHED, () => this.listener.rungsChanged());
-    hls.on(Events.LEVEL_UPDATED, () => this.followTarget(hls));
+    hls.on(Events.LEVEL_UPDATED, (_, { details }) => {
+      this.steer();
+      this.listener.dateRanges(dateRangesOf(details));
+    });
+    hls.on(Events.FRAG_PARSING_METADATA, (_, { samples }) => {
+      for (const { pts, duration, data } of samples) {
+        this.listener.id3({ at_s: pts, for_s: Number.isFinite(duration) ? duration : 0, bytes: data });
+      }
+    });
     hls.on(Events.FRAG_BUFFERED, () => this.mediaArrived());
     hls.on(Events.ERROR, (_, error) => this.failure(error));
     hls.attachMedia(this.video);
@@ -67,11 +82,25 @@ export class HlsSource implements Source {
   }
 
   restart(): void {
+    if (!this.followsLive) this.returnToMs ??= this.playingDateMs();
     for (const retry of [this.begin, this.resume, this.next]) retry.cancel();
     this.hls?.destroy();
     this.mediaFailures = [];
     this.setStatus(this.everLive ? 'reconnecting' : 'connecting', '');
     this.start();
+  }
+
+  change(playlist: string): void {
+    this.playlist = playlist;
+    this.followsLive = true;
+    this.returnToMs = undefined;
+    this.everLive = false;
+    this.restart();
+  }
+
+  follow(live: boolean): void {
+    this.followsLive = live;
+    this.steer();
   }
 
   watch(standing_ms: number, started: boolean): void {
@@ -85,11 +114,12 @@ export class HlsSource implements Source {
     const edge = hls.latestLevelDetails?.edge;
     const live = hls.liveSyncPosition;
     if (edge === undefined || live === null || edge < this.video.currentTime + STUCK_MS / 1000) return;
-    if (now - this.seekedToLiveAtMs > 4 * STUCK_MS) {
-      this.seekedToLiveAtMs = now;
-      this.video.currentTime = live;
-    } else if (now - this.seekedToLiveAtMs > STUCK_MS) {
-      this.seekedToLiveAtMs = 0;
+    if (now - this.unstuckAtMs > 4 * STUCK_MS) {
+      this.unstuckAtMs = now;
+      // Somebody who went back is not thrown to live: a small step makes hls.js look anew for what is missing.
+      this.video.currentTime = this.followsLive ? live : this.video.currentTime + 0.5;
+    } else if (now - this.unstuckAtMs > STUCK_MS) {
+      this.unstuckAtMs = 0;
       this.restart();
     }
   }
@@ -120,22 +150,65 @@ export class HlsSource implements Source {
     return this.hls?.playingDate?.getTime();
   }
 
+  dateMsAt(position_s: number): number | undefined {
+    const fragments = this.hls?.latestLevelDetails?.fragments ?? [];
+    const at = lastAtOrBefore(fragments, ({ start }) => start, position_s);
+    const fragment = fragments[Math.max(0, at)];
+    if (!fragment || fragment.programDateTime === null) return undefined;
+    return fragment.programDateTime + (position_s - fragment.start) * 1000;
+  }
+
   livePosition(): number | undefined {
-    return this.hls?.liveSyncPosition ?? undefined;
+    return this.window()?.end_s;
+  }
+
+  window(): Window | undefined {
+    const details = this.hls?.latestLevelDetails;
+    if (!details || details.fragments.length === 0) return undefined;
+    const end = details.live ? this.hls?.liveSyncPosition : details.edge;
+    if (end === null || end === undefined) return undefined;
+    return { start_s: Math.min(details.fragmentStart, end), end_s: end };
   }
 
   targetLatencyS(): number | undefined {
     return this.hls?.targetLatency ?? undefined;
   }
 
+  mode(): Mode | undefined {
+    const details = this.hls?.latestLevelDetails;
+    if (!details) return undefined;
+    return modeOfPlaylist(details.partTarget > 0, details.holdBack || 3 * details.targetduration);
+  }
+
   // Set after construction: given to the constructor, hls.js wants liveSyncDuration with it, and that would replace the
   // server's PART-HOLD-BACK as the target.
-  private followTarget(hls: Hls): void {
-    hls.config.liveMaxLatencyDuration = (hls.targetLatency ?? 0) + FALL_BEHIND_MAX_S;
+  private steer(): void {
+    const hls = this.hls;
+    if (!hls) return;
+    const details = hls.latestLevelDetails;
+    if (!details) return;
+    const segment_s = details.targetduration;
+    const pace = { target_s: hls.targetLatency ?? 0, segment_s, step_s: details.partTarget || segment_s };
+    const { rate_max, latency_max_s } = catchUp(pace, this.followsLive);
+    hls.config.maxLiveSyncPlaybackRate = rate_max;
+    hls.config.liveMaxLatencyDuration = latency_max_s;
+    // With 1 as the highest rate hls.js does not touch the rate at all, not even one that it raised before.
+    if (rate_max === 1 && this.video.playbackRate !== 1) this.video.playbackRate = 1;
+  }
+
+  private goBack(): void {
+    const date = this.returnToMs;
+    const details = this.hls?.latestLevelDetails;
+    if (date === undefined || !details) return;
+    this.returnToMs = undefined;
+    const at = lastAtOrBefore(details.fragments, ({ programDateTime }) => programDateTime ?? -Infinity, date);
+    const fragment = details.fragments[at];
+    if (fragment?.programDateTime) this.video.currentTime = fragment.start + (date - fragment.programDateTime) / 1000;
   }
 
   private mediaArrived(): void {
     this.everLive = true;
+    this.goBack();
     this.begin.succeeded();
     this.resume.succeeded();
     this.setStatus('live', '');
@@ -195,6 +268,7 @@ export class HlsSource implements Source {
 
   private load(): void {
     this.resume.cancel();
+    this.listener.began();
     this.hls?.loadSource(this.playlist);
   }
 
@@ -235,4 +309,29 @@ function rungOf(level: Level, index: number): Rung {
     fps: level.frameRate || 0,
     kbps: Math.round(level.bitrate / 1000),
   };
+}
+
+/** The index of the last of `list`, which is in the order of `by`, that is not after `value`; -1 for none. */
+function lastAtOrBefore<T>(list: readonly T[], by: (one: T) => number, value: number): number {
+  let low = 0;
+  let high = list.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const one = list[middle];
+    if (one !== undefined && by(one) <= value) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}
+
+function dateRangesOf({ dateRanges }: LevelDetails): DateRangeTag[] {
+  const tags: DateRangeTag[] = [];
+  for (const range of Object.values(dateRanges)) {
+    const start_ms = range?.startDate.getTime() ?? NaN;
+    if (!range || Number.isNaN(start_ms)) continue;
+    const attributes: Record<string, string> = {};
+    for (const [name, value] of Object.entries(range.attr)) if (typeof value === 'string') attributes[name] = value;
+    tags.push({ id: range.id, start_ms, end_ms: range.endDate?.getTime(), attributes });
+  }
+  return tags;
 }

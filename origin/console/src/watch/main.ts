@@ -1,5 +1,6 @@
 // Puts the watch page together: address -> player -> what is shown.
-import { addressOf } from './address';
+import { addressOf, queryWithMode } from './address';
+import { Card } from './card';
 import { Controls } from './controls';
 import { Figures } from './figures';
 import { Notice } from './notice';
@@ -24,8 +25,12 @@ function main(): void {
   document.title = `${address.channel} · Sigma Live`;
 
   const protocol = watchTransport();
-  const player = new Player(byId('video', HTMLVideoElement), address.playlist);
-  const controls = new Controls(player);
+  const player = new Player(byId('video', HTMLVideoElement), address);
+  const card = new Card();
+  player.timed.onTold = (item) => card.show(item);
+  const controls = new Controls(player, (mode) => {
+    history.replaceState(null, '', queryWithMode(location.search, mode) + location.hash);
+  });
   const notice = new Notice(player, address.channel);
   const figures = new Figures(player, protocol);
   exposeSnapshot(player, address.channel, protocol);

@@ -1,5 +1,7 @@
 // Playback by the browser's own HLS, where Media Source Extensions are missing. The browser picks the rung and the
 // latency; what cannot be read stays undefined.
+import type { Window } from './follow';
+import type { Mode } from './mode';
 import { Retry } from './retry';
 import { isRunning, statusForHttp, type Rung, type Source, type SourceListener, type SourceStatus } from './source';
 
@@ -15,7 +17,7 @@ export class NativeSource implements Source {
 
   constructor(
     private readonly video: DatedVideo,
-    private readonly playlist: string,
+    private playlist: string,
     private readonly listener: SourceListener,
   ) {
     video.addEventListener('playing', () => this.setStatus('live'));
@@ -39,6 +41,15 @@ export class NativeSource implements Source {
     this.begin.cancel();
     this.next.cancel();
     void this.load();
+  }
+
+  change(playlist: string): void {
+    this.playlist = playlist;
+    this.restart();
+  }
+
+  follow(): void {
+    // The browser itself keeps a viewer who went back where he is.
   }
 
   watch(): void {
@@ -68,12 +79,26 @@ export class NativeSource implements Source {
     return start === undefined || Number.isNaN(start) ? undefined : start + this.video.currentTime * 1000;
   }
 
+  dateMsAt(position_s: number): number | undefined {
+    const date = this.playingDateMs();
+    return date === undefined ? undefined : date + (position_s - this.video.currentTime) * 1000;
+  }
+
   livePosition(): number | undefined {
+    return this.window()?.end_s;
+  }
+
+  window(): Window | undefined {
     const { seekable } = this.video;
-    return seekable.length > 0 ? seekable.end(seekable.length - 1) : undefined;
+    if (seekable.length === 0) return undefined;
+    return { start_s: seekable.start(0), end_s: seekable.end(seekable.length - 1) };
   }
 
   targetLatencyS(): number | undefined {
+    return undefined;
+  }
+
+  mode(): Mode | undefined {
     return undefined;
   }
 
@@ -81,6 +106,7 @@ export class NativeSource implements Source {
   private async load(): Promise<void> {
     const answer = await fetch(this.playlist, { cache: 'no-store', signal: AbortSignal.timeout(8_000) }).catch(() => undefined);
     if (answer?.ok) {
+      this.listener.began();
       this.video.src = this.playlist;
       this.video.load();
       void this.video.play().catch(() => undefined);

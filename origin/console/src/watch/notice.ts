@@ -93,8 +93,9 @@ export class Notice {
 
   show(state: PlayerState): void {
     const words = wordsFor(state, this.channel, this.player.detail);
-    this.chip.dataset.state = state;
-    setText(this.chipText, words.chip);
+    const wentBack = state === 'playing' && this.player.wentBack();
+    this.chip.dataset.state = wentBack ? 'behind' : state;
+    setText(this.chipText, wentBack ? 'Behind live' : words.chip);
     this.box.hidden = words.title === '' && !words.spinner;
     this.box.dataset.kind = words.light ? 'light' : 'full';
     this.spinner.hidden = !words.spinner;

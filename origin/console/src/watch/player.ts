@@ -1,8 +1,12 @@
 // The player: one video element, one source, the stall meter. Everything shown or reported is read from here.
+import { playlistOf, type Address } from './address';
+import { Follow, earliest, within } from './follow';
 import { HlsSource } from './hls_source';
+import { liveSlackS, type Mode } from './mode';
 import { NativeSource } from './native_source';
-import type { PlaybackError, Source, SourceStatus } from './source';
+import type { Id3Tag, PlaybackError, Source, SourceStatus } from './source';
 import { StallMeter, type StallTotals } from './stall';
+import { Timed } from './timed';
 
 /** What the viewer is told. `blocked`: the browser wants a tap before it plays. */
 export type PlayerState = Exclude<SourceStatus, 'live'> | 'playing' | 'paused' | 'stalled' | 'blocked';
@@ -16,6 +20,7 @@ const ERRORS_MAX = 20;
 export class Player {
   readonly source: Source | undefined;
   readonly errors: PlaybackError[] = [];
+  readonly timed: Timed;
   errorCount = 0;
   detail = '';
   /** Time from the start of the navigation to the first moving picture, in milliseconds. */
@@ -23,6 +28,7 @@ export class Player {
   onChange: () => void = () => undefined;
 
   private readonly meter = new StallMeter();
+  private readonly following = new Follow();
   private started = false;
   private blocked = false;
   /** What the viewer wants. The element's own `paused` also becomes true when the engine swaps its media. */
@@ -33,23 +39,32 @@ export class Player {
 
   constructor(
     readonly video: HTMLVideoElement,
-    playlist: string,
+    private address: Address,
   ) {
+    this.timed = new Timed(video);
     const listener = {
       statusChanged: (status: SourceStatus, detail: string) => this.statusChanged(status, detail),
       rungsChanged: () => this.onChange(),
       failed: (error: PlaybackError) => this.noteError(error),
+      dateRanges: this.timed.dateRanges.bind(this.timed),
+      began: () => this.timed.mediaClockReset(),
+      id3: (tag: Id3Tag) => this.timed.id3(tag, this.source?.dateMsAt(tag.at_s)),
     };
+    const playlist = playlistOf(address);
     if (HlsSource.supported()) this.source = new HlsSource(video, playlist, listener);
     else if (NativeSource.supported(video)) this.source = new NativeSource(video, playlist, listener);
     for (const event of ['play', 'pause', 'playing', 'volumechange', 'ratechange', 'ended']) {
       video.addEventListener(event, () => this.onChange());
     }
     video.addEventListener('play', () => {
+      if (!this.wanted) this.goOn();
       this.wanted = true;
     });
     video.addEventListener('pause', () => {
-      if (!video.ended && video.readyState > 0) this.wanted = false;
+      if (video.ended || video.readyState === 0) return;
+      this.wanted = false;
+      this.following.paused();
+      this.source?.follow(false);
     });
     video.addEventListener('canplay', () => this.playIfWanted());
   }
@@ -118,28 +133,99 @@ export class Player {
     this.video.muted = this.video.volume === 0;
   }
 
+  /** Goes to a position of the media clock, or the nearest one that can be watched. */
+  seekTo(position_s: number): void {
+    const window = this.source?.window();
+    if (!window) return;
+    const to = within(window, position_s);
+    this.following.wentTo(to, window.end_s, this.targetS());
+    this.source?.follow(this.following.live);
+    this.seek(to);
+  }
+
   seekBy(seconds: number): void {
-    const { seekable, currentTime } = this.video;
-    if (seekable.length === 0) return;
-    const live = this.source?.livePosition() ?? seekable.end(seekable.length - 1);
-    this.seek(Math.min(live, Math.max(seekable.start(0), currentTime + seconds)));
+    this.seekTo(this.video.currentTime + seconds);
+  }
+
+  /** To the beginning of what can be watched. */
+  startOver(): void {
+    const window = this.source?.window();
+    if (!window) return;
+    this.seekTo(earliest(window));
+    if (this.video.paused) this.play();
   }
 
   jumpToLive(): void {
     const live = this.source?.livePosition();
+    this.following.toLive();
+    this.source?.follow(true);
     if (live !== undefined && live > this.video.currentTime) this.seek(live);
-    if (this.video.paused) this.play();
+    if (this.video.paused) {
+      this.wanted = true;
+      this.play();
+    }
+  }
+
+  /** Plays the channel in another latency mode, at its live position. */
+  setMode(mode: Mode): void {
+    if (!this.source) return;
+    this.address = { ...this.address, mode };
+    this.following.toLive();
+    this.wanted = true;
+    this.blocked = false;
+    this.viewerSeeks = true;
+    this.source.change(playlistOf(this.address));
+    this.onChange();
+  }
+
+  /** The mode that was chosen, or else the channel's own once it is known. */
+  mode(): Mode | undefined {
+    return this.address.mode ?? this.source?.mode();
   }
 
   /** Whether playback is about where live playback should be. */
   atLive(): boolean {
+    const behind = this.behindLiveS();
+    return behind !== undefined && this.started && !this.video.paused && this.following.live && behind < liveSlackS(this.targetS());
+  }
+
+  /** Whether the viewer went back on purpose. */
+  wentBack(): boolean {
+    return this.started && !this.following.live;
+  }
+
+  /** How far the picture is behind where live playback would be, in seconds; never negative. */
+  behindLiveS(): number | undefined {
     const live = this.source?.livePosition();
-    return live !== undefined && this.started && !this.video.paused && live - this.video.currentTime < 1.5;
+    return live === undefined ? undefined : Math.max(0, live - this.video.currentTime);
+  }
+
+  private targetS(): number {
+    return this.source?.targetLatencyS() ?? 0;
   }
 
   private seek(to: number): void {
     this.viewerSeeks = true;
     this.video.currentTime = to;
+  }
+
+  // After a pause the viewer goes on where the picture stood, as long as that can still be watched.
+  private goOn(): void {
+    const window = this.source?.window();
+    if (!window || !this.started) return;
+    const { currentTime } = this.video;
+    if (currentTime < window.start_s) this.seek(earliest(window));
+    this.following.wentTo(this.video.currentTime, window.end_s, this.targetS());
+    this.source?.follow(this.following.live);
+  }
+
+  // What a viewer who went back stood on may leave the window, and playing on may bring him to live.
+  private keepInWindow(): void {
+    const window = this.source?.window();
+    if (!window || this.following.live || this.video.paused || this.video.seeking) return;
+    const to = this.following.playing(this.video.currentTime, window);
+    if (to !== undefined) this.seek(to);
+    if (this.following.live) this.source?.follow(true);
   }
 
   private playIfWanted(): void {
@@ -165,6 +251,9 @@ export class Player {
       should_play: this.started && this.wanted && !ended && !this.viewerSeeks && !broken,
     });
     if (!idle) this.source?.watch(nowMs - this.movedAtMs, this.started);
+    if (!this.started || seeking) return;
+    this.keepInWindow();
+    this.timed.advance({ media_s: currentTime, date_ms: this.source?.playingDateMs() });
   }
 
   private firstPicture(nowMs: number): void {

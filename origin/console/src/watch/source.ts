@@ -1,4 +1,7 @@
 // What the page needs of a playback engine. Two exist: hls.js over Media Source Extensions, and the browser's own HLS.
+import type { Window } from './follow';
+import type { DateRangeTag } from './metadata';
+import type { Mode } from './mode';
 
 export type SourceStatus =
   /** Waiting for the first answer. */
@@ -36,17 +39,34 @@ export interface PlaybackError {
   code: number | undefined;
 }
 
+/** An ID3 tag in the media, at a position of the media clock. */
+export interface Id3Tag {
+  at_s: number;
+  /** How long it holds; 0 when it does not say. */
+  for_s: number;
+  bytes: Uint8Array;
+}
+
 export interface SourceListener {
+  /** What was loaded is gone and the media clock begins anew. */
+  began(): void;
   statusChanged(status: SourceStatus, detail: string): void;
   rungsChanged(): void;
   failed(error: PlaybackError): void;
+  /** Every date range that the playlist lists now. */
+  dateRanges(tags: DateRangeTag[]): void;
+  id3(tag: Id3Tag): void;
 }
 
 export interface Source {
   readonly status: SourceStatus;
   start(): void;
-  /** Throws away what is loaded and begins again, at once. */
+  /** Throws away what is loaded and begins again, at once. A viewer who went back is taken there again. */
   restart(): void;
+  /** Plays another playlist instead, from its live position. */
+  change(playlist: string): void;
+  /** Whether the viewer follows live; one who does not is left where he is. */
+  follow(live: boolean): void;
   /** Called often with how long the media clock has been standing though it should run, and whether it ever ran. */
   watch(standing_ms: number, started: boolean): void;
   rungs(): Rung[];
@@ -56,9 +76,15 @@ export interface Source {
   select(index: number): void;
   /** Wall time that the picture now shown is stamped with, by PROGRAM-DATE-TIME. */
   playingDateMs(): number | undefined;
+  /** Wall time of another position on the media clock. */
+  dateMsAt(position_s: number): number | undefined;
   /** Where on the media clock live playback should be. */
   livePosition(): number | undefined;
+  /** What can be watched. */
+  window(): Window | undefined;
   targetLatencyS(): number | undefined;
+  /** The mode that the playlist in use belongs to, whoever chose it. */
+  mode(): Mode | undefined;
 }
 
 /** Why a multivariant playlist could not be had, by HTTP status (0: no answer). */

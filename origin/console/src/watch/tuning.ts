@@ -1,8 +1,6 @@
-// How hls.js is set up for low-latency live. Every figure that differs from its default says why.
+// How hls.js is set up for live. Every figure that differs from its default says why; how it catches up depends on the mode
+// and on the viewer, see `mode.ts`.
 import type { HlsConfig, LoaderConfig, RetryConfig } from 'hls.js';
-
-/** How far behind the target a viewer may fall before hls.js seeks forward, in seconds. */
-export const FALL_BEHIND_MAX_S = 10;
 
 const retry = (maxNumRetry: number): RetryConfig => ({
   maxNumRetry,
@@ -25,8 +23,6 @@ function policy(firstByteMs: number, wholeMs: number, timeouts: number, errors: 
 export function tuning(): Partial<HlsConfig> {
   return {
     lowLatencyMode: true,
-    // Off by default in hls.js: without it a player that once fell behind stays behind. 10 % is not heard.
-    maxLiveSyncPlaybackRate: 1.1,
     // Each stall moves the target away from the edge by this much (hls.js: 1 s), so one bad moment costs little latency.
     liveSyncOnStallIncrease: 0.3,
     // A server that answers 200 with a playlist that never changes is as bad as one that answers nothing.
@@ -37,6 +33,8 @@ export function tuning(): Partial<HlsConfig> {
     // forget that part, and at the end of the segment it waits until the playlist drops the segment's parts: a stall of 3 s.
     backBufferLength: Infinity,
     maxBufferLength: 30,
+    // Somebody who went back has hours ahead; by default hls.js fetches as much of it as fits into 60 MB.
+    maxMaxBufferLength: 60,
     liveDurationInfinity: true,
     capLevelToPlayerSize: true,
     // The first parts come from memory nearby: starting at the default guess of 0.5 Mbit/s shows a blurred picture first.
@@ -44,7 +42,10 @@ export function tuning(): Partial<HlsConfig> {
     // fMP4 is passed through, there is nothing heavy to move off the main thread.
     enableWorker: false,
     enableInterstitialPlayback: false,
+    // Timed metadata is told by the page itself, see `metadata.ts`: hls.js would keep text tracks of it.
     enableDateRangeMetadataCues: false,
+    enableID3MetadataCues: false,
+    enableEmsgMetadataCues: false,
     // A blocking reload is held for up to three target durations (6 s); anything longer is a dead server. hls.js waits
     // 10 s twice by default, which with several rungs is half a minute before it tries anything else.
     manifestLoadPolicy: policy(5_000, 10_000, 1, 1),
