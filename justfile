@@ -17,6 +17,7 @@ bench minutes="5":
     npm --prefix e2e ci
     node e2e/latency.mjs --minutes {{minutes}}
     ./scripts/bench
+    ./scripts/bench-playlists
     ./scripts/bench-transcode
 
 # Origin, edge and a test source; arguments go to `sigma-origin dev`.

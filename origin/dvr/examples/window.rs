@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p sigma-dvr --example window -- [HOURS] [RENDITIONS]`
 
+#![expect(clippy::print_stdout, reason = "it prints what it measured")]
+
 use bytes::Bytes;
 use sigma_dvr::{Limits, Log, LogReader, LoggedPart, SegmentEntry};
 use sigma_shared::playlist::{PartLine, SegmentLine};

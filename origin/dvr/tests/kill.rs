@@ -1,6 +1,8 @@
 //! A process that logs as fast as it can is killed at any moment, again and again, and nothing that it acknowledged is
 //! lost or spoilt. `SIGMA_DVR_KILLS=1000 cargo nextest run -p sigma-dvr --test kill` kills it as often as that.
 
+#![expect(clippy::expect_used, reason = "a test, and the process it kills")]
+
 use bytes::Bytes;
 use sigma_dvr::{Limits, Log, LogReader, LoggedPart};
 use sigma_shared::playlist::{PartLine, SegmentLine};

@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p sigma-media --example day -- [HOURS]`
 
+#![expect(clippy::print_stdout, reason = "it prints what it measured")]
+
 use bytes::Bytes;
 use mp4_atom::{DecodeMaybe, Moof};
 use sigma_media::codec::{AacConfig, AccessUnit, AvcConfig};
@@ -43,12 +45,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut newest = 0;
     for frame in 0..hours * 3600 * 30_000 / 1001 {
         let media_us = frame * 1_001_000 / 30;
-        let raw_ms = u32::try_from(media_us / 1000 & u64::from(u32::MAX))?;
+        let raw_ms = u32::try_from((media_us / 1000) & u64::from(u32::MAX))?;
         let now_ms = START_MS + media_us / 1000;
         let idr = frame.is_multiple_of(60);
         let data = Bytes::from_static(if idr { b"\0\0\0\x01\x65" } else { b"\0\0\0\x01\x41" });
         stream.push_video(raw_ms, 0, AccessUnit { data, idr }, now_ms)?;
-        while audio * 1_024_000_000 / 44_100 <= media_us * 1000 / 1000 {
+        while audio * 1_024_000_000 / 44_100 <= media_us {
             let raw_ms = u32::try_from((audio * 1_024_000 / 44_100) & u64::from(u32::MAX))?;
             stream.push_audio(raw_ms, Bytes::from_static(b"aac"), now_ms)?;
             audio += 1;

@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p sigma-media --example rendering -- [HOURS]`
 
+#![expect(clippy::print_stdout, reason = "it prints what it measured")]
+
 use bytes::Bytes;
 use sigma_media::window::{ArchivedSegment, LiveWindow, Part, Segment, Shown, WindowLimits};
 use sigma_shared::directives::Skip;

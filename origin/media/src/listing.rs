@@ -119,7 +119,7 @@ impl Listing {
                 blocks: blocks.0.iter().map(|(_, chunk)| Arc::clone(chunk)).collect(),
                 tail: range(tail_from, recent_from.max(tail_from)),
                 before_tail: tail_from.checked_sub(1).and_then(|msn| self.line(msn)).copied(),
-                recent: range(recent_from.max(tail_from), u64::MAX.min(first + count as u64)),
+                recent: range(recent_from.max(tail_from), first + count as u64),
                 delta: delta.clone(),
                 skipped: (count - kept) as u64,
                 head_chunk: OnceLock::new(),
@@ -188,7 +188,7 @@ mod tests {
             duration: 180_000,
             discontinuity: msn % 50 == 7,
             gap: msn % 31 == 3,
-            independent: msn % 5 != 0,
+            independent: !msn.is_multiple_of(5),
             init: InitHash(msn / 70),
             program_date_time_ms: i64::try_from(msn).expect("small") * 2000,
         }
