@@ -42,7 +42,7 @@ impl Judge {
                 let kind = Kind::Playlist { blocking: false };
                 self.delivery.see(kind, &view.exchange, view.media.target_duration, &mut self.ledger);
             }
-            Event::Together(views) => self.together(&views),
+            Event::Together { before, views, after } => self.together(&before, &views, &after),
             Event::Lost { rendition, exchange } => self.lost(rendition, &exchange),
             Event::Probe { rendition, probe, tip, exchanges } => self.probe(rendition, &probe, &tip, &exchanges),
             Event::Object(object) => self.object(&object),
@@ -97,9 +97,9 @@ impl Judge {
         }
     }
 
-    fn together(&mut self, views: &[Arc<View>]) {
+    fn together(&mut self, before: &[Arc<View>], views: &[Arc<View>], after: &[Arc<View>]) {
         control::check_together(views, &mut self.ledger);
-        reports::check_together(views, &self.presentation.renditions, &mut self.ledger);
+        reports::check_together((before, views, after), &self.presentation.renditions, &mut self.ledger);
         multivariant::check_together(&self.presentation, views, &mut self.ledger);
     }
 
@@ -115,14 +115,14 @@ impl Judge {
         let kind = match probe {
             Probe::Preflight => None,
             Probe::Unknown | Probe::Range => Some(Kind::Media),
-            Probe::PartAlone => Some(Kind::Playlist { blocking: false }),
             _ => Some(Kind::Playlist { blocking: true }),
         };
         for exchange in exchanges {
             match kind {
                 // What a range is answered with has the headers of media, not of an error.
                 Some(kind) if exchange.with_status(416).is_none() => {
-                    let blocking = exchange.ask.address.path.contains("_HLS_msn");
+                    let path = &exchange.ask.address.path;
+                    let blocking = path.contains("_HLS_msn") || path.contains("_HLS_part");
                     let kind = if let Kind::Playlist { .. } = kind { Kind::Playlist { blocking } } else { kind };
                     self.delivery.see(kind, exchange, td, &mut self.ledger);
                 }

@@ -193,20 +193,27 @@ fn ahead(view: &View) -> String {
 pub(crate) async fn together<N: Net>(seats: Vec<Seat<N>>) {
     let Some(first) = seats.first().cloned() else { return };
     while !first.left().is_zero() {
-        let mut views = tokio::task::JoinSet::new();
-        for seat in &seats {
-            let seat = seat.clone();
-            views.spawn(async move { seat.playlist(None).await });
-        }
-        let mut found: Vec<Arc<View>> = views.join_all().await.into_iter().flatten().collect();
-        found.sort_by_key(|view| view.rendition);
-        for view in &found {
-            // Plain requests have headers of their own kind.
-            first.tell(Event::Plain(Arc::clone(view))).await;
-        }
-        first.tell(Event::Together(found)).await;
+        let before = round(&seats).await;
+        let views = round(&seats).await;
+        let after = round(&seats).await;
+        first.tell(Event::Together { before, views, after }).await;
         tokio::time::sleep(ROUND.min(first.left())).await;
     }
+}
+
+async fn round<N: Net>(seats: &[Seat<N>]) -> Vec<Arc<View>> {
+    let mut views = tokio::task::JoinSet::new();
+    for seat in seats {
+        let seat = seat.clone();
+        views.spawn(async move {
+            let view = seat.playlist(None).await?;
+            seat.tell(Event::Plain(Arc::clone(&view))).await;
+            Some(view)
+        });
+    }
+    let mut found: Vec<Arc<View>> = views.join_all().await.into_iter().flatten().collect();
+    found.sort_by_key(|view| view.rendition);
+    found
 }
 
 /// Tunes in as a client behind a cache does (Appendix C), and compares with the follower's edge.

@@ -163,8 +163,8 @@ pub(crate) enum Event {
     View(Arc<View>),
     /// A media playlist asked for without directives, beside the follower.
     Plain(Arc<View>),
-    /// All renditions, asked for at the same moment.
-    Together(Vec<Arc<View>>),
+    /// All renditions asked for at the same moment, and again before and after that moment.
+    Together { before: Vec<Arc<View>>, views: Vec<Arc<View>>, after: Vec<Arc<View>> },
     /// A playlist request of the follower that failed.
     Lost { rendition: usize, exchange: Exchange },
     Probe { rendition: usize, probe: Probe, tip: Arc<View>, exchanges: Vec<Exchange> },

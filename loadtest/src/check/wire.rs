@@ -44,11 +44,6 @@ impl Wire {
         Self { dialer, timeout, epoch: Instant::now(), idle: Mutex::default() }
     }
 
-    /// The dialer, to check addresses before the first request.
-    pub(crate) fn dialer(&self) -> &Dialer {
-        &self.dialer
-    }
-
     fn take(&self, authority: &Authority) -> Link {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let links = idle.entry(authority.clone()).or_default();

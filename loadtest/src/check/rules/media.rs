@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Segments compared across renditions.
 const COMPARED_MAX: usize = 64;
+/// Durations of frames told apart.
+const RATES_MAX: usize = 256;
 /// Segments whose sizes are kept.
 const SIZES_MAX: usize = 4096;
 
@@ -32,8 +34,8 @@ pub(crate) struct Reel {
     drift_us: f64,
     /// Durations in microseconds and bytes, for bandwidths.
     pub(crate) sizes: VecDeque<(u64, u64)>,
-    /// Video samples and their duration in microseconds, for the frame rate.
-    pub(crate) frames: (u64, u64),
+    /// How many video samples had a duration, as frames per 1000 s.
+    rates: BTreeMap<u64, u64>,
 }
 
 /// One segment's place on the timeline.
@@ -64,6 +66,12 @@ fn earliest(run: &Run, track: &Track) -> Option<i64> {
 }
 
 impl Reel {
+    /// Frames per second: the usual one, so that a frame that the source dropped does not matter.
+    pub(crate) fn frame_rate(&self) -> Option<f64> {
+        let (rate, _) = self.rates.iter().max_by_key(|(_, count)| **count)?;
+        Some(*rate as f64 / 1000.0)
+    }
+
     /// The next complete segment.
     pub(crate) fn see(&mut self, case: &Case, rendition: &Rendition, grid: &mut Grid, ledger: &mut Ledger) {
         let evidence = |said: String| Evidence::of(case.request.clone(), said);
@@ -165,8 +173,12 @@ impl Reel {
             Evidence::of(case.request.clone(), said)
         });
         if track.media == Media::Video {
-            self.frames.0 += run.samples.len() as u64;
-            self.frames.1 += (ticks as f64 * scale) as u64;
+            for sample in &run.samples {
+                let rate = u64::from(track.timescale) * 1000 / u64::from(sample.duration.max(1));
+                if self.rates.len() < RATES_MAX || self.rates.contains_key(&rate) {
+                    *self.rates.entry(rate).or_default() += 1;
+                }
+            }
         }
     }
 

@@ -209,13 +209,8 @@ fn picture(sheet: &Sheet<'_>, entry: &Entry, init: &Init, own: &Reel, ledger: &m
     let rate = entry.list.get("FRAME-RATE");
     let digits = rate.and_then(|rate| rate.split_once('.')).map_or(0, |(_, fraction)| fraction.len());
     ledger.judge(Rule::Mv04, digits == 3, || sheet.at(entry, "FRAME-RATE is missing or has not 3 decimals"));
-    let (frames, us) = own.frames;
-    if let Some(rate) = rate.and_then(|rate| rate.parse::<f64>().ok())
-        && us > 0
-    {
-        let measured = frames as f64 * 1e6 / us as f64;
-        // FRAME-RATE states the maximum; a live source may drop a frame now and then.
-        ledger.judge(Rule::Mv04, (measured - rate).abs() <= rate * 0.02, || {
+    if let (Some(rate), Some(measured)) = (rate.and_then(|rate| rate.parse::<f64>().ok()), own.frame_rate()) {
+        ledger.judge(Rule::Mv04, (measured - rate).abs() <= rate * 0.01, || {
             sheet.at(entry, format!("{measured:.3} frames per second were measured"))
         });
     }

@@ -52,46 +52,48 @@ pub(crate) fn check(view: &View, renditions: &[Rendition], ledger: &mut Ledger) 
     }
 }
 
-/// Reports against the playlists they report of, all asked for at the same moment (RR-03).
-pub(crate) fn check_together(views: &[Arc<View>], renditions: &[Rendition], ledger: &mut Ledger) {
+/// Reports against the playlists they report of, as those were before and after (RR-03).
+pub(crate) fn check_together(
+    (before, views, after): (&[Arc<View>], &[Arc<View>], &[Arc<View>]),
+    renditions: &[Rendition],
+    ledger: &mut Ledger,
+) {
     ledger.skip(Rule::Rr03, "no report of another rendition was seen");
     for view in views {
         for report in view.media.tagged("EXT-X-RENDITION-REPORT") {
             let target = renditions[view.rendition].address.join(report.list.get("URI").unwrap_or_default());
-            let found = views.iter().find(|v| target.as_ref().is_ok_and(|t| *t == renditions[v.rendition].address));
-            let (Some(other), Some(msn)) = (found, report.list.integer("LAST-MSN")) else { continue };
+            let of = |list: &[Arc<View>]| {
+                let found = list.iter().find(|v| target.as_ref().is_ok_and(|t| *t == renditions[v.rendition].address));
+                found.map(Arc::clone)
+            };
+            let (Some(before), Some(after)) = (of(before), of(after)) else { continue };
+            let Some(msn) = report.list.integer("LAST-MSN") else { continue };
             let part = report.list.integer("LAST-PART").and_then(|part| u32::try_from(part).ok());
-            let apart = distance(other, msn, part);
-            let limit = if part.is_some() { 1 } else { 0 };
-            ledger.judge(Rule::Rr03, apart <= limit, || {
-                let next = other.media.next();
-                view.at(report.line, format!("{apart} parts (or segments) from that playlist, whose next is {next:?}"))
+            let fine = behind(&before, msn, part) <= 1 && !ahead(&after, msn, part);
+            ledger.judge(Rule::Rr03, fine, || {
+                let (was, is) = (before.media.next(), after.media.next());
+                view.at(report.line, format!("what that playlist had next was {was:?} before and {is:?} after"))
             });
         }
     }
 }
 
-/// How many parts (without parts: segments) lie between what is reported and the newest of the playlist itself.
-fn distance(other: &View, msn: u64, part: Option<u32>) -> u64 {
-    let media = &other.media;
+/// How many parts (without parts: segments) a report is behind the end of the playlist it reports of.
+fn behind(view: &View, msn: u64, part: Option<u32>) -> u64 {
+    let media = &view.media;
     let Some(part) = part else {
-        return media.newest().map_or(u64::MAX, |newest| newest.msn.abs_diff(msn));
+        return media.newest().map_or(0, |newest| newest.msn.saturating_sub(msn));
     };
-    let mut index = 0;
-    let (mut reported, mut newest) = (None, 0);
-    for segment in &media.segments {
-        for number in 0..segment.parts.len() {
-            if (segment.msn, number) == (msn, part as usize) {
-                reported = Some(index);
-            }
-            newest = index;
-            index += 1;
-        }
-    }
-    match reported {
-        Some(at) => newest - at,
-        // Ahead of the playlist by one, or not to be found in it.
-        None if media.next() == (msn, part) => 1,
-        None => u64::MAX,
+    let newer = |number: u64, index: usize| (number, index) > (msn, part as usize);
+    let parts = media.segments.iter().flat_map(|s| (0..s.parts.len()).map(move |index| (s.msn, index)));
+    parts.filter(|(number, index)| newer(*number, *index)).count() as u64
+}
+
+/// Whether a report names what is more than one part beyond the end.
+fn ahead(view: &View, msn: u64, part: Option<u32>) -> bool {
+    let media = &view.media;
+    match part {
+        Some(part) => (msn, part) > media.next(),
+        None => media.newest().is_some_and(|newest| msn > newest.msn + 1),
     }
 }
