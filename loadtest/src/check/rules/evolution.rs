@@ -220,15 +220,23 @@ fn edits(before: &View, view: &View, ledger: &mut Ledger) {
     ledger.judge(Rule::Ev09, !(old.ended && !new.ended), || view.whole("EXT-X-ENDLIST is gone"));
 }
 
-/// PH-01: the first part after the old end is the one that the old version hinted at.
+/// PH-01 and PH-04: the first part after the old end is the one that the old version hinted at, and so is its MAP.
 fn hint(before: &View, view: &View, ledger: &mut Ledger) {
     let Some(hinted) = before.media.hint("PART").and_then(|hint| hint.list.get("URI")) else { return };
     let next = before.media.next();
     let listed = view.media.segments.iter().filter(|segment| segment.msn >= next.0);
     let first = listed
-        .flat_map(|segment| segment.parts.iter().enumerate().map(move |(index, part)| (segment.msn, index, part)))
-        .find(|(msn, index, _)| (*msn, *index) >= (next.0, next.1 as usize));
-    if let Some((msn, index, part)) = first {
+        .flat_map(|segment| segment.parts.iter().enumerate().map(move |(index, part)| (segment, index, part)))
+        .find(|(segment, index, _)| (segment.msn, *index) >= (next.0, next.1 as usize));
+    if let Some((segment, index, part)) = first {
+        let was = before.media.segments.last().and_then(|last| last.map.as_ref());
+        if let Some(map) = segment.map.as_ref().filter(|map| was.is_some_and(|was| was != *map)) {
+            let hinted = before.media.hint("MAP").and_then(|hint| hint.list.get("URI"));
+            ledger.judge(Rule::Ph04, hinted == Some(&map.uri), || {
+                before.whole(format!("the next part needs {}, the hint is {hinted:?}", map.uri))
+            });
+        }
+        let msn = segment.msn;
         ledger.judge(Rule::Ph01, part.uri == hinted, || {
             view.at(part.line, format!("part {msn}.{index} was hinted at as {hinted}"))
         });

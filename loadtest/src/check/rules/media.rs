@@ -89,6 +89,13 @@ impl Reel {
         }
         let Some(init) = self.init.clone() else { return };
         match Fragment::read(&case.body, &init) {
+            // One picture for many: its duration and place are not those of a segment.
+            Ok(fragment) if rendition.role == Role::IFrames => {
+                ledger.judge(Rule::Mp03, fragment.addressing.is_empty(), || evidence(fragment.addressing.join("; ")));
+                let first = fragment.run(&init, Media::Video).and_then(|(run, _)| run.samples.first().cloned());
+                let starts = first.is_some_and(|first| first.is_sync() && first.key != Some(false));
+                ledger.judge(Rule::Mp08, starts, || evidence("an I-frame that is no IDR".to_owned()));
+            }
             Ok(fragment) => {
                 structure(&fragment, case, ledger);
                 self.segment(&fragment, &init, case, ledger);
@@ -96,6 +103,9 @@ impl Reel {
                 grid.place(&fragment, &init, case, rendition, ledger);
             }
             Err(error) => ledger.fail(Rule::Mp07, evidence(error)),
+        }
+        if rendition.role == Role::IFrames {
+            return;
         }
         let length = u64::try_from(case.listing.duration.as_micros()).unwrap_or(u64::MAX);
         self.sizes.push_back((length, case.body.len() as u64));
@@ -283,9 +293,6 @@ fn random_access(independent: bool, part: &Fragment, init: &Init, evidence: &dyn
 
 impl Grid {
     fn place(&mut self, fragment: &Fragment, init: &Init, case: &Case, rendition: &Rendition, ledger: &mut Ledger) {
-        if rendition.role == Role::IFrames {
-            return;
-        }
         let leading = fragment.run(init, Media::Video).or_else(|| fragment.run(init, Media::Audio));
         let Some((run, track)) = leading else { return };
         let Some(start_us) = earliest(run, &track) else { return };
