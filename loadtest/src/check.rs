@@ -1,6 +1,6 @@
 //! `sigma-load check`: is this a server that the LL-HLS specification describes? A black box, asked and watched.
 //!
-//! The pure core reads playlists and media (`attributes`, `tags`, `media`, `master`, `delta`, `boxes`, `init`,
+//! The pure core reads playlists and media (`attributes`, `tags`, `sheet`, `media`, `master`, `delta`, `boxes`, `init`,
 //! `fragment`, `date`), knows the rules (`catalog`), judges recordings (`judge`, `rules`) and keeps what it found
 //! (`ledger`, `report`). The shell makes the requests: `survey`, `follow`, `objects`, `probes`, over a `Net` (`wire`).
 //! Deliberately absent: playback, decoding of pictures and sound.
@@ -23,6 +23,7 @@ pub(crate) mod probes;
 pub(crate) mod record;
 pub(crate) mod report;
 pub(crate) mod rules;
+pub(crate) mod sheet;
 pub(crate) mod survey;
 pub(crate) mod tags;
 pub(crate) mod wire;

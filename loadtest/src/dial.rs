@@ -168,7 +168,8 @@ impl Dialer {
         let session = stream.get_ref().1;
         let alpn = String::from_utf8_lossy(session.alpn_protocol().unwrap_or_default()).into_owned();
         let version = session.protocol_version().map_or_else(String::new, |v| format!("{v:?}"));
-        let suite = session.negotiated_cipher_suite().map_or_else(String::new, |s| format!("{:?}", s.suite()));
+        let suite =
+            session.negotiated_cipher_suite().map_or_else(String::new, |s| format!("{:?}", s.suite()));
         Ok((alpn, version, suite))
     }
 

@@ -172,7 +172,8 @@ async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
 }
 
 async fn run_check(arguments: &CheckArgs) -> Result<bool, Failure> {
-    let addresses: Vec<Address> = std::iter::once(&arguments.url).chain(&arguments.compare).cloned().collect();
+    let addresses: Vec<Address> =
+        std::iter::once(&arguments.url).chain(&arguments.compare).cloned().collect();
     let dialer = dialer(&arguments.target, &addresses)?;
     for address in &addresses {
         dialer.resolve(&address.authority).await?;

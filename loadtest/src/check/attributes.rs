@@ -58,7 +58,9 @@ impl Attributes {
                 flaws.push(format!("\"{name}\" is no attribute name"));
             }
             if !quoted && (value.is_empty() || value.contains([' ', '\t', '"'])) {
-                flaws.push(format!("{name}: the value \"{value}\" is empty or has white space or quotes in it"));
+                flaws.push(format!(
+                    "{name}: the value \"{value}\" is empty or has white space or quotes in it"
+                ));
             }
             if found.get(name).is_some() {
                 flaws.push(format!("{name} is given more than once"));
@@ -160,7 +162,18 @@ mod tests {
     #[test]
     fn flaws() {
         for list in [
-            "A =1", "A= 1", "A=1, B=2", "a=1", "A=1,A=2", "A", "A=\"x", "A=\"x\"y,B=1", "A=1,", "A=", "A=x\"y", "=1",
+            "A =1",
+            "A= 1",
+            "A=1, B=2",
+            "a=1",
+            "A=1,A=2",
+            "A",
+            "A=\"x",
+            "A=\"x\"y,B=1",
+            "A=1,",
+            "A=",
+            "A=x\"y",
+            "=1",
         ] {
             assert_ne!(Attributes::read(list).1.len(), 0, "{list}");
         }

@@ -27,7 +27,8 @@ pub(crate) fn atoms(bytes: &[u8]) -> Result<Vec<Atom<'_>>, String> {
         let (header, size) = match size {
             0 => (8, rest.len()),
             1 => {
-                let large = u64::from(u32_at(rest, 8).ok_or_else(short)?) << 32 | u64::from(u32_at(rest, 12).ok_or_else(short)?);
+                let large = u64::from(u32_at(rest, 8).ok_or_else(short)?) << 32
+                    | u64::from(u32_at(rest, 12).ok_or_else(short)?);
                 (16, usize::try_from(large).map_err(|_| short())?)
             }
             size => (8, size as usize),
@@ -68,4 +69,46 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 /// The name of a kind, for people.
 pub(crate) fn name(kind: [u8; 4]) -> String {
     kind.iter().map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::fragment::Fragment;
+    use crate::check::init::Init;
+    use proptest::prelude::*;
+
+    #[test]
+    fn boxes_in_boxes() {
+        let bytes = b"\0\0\0\x18moov\0\0\0\x10mvhd\x01\x02\x03\x04\x05\x06\x07\x08\0\0\0\x08free";
+        let top = atoms(bytes).unwrap();
+        assert_eq!(top.iter().map(|atom| name(atom.kind)).collect::<Vec<_>>(), ["moov", "free"]);
+        assert_eq!(descend(bytes, &[b"moov", b"mvhd"]).and_then(|b| u32_at(b, 4)), Some(0x0506_0708));
+        assert!(descend(bytes, &[b"moov", b"trak"]).is_none());
+        assert!(atoms(&bytes[..20]).is_err(), "cut short");
+        let large = b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x12ab\0\0\0\0free";
+        assert_eq!(atoms(large).unwrap()[0].payload, b"ab");
+        assert_eq!(atoms(large).unwrap().len(), 2, "a size of 0 reaches to the end");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Init::read(&bytes);
+            let _ = Fragment::read(&bytes, &Init::default());
+        }
+
+        #[test]
+        fn any_mutation_is_read_or_refused(at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
+            use crate::check::fake::clip;
+            let mut init = clip::init(true, b"iso6", 0, 0x1f);
+            let mut part = clip::part(true, 4, 1, &clip::Tweak::default());
+            let read = Init::read(&init).unwrap();
+            part[at.index(400)] = byte;
+            let _ = Fragment::read(&part, &read);
+            let place = at.index(init.len());
+            init[place] = byte;
+            let _ = Init::read(&init);
+        }
+    }
 }

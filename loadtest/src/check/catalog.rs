@@ -239,8 +239,19 @@ mod tests {
     fn families_are_without_holes() {
         let ids: BTreeSet<_> = Rule::ALL.iter().map(|rule| rule.entry().id).collect();
         for (family, last) in [
-            ("SYN", 16), ("SC", 8), ("PT", 16), ("PH", 7), ("RR", 4), ("PDT", 3), ("SK", 6), ("BR", 17),
-            ("EV", 13), ("MP", 13), ("MV", 14), ("DL", 14), ("TI", 1),
+            ("SYN", 16),
+            ("SC", 8),
+            ("PT", 16),
+            ("PH", 7),
+            ("RR", 4),
+            ("PDT", 3),
+            ("SK", 6),
+            ("BR", 17),
+            ("EV", 13),
+            ("MP", 13),
+            ("MV", 14),
+            ("DL", 14),
+            ("TI", 1),
         ] {
             for number in 1..=last {
                 let id = format!("{family}-{number:02}");

@@ -14,14 +14,16 @@ pub(crate) struct DateTime {
 pub(crate) fn date_time(text: &str) -> Option<DateTime> {
     let (date, rest) = text.split_once('T')?;
     let mut parts = date.splitn(3, '-');
-    let (year, month, day) = (digits(parts.next()?, 4)?, digits(parts.next()?, 2)?, digits(parts.next()?, 2)?);
+    let (year, month, day) =
+        (digits(parts.next()?, 4)?, digits(parts.next()?, 2)?, digits(parts.next()?, 2)?);
     let zone_at = rest.find(['Z', '+', '-']).unwrap_or(rest.len());
     let (time, zone) = rest.split_at(zone_at);
     let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
     let mut parts = clock.splitn(3, ':');
     let (hour, minute) = (digits(parts.next()?, 2)?, digits(parts.next()?, 2)?);
     let second = parts.next().map_or(Some(0), |s| digits(s, 2))?;
-    let fits = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 25 && minute < 60 && second < 61;
+    let fits =
+        (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 25 && minute < 60 && second < 61;
     if !fits || (time.contains('.') && fraction.is_empty()) || !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -63,7 +65,8 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 
 /// Reads an IMF-fixdate (`Sun, 06 Nov 1994 08:49:37 GMT`) as Unix seconds.
 pub(crate) fn http_date(text: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let mut words = text.split_once(", ")?.1.split(' ');
     let day = digits(words.next()?, 2)?;
     let name = words.next()?;
@@ -92,7 +95,15 @@ mod tests {
         ] {
             assert_eq!(date_time(text), Some(DateTime { unix_us, exact }), "{text}");
         }
-        for text in ["", "2026-11-22", "2026-13-22T00:00:00Z", "2026-11-22 07:40:00Z", "2026-11-22T07:40:00.Z", "x", "2026-11-22T07:40:00.0Zx"] {
+        for text in [
+            "",
+            "2026-11-22",
+            "2026-13-22T00:00:00Z",
+            "2026-11-22 07:40:00Z",
+            "2026-11-22T07:40:00.Z",
+            "x",
+            "2026-11-22T07:40:00.0Zx",
+        ] {
             assert_eq!(date_time(text), None, "{text}");
         }
         assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));

@@ -39,7 +39,8 @@ pub(crate) fn merge(old: &Media, delta: &Media) -> Option<Vec<String>> {
     for removed in removed_ranges(delta) {
         ranges.remove(&removed);
     }
-    if delta.sheet.tag("EXT-X-SKIP").is_some_and(|tag| tag.list.get("RECENTLY-REMOVED-DATERANGES").is_none()) {
+    if delta.sheet.tag("EXT-X-SKIP").is_some_and(|tag| tag.list.get("RECENTLY-REMOVED-DATERANGES").is_none())
+    {
         // Date ranges were not skipped: what is listed is all there is.
         ranges = BTreeMap::new();
     }
@@ -57,8 +58,15 @@ pub(crate) fn removed_ranges(delta: &Media) -> BTreeSet<String> {
 
 fn head(media: &Media) -> Vec<String> {
     let names = [
-        "EXT-X-TARGETDURATION", "EXT-X-SERVER-CONTROL", "EXT-X-PART-INF", "EXT-X-MEDIA-SEQUENCE",
-        "EXT-X-DISCONTINUITY-SEQUENCE", "EXT-X-INDEPENDENT-SEGMENTS", "EXT-X-I-FRAMES-ONLY", "EXT-X-START", "EXT-X-PLAYLIST-TYPE",
+        "EXT-X-TARGETDURATION",
+        "EXT-X-SERVER-CONTROL",
+        "EXT-X-PART-INF",
+        "EXT-X-MEDIA-SEQUENCE",
+        "EXT-X-DISCONTINUITY-SEQUENCE",
+        "EXT-X-INDEPENDENT-SEGMENTS",
+        "EXT-X-I-FRAMES-ONLY",
+        "EXT-X-START",
+        "EXT-X-PLAYLIST-TYPE",
     ];
     let tag = |name: &&str| media.sheet.tag(name).map(|tag| format!("{}:{}", tag.name, tag.value));
     names.iter().filter_map(tag).collect()
@@ -75,17 +83,29 @@ fn tail(media: &Media) -> Vec<String> {
 fn segment(segment: &Segment) -> String {
     let mut fact = format!(
         "{} {:?} {:?} dsn={} gap={} map={:?} key={} range={:?} bitrate={:?}",
-        segment.msn, segment.uri, segment.duration, segment.dsn, segment.gap, segment.map, segment.key, segment.range, segment.bitrate
+        segment.msn,
+        segment.uri,
+        segment.duration,
+        segment.dsn,
+        segment.gap,
+        segment.map,
+        segment.key,
+        segment.range,
+        segment.bitrate
     );
     for part in &segment.parts {
-        fact.push_str(&format!(" [{} {:?} {} {} {:?}]", part.uri, part.duration, part.independent, part.gap, part.range));
+        fact.push_str(&format!(
+            " [{} {:?} {} {} {:?}]",
+            part.uri, part.duration, part.independent, part.gap, part.range
+        ));
     }
     fact
 }
 
 fn date_ranges(media: &Media) -> BTreeMap<String, String> {
     let tags = media.tagged("EXT-X-DATERANGE");
-    tags.map(|tag| (tag.list.get("ID").unwrap_or_default().to_owned(), format!("{}:{}", tag.name, tag.value))).collect()
+    tags.map(|tag| (tag.list.get("ID").unwrap_or_default().to_owned(), format!("{}:{}", tag.name, tag.value)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -94,7 +114,8 @@ mod tests {
 
     const HEAD: &str = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:10\n\
         #EXT-X-DISCONTINUITY-SEQUENCE:1\n";
-    const OLD_END: &str = "#EXT-X-MAP:URI=\"i\"\n#EXTINF:2.0,\n10.m4s\n#EXT-X-DISCONTINUITY\n#EXTINF:2.0,\n11.m4s\n";
+    const OLD_END: &str =
+        "#EXT-X-MAP:URI=\"i\"\n#EXTINF:2.0,\n10.m4s\n#EXT-X-DISCONTINUITY\n#EXTINF:2.0,\n11.m4s\n";
 
     fn read(text: &str) -> Media {
         Media::read(text.as_bytes())
@@ -108,7 +129,9 @@ mod tests {
             "{HEAD}#EXT-X-SKIP:SKIPPED-SEGMENTS=2\n#EXT-X-MAP:URI=\"i\"\n#EXTINF:2.0,\n12.m4s\n#EXTINF:2.0,\n13.m4s\n"
         ));
         assert_eq!(merge(&old, &delta), Some(normal(&full)));
-        let bare = read(&format!("{HEAD}#EXT-X-SKIP:SKIPPED-SEGMENTS=2\n#EXTINF:2.0,\n12.m4s\n#EXTINF:2.0,\n13.m4s\n"));
+        let bare = read(&format!(
+            "{HEAD}#EXT-X-SKIP:SKIPPED-SEGMENTS=2\n#EXTINF:2.0,\n12.m4s\n#EXTINF:2.0,\n13.m4s\n"
+        ));
         assert_ne!(merge(&old, &bare), Some(normal(&full)), "the MAP is missing");
         let many = read(&format!("{HEAD}#EXT-X-SKIP:SKIPPED-SEGMENTS=9\n#EXTINF:2.0,\n19.m4s\n"));
         assert_eq!(merge(&old, &many), None);
@@ -116,7 +139,8 @@ mod tests {
 
     #[test]
     fn date_ranges_are_merged() {
-        let range = |id: &str| format!("#EXT-X-DATERANGE:ID=\"{id}\",START-DATE=\"2026-01-01T00:00:00.000Z\"\n");
+        let range =
+            |id: &str| format!("#EXT-X-DATERANGE:ID=\"{id}\",START-DATE=\"2026-01-01T00:00:00.000Z\"\n");
         let old = read(&format!("{HEAD}{OLD_END}{}{}", range("a"), range("b")));
         let full = read(&format!("{HEAD}{OLD_END}{}{}", range("b"), range("c")));
         let skip = "#EXT-X-SKIP:SKIPPED-SEGMENTS=1,RECENTLY-REMOVED-DATERANGES=\"a\"\n#EXT-X-MAP:URI=\"i\"\n\

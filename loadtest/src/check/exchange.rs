@@ -130,7 +130,10 @@ pub(crate) trait Net: Send + Sync + 'static {
     fn ask(self: &Arc<Self>, ask: Ask) -> impl Future<Output = Exchange> + Send;
 
     /// What TLS agrees on when everything is offered: `None` without TLS.
-    fn handshake(self: &Arc<Self>, address: &Address) -> impl Future<Output = Option<Result<Handshake, String>>> + Send;
+    fn handshake(
+        self: &Arc<Self>,
+        address: &Address,
+    ) -> impl Future<Output = Option<Result<Handshake, String>>> + Send;
 
     /// Time since the beginning of the check.
     fn now(&self) -> Duration;

@@ -55,8 +55,6 @@ impl Reply {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Piece {
     pub(crate) video: bool,
-    /// `w` rather than `v`.
-    pub(crate) second: bool,
     pub(crate) msn: u64,
     pub(crate) part: u64,
     /// As part of its segment.
@@ -70,8 +68,6 @@ pub(crate) struct Scene<'a> {
     pub(crate) i_frames: bool,
     /// Parts that exist.
     pub(crate) tip: u64,
-    /// Time since the check began.
-    pub(crate) now: Duration,
     pub(crate) delta: bool,
     pub(crate) asked: bool,
 }
@@ -100,7 +96,20 @@ pub(crate) enum Fault {
     HintUnknown,
     /// The media of one server differs from that of the other (`--compare`).
     Twin(fn(Piece, &mut Tweak)),
+    /// The other server's multivariant playlist differs.
+    TwinMaster(fn(String) -> String),
+    /// ALPN, version and suite of TLS.
     Handshake(&'static str, &'static str, &'static str),
+    /// Parts come at this pace instead of every half second.
+    Pace(Duration),
+    /// The publisher stops 4 s into the check; what is waited for is 503 after this time.
+    Stop(Duration),
+    /// `_HLS_skip` is not understood.
+    NoSkip,
+    /// So many complete segments are listed.
+    Window(u64),
+    /// The second init section is of another format, and there is no discontinuity.
+    NewFormat,
 }
 
 pub(crate) struct Fake {
@@ -123,13 +132,19 @@ impl Fake {
     }
 
     fn tip(&self) -> u64 {
-        HEAD + u64::try_from(self.start.elapsed().as_millis() / PART.as_millis()).unwrap()
+        let now = self.start.elapsed();
+        let now = if matches!(self.fault, Fault::Stop(_)) { now.min(Duration::from_secs(4)) } else { now };
+        HEAD + u64::try_from(now.as_millis() / self.pace().as_millis()).unwrap()
+    }
+
+    fn pace(&self) -> Duration {
+        if let Fault::Pace(pace) = self.fault { pace } else { PART }
     }
 
     /// Waits until so many parts exist.
     async fn until(&self, parts: u64) {
         let left = u32::try_from(parts.saturating_sub(HEAD)).unwrap();
-        tokio::time::sleep_until(self.start + PART * left).await;
+        moment(self.start + self.pace() * left).await;
     }
 
     async fn respond(&self, ask: &Ask) -> Reply {
@@ -143,10 +158,16 @@ impl Fake {
         } else {
             match file {
                 "index.m3u8" => {
-                    let text = if let Fault::Master(edit) = self.fault { edit(master()) } else { master() };
+                    let text = match self.fault {
+                        Fault::Master(edit) => edit(master()),
+                        Fault::TwinMaster(edit) if twin => edit(master()),
+                        _ => master(),
+                    };
                     playlist(text, "max-age=1")
                 }
-                "media.m3u8" | "iframes.m3u8" => self.media_playlist(folder, file == "iframes.m3u8", query).await,
+                "media.m3u8" | "iframes.m3u8" => {
+                    self.media_playlist(folder, file == "iframes.m3u8", query).await
+                }
                 _ => self.object(folder, file, twin).await,
             }
         };
@@ -168,7 +189,7 @@ impl Fake {
 
     async fn media_playlist(&self, rendition: &str, i_frames: bool, query: &str) -> Reply {
         let mut query = query.to_owned();
-        if matches!(self.fault, Fault::OrderedQuery) && !query.starts_with("_HLS_msn") {
+        if matches!(self.fault, Fault::OrderedQuery) && !query.starts_with("_HLS_") {
             query.clear();
         }
         let blocking = query.contains("_HLS_msn") || query.contains("_HLS_part");
@@ -178,8 +199,13 @@ impl Fake {
             } else {
                 None
             };
-            return if honoured == Some(Decision::Ready) { self.rendered(rendition, i_frames, None, blocking) } else { error(400, 8) };
+            return if honoured == Some(Decision::Ready) {
+                self.rendered(rendition, i_frames, None, blocking)
+            } else {
+                error(400, 8)
+            };
         };
+        let asked = Instant::now();
         let mut waited = false;
         loop {
             let tip = self.tip();
@@ -193,20 +219,37 @@ impl Fake {
                 Decision::TooFarAhead => return error(400, 8),
                 Decision::Ready => {
                     if let (Fault::Late(by), true) = (self.fault, waited) {
-                        tokio::time::sleep(by).await;
+                        moment(Instant::now() + by).await;
                     }
-                    return self.rendered(rendition, i_frames, want.skip, blocking);
+                    let skip = want.skip.filter(|_| !matches!(self.fault, Fault::NoSkip));
+                    return self.rendered(rendition, i_frames, skip, blocking);
                 }
-                Decision::Wait => self.until(tip + 1).await,
+                Decision::Wait => match self.fault {
+                    Fault::Stop(patience) => {
+                        if tokio::time::timeout(patience, self.until(tip + 1)).await.is_err()
+                            || self.tip() == tip
+                        {
+                            moment(asked + patience).await;
+                            return error(503, 8);
+                        }
+                    }
+                    _ => self.until(tip + 1).await,
+                },
             }
             waited = true;
         }
     }
 
     fn rendered(&self, rendition: &str, i_frames: bool, skip: Option<Skip>, blocking: bool) -> Reply {
-        let scene = Scene { rendition, i_frames, tip: self.tip(), now: self.start.elapsed(), delta: skip.is_some(), asked: blocking };
-        let text = render(&scene, skip);
-        let text = if let Fault::Media(edit) = self.fault { edit(&scene, text) } else { text };
+        let scene = Scene { rendition, i_frames, tip: self.tip(), delta: skip.is_some(), asked: blocking };
+        let window = if let Fault::Window(window) = self.fault { window } else { WINDOW };
+        let text = render(&scene, skip, window);
+        let text = match self.fault {
+            Fault::Media(edit) => edit(&scene, text),
+            // The second discontinuity comes 4 segments after the first has left the window.
+            Fault::NewFormat if scene.tip > 60 => text.replace("#EXT-X-DISCONTINUITY\n", ""),
+            _ => text,
+        };
         playlist(text, if blocking { "max-age=12" } else { "max-age=1" })
     }
 
@@ -214,15 +257,18 @@ impl Fake {
         let video = folder != "a";
         let mut reply = error(404, 2);
         if file.starts_with("init-") {
-            let (brand, duration) = if let Fault::Init(brand, duration) = self.fault { (brand, duration) } else { (*b"iso6", 0) };
-            reply.body = clip::init(video, &brand, duration);
+            let (brand, duration) =
+                if let Fault::Init(brand, duration) = self.fault { (brand, duration) } else { (*b"iso6", 0) };
+            let level =
+                if matches!(self.fault, Fault::NewFormat) && file == "init-1.mp4" { 0x20 } else { 0x1f };
+            reply.body = clip::init(video, &brand, duration, level);
         } else {
             let mut names = file.split('.');
             let Some(msn) = names.next().and_then(|msn| msn.parse::<u64>().ok()) else { return reply };
             let Some(first) = msn.checked_sub(FIRST_MSN).map(|n| n * 4) else { return reply };
             let piece = |part: u64, whole: bool| {
                 let mut tweak = Tweak { content: if folder == "w" { 8 } else { 7 }, ..Tweak::default() };
-                let piece = Piece { video, second: folder == "w", msn, part, whole };
+                let piece = Piece { video, msn, part, whole };
                 match self.fault {
                     Fault::Clip(edit) => edit(piece, &mut tweak),
                     Fault::Twin(edit) if twin => edit(piece, &mut tweak),
@@ -244,7 +290,11 @@ impl Fake {
                     if first + 4 > self.tip() {
                         return reply;
                     }
-                    if middle == "i" { piece(0, true) } else { (0..4).flat_map(|part| piece(part, true)).collect() }
+                    if middle == "i" {
+                        piece(0, true)
+                    } else {
+                        (0..4).flat_map(|part| piece(part, true)).collect()
+                    }
                 }
                 _ => return reply,
             };
@@ -257,14 +307,19 @@ impl Fake {
     }
 }
 
+/// Simulated time moves when nobody has anything left to do before.
+async fn moment(at: Instant) {
+    let _ = tokio::time::timeout_at(at, std::future::pending::<()>()).await;
+}
+
 impl Net for Fake {
     async fn ask(self: &Arc<Self>, ask: Ask) -> Exchange {
         let sent = self.now();
         let reply = self.respond(&ask).await;
-        tokio::time::sleep(reply.delay).await;
+        moment(Instant::now() + reply.delay).await;
         let head = self.now();
         if !reply.trickle.is_zero() {
-            tokio::time::sleep(reply.trickle).await;
+            moment(Instant::now() + reply.trickle).await;
         }
         let mut headers = HeaderMap::new();
         for (name, value) in reply.headers {
@@ -328,7 +383,11 @@ fn master() -> String {
         )
     };
     let i_frames = "#EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=20000,AVERAGE-BANDWIDTH=10000,CODECS=\"avc1.4d401f\",RESOLUTION=1280x720,URI=\"v/iframes.m3u8\"\n";
-    format!("#EXTM3U\n#EXT-X-INDEPENDENT-SEGMENTS\n{media}{}{}{i_frames}", variant(60_000, "v"), variant(50_000, "w"))
+    format!(
+        "#EXTM3U\n#EXT-X-INDEPENDENT-SEGMENTS\n{media}{}{}{i_frames}",
+        variant(60_000, "v"),
+        variant(50_000, "w")
+    )
 }
 
 fn date(msn: u64) -> DateTime {
@@ -336,9 +395,9 @@ fn date(msn: u64) -> DateTime {
 }
 
 /// The playlist of a rendition, right in every way.
-fn render(scene: &Scene<'_>, skip: Option<Skip>) -> String {
+fn render(scene: &Scene<'_>, skip: Option<Skip>, window: u64) -> String {
     let complete = FIRST_MSN + scene.tip / 4 - 1;
-    let first = complete + 1 - WINDOW;
+    let first = complete + 1 - window;
     let dsn = DISCONTINUITIES.iter().filter(|msn| **msn < first).count();
     let skipped = if skip.is_some() {
         let end = scene.tip * 500;
@@ -356,7 +415,11 @@ fn render(scene: &Scene<'_>, skip: Option<Skip>) -> String {
         "#EXTM3U\n#EXT-X-VERSION:{version}\n#EXT-X-TARGETDURATION:2\n#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,\
          CAN-SKIP-UNTIL=12.0,CAN-SKIP-DATERANGES=YES,HOLD-BACK=6.0,PART-HOLD-BACK=1.5\n"
     );
-    text.push_str(if scene.i_frames { "#EXT-X-I-FRAMES-ONLY\n" } else { "#EXT-X-PART-INF:PART-TARGET=0.5\n" });
+    text.push_str(if scene.i_frames {
+        "#EXT-X-I-FRAMES-ONLY\n"
+    } else {
+        "#EXT-X-PART-INF:PART-TARGET=0.5\n"
+    });
     writeln!(text, "#EXT-X-MEDIA-SEQUENCE:{first}\n#EXT-X-DISCONTINUITY-SEQUENCE:{dsn}").unwrap();
     if skipped > 0 {
         let removed = if skip == Some(Skip::V2) { ",RECENTLY-REMOVED-DATERANGES=\"\"" } else { "" };
@@ -396,7 +459,8 @@ fn segment(text: &mut String, scene: &Scene<'_>, msn: u64, map: &mut Option<u32>
     if parts {
         for part in 0..(scene.tip - first_part).min(4) {
             let independent = if part == 0 || scene.rendition == "a" { ",INDEPENDENT=YES" } else { "" };
-            writeln!(text, "#EXT-X-PART:DURATION=0.50000,URI=\"{msn}.{part}.m4s\"{independent}{gap}").unwrap();
+            writeln!(text, "#EXT-X-PART:DURATION=0.50000,URI=\"{msn}.{part}.m4s\"{independent}{gap}")
+                .unwrap();
         }
     }
     if !open {
@@ -415,6 +479,10 @@ fn tail(text: &mut String, scene: &Scene<'_>, complete: u64) {
     }
     let (last_msn, last_part) = if part > 0 { (msn, part - 1) } else { (complete, 3) };
     for other in RENDITIONS.iter().filter(|other| **other != scene.rendition) {
-        writeln!(text, "#EXT-X-RENDITION-REPORT:URI=\"../{other}/media.m3u8\",LAST-MSN={last_msn},LAST-PART={last_part}").unwrap();
+        writeln!(
+            text,
+            "#EXT-X-RENDITION-REPORT:URI=\"../{other}/media.m3u8\",LAST-MSN={last_msn},LAST-PART={last_part}"
+        )
+        .unwrap();
     }
 }

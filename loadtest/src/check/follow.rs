@@ -46,7 +46,8 @@ impl<N: Net> Seat<N> {
 
     /// Gets the playlist; `None` (and the judge knows) if that fails.
     pub(crate) async fn playlist(&self, asked: Option<(u64, Option<u32>)>) -> Option<Arc<View>> {
-        let directives = Directives { msn: asked.map(|(msn, _)| msn), part: asked.and_then(|(_, part)| part), skip: None };
+        let directives =
+            Directives { msn: asked.map(|(msn, _)| msn), part: asked.and_then(|(_, part)| part), skip: None };
         let exchange = self.net.ask(Ask::directed(&self.rendition.address, &directives.to_string())).await;
         let Some(answer) = exchange.ok() else {
             self.tell(Event::Lost { rendition: self.index, exchange }).await;

@@ -71,7 +71,11 @@ impl Fragment {
                     }
                 }
                 b"styp" | b"prft" | b"emsg" | b"sidx" | b"free" if open.is_none() => {}
-                other => fragment.structure.push(format!("{} at byte {} does not belong there", name(*other), atom.start)),
+                other => fragment.structure.push(format!(
+                    "{} at byte {} does not belong there",
+                    name(*other),
+                    atom.start
+                )),
             }
         }
         if open.is_some() {
@@ -100,7 +104,13 @@ impl Fragment {
         Ok(())
     }
 
-    fn traf(&mut self, bytes: &[u8], traf: &[u8], place: (usize, &Atom<'_>), init: &Init) -> Result<(), String> {
+    fn traf(
+        &mut self,
+        bytes: &[u8],
+        traf: &[u8],
+        place: (usize, &Atom<'_>),
+        init: &Init,
+    ) -> Result<(), String> {
         let inside = atoms(traf)?;
         let find = |kind: &[u8; 4]| inside.iter().find(|atom| atom.kind == *kind).map(|atom| atom.payload);
         let tfhd = find(b"tfhd").ok_or("a traf without tfhd")?;
@@ -133,7 +143,8 @@ impl Fragment {
             }
             while let Some(mut sample) = reader.next() {
                 let end = at + sample.size as usize;
-                let data = bytes.get(at..end).filter(|_| at >= mdat.at && end <= mdat.at + mdat.payload.len());
+                let data =
+                    bytes.get(at..end).filter(|_| at >= mdat.at && end <= mdat.at + mdat.payload.len());
                 let data = data.ok_or("a sample lies outside of its mdat")?;
                 sample.dts = dts;
                 sample.crc = crc32fast::hash(data);
@@ -172,7 +183,15 @@ struct Trun<'a> {
 impl<'a> Trun<'a> {
     fn new(bytes: &'a [u8], defaults: (u32, u32, u32)) -> Option<Self> {
         let word = u32_at(bytes, 0)?;
-        let mut trun = Self { bytes, flags: word & 0x00ff_ffff, at: 8, left: u32_at(bytes, 4)?, first_flags: None, offset: None, defaults };
+        let mut trun = Self {
+            bytes,
+            flags: word & 0x00ff_ffff,
+            at: 8,
+            left: u32_at(bytes, 4)?,
+            first_flags: None,
+            offset: None,
+            defaults,
+        };
         trun.offset = trun.field(1).map(u32::cast_signed);
         trun.first_flags = trun.field(4);
         Some(trun)

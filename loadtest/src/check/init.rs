@@ -166,7 +166,11 @@ fn codec(track: &mut Track, kind: [u8; 4], entry: &[u8]) {
             if let Some([_, profile, constraints, level, lengths, rest @ ..]) = inside(78, b"avcC") {
                 track.codec = format!("{}.{profile:02x}{constraints:02x}{level:02x}", name(kind));
                 track.nal_length = usize::from(lengths & 3) + 1;
-                track.size = rest.get(3..).and_then(|tail| Some((u16_at(rest, 1)?, tail))).and_then(|(n, tail)| picture(tail.get(..n.into())?)).or(track.size);
+                track.size = rest
+                    .get(3..)
+                    .and_then(|tail| Some((u16_at(rest, 1)?, tail)))
+                    .and_then(|(n, tail)| picture(tail.get(..n.into())?))
+                    .or(track.size);
             }
         }
         b"hvc1" | b"hev1" => {
@@ -183,7 +187,8 @@ fn codec(track: &mut Track, kind: [u8; 4], entry: &[u8]) {
                     _ => 12,
                 };
                 let tier = if tier_depth & 0x80 == 0 { 'M' } else { 'H' };
-                track.codec = format!("av01.{}.{:02}{tier}.{depth:02}", profile_level >> 5, profile_level & 31);
+                track.codec =
+                    format!("av01.{}.{:02}{tier}.{depth:02}", profile_level >> 5, profile_level & 31);
             }
         }
         b"mp4a" => {

@@ -9,8 +9,11 @@ use crate::check::ledger::{Evidence, Ledger};
 use crate::check::record::{Event, Object, Pair, Presentation, Probe, Role, Unit, View, Why};
 use crate::check::rules::delivery::{Delivery, Kind};
 use crate::check::rules::evolution::Evolution;
-use crate::check::rules::media::{Grid, Reel};
-use crate::check::rules::{blocking, control, dates, delivery, evolution, media, multivariant, parts, reports, skip, syntax};
+use crate::check::rules::media::Reel;
+use crate::check::rules::timeline::Grid;
+use crate::check::rules::{
+    blocking, control, dates, delivery, evolution, media, multivariant, parts, reports, skip, syntax,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +37,12 @@ impl Judge {
         match event {
             Event::Presentation(presentation) => self.begin(presentation),
             Event::Handshake(agreed) => {
-                let request = self.presentation.renditions.first().map_or("", |r| r.address.authority.host.as_str()).to_owned();
+                let request = self
+                    .presentation
+                    .renditions
+                    .first()
+                    .map_or("", |r| r.address.authority.host.as_str())
+                    .to_owned();
                 delivery::handshake(agreed.as_ref(), &request, &mut self.ledger);
             }
             Event::View(view) => self.view(&view),
@@ -44,7 +52,9 @@ impl Judge {
             }
             Event::Together { before, views, after } => self.together(&before, &views, &after),
             Event::Lost { rendition, exchange } => self.lost(rendition, &exchange),
-            Event::Probe { rendition, probe, tip, exchanges } => self.probe(rendition, &probe, &tip, &exchanges),
+            Event::Probe { rendition, probe, tip, exchanges } => {
+                self.probe(rendition, &probe, &tip, &exchanges);
+            }
             Event::Object(object) => self.object(&object),
             Event::Case(case) => {
                 self.cases += 1;
@@ -58,7 +68,12 @@ impl Judge {
             Event::Elsewhere(elsewhere) => {
                 let (exchange, there) = *elsewhere;
                 self.compared = true;
-                multivariant::elsewhere(&self.presentation, &exchange.ask.to_string(), &there, &mut self.ledger);
+                multivariant::elsewhere(
+                    &self.presentation,
+                    &exchange.ask.to_string(),
+                    &there,
+                    &mut self.ledger,
+                );
             }
             Event::TuneIn { requests, behind, part_target, request } => {
                 self.ledger.judge(Rule::Ti01, requests <= 2 && behind <= part_target, || {
@@ -99,13 +114,17 @@ impl Judge {
 
     fn together(&mut self, before: &[Arc<View>], views: &[Arc<View>], after: &[Arc<View>]) {
         control::check_together(views, &mut self.ledger);
-        reports::check_together((before, views, after), &self.presentation.renditions, &mut self.ledger);
+        reports::check_together([before, views, after], &self.presentation.renditions, &mut self.ledger);
         multivariant::check_together(&self.presentation, views, &mut self.ledger);
     }
 
     fn lost(&mut self, rendition: usize, exchange: &Exchange) {
         let asked = exchange.ask.address.path.contains("_HLS_msn");
-        let td = self.tracks.get(rendition).and_then(Evolution::newest).map_or(self.target_duration, |v| v.media.target_duration);
+        let td = self
+            .tracks
+            .get(rendition)
+            .and_then(Evolution::newest)
+            .map_or(self.target_duration, |v| v.media.target_duration);
         self.delivery.see(Kind::Playlist { blocking: asked }, exchange, td, &mut self.ledger);
         blocking::lost(exchange, td, asked, &mut self.ledger);
     }
@@ -123,13 +142,21 @@ impl Judge {
                 Some(kind) if exchange.with_status(416).is_none() => {
                     let path = &exchange.ask.address.path;
                     let blocking = path.contains("_HLS_msn") || path.contains("_HLS_part");
-                    let kind = if let Kind::Playlist { .. } = kind { Kind::Playlist { blocking } } else { kind };
+                    let kind =
+                        if let Kind::Playlist { .. } = kind { Kind::Playlist { blocking } } else { kind };
                     self.delivery.see(kind, exchange, td, &mut self.ledger);
                 }
                 _ => {}
             }
         }
         let ledger = &mut self.ledger;
+        // The publisher stopped: that is answered by another rule than the one that was asked about.
+        let unavailable = exchanges.iter().filter(|exchange| exchange.with_status(503).is_some());
+        if unavailable.clone().next().is_some()
+            && !matches!(probe, Probe::Unknown | Probe::Preflight | Probe::Range)
+        {
+            return unavailable.for_each(|exchange| blocking::lost(exchange, td, true, ledger));
+        }
         match probe {
             Probe::Skip(kind) => skip::probe(kind, tip, exchanges, ledger),
             Probe::Unknown => exchanges.iter().for_each(|exchange| delivery::unknown(exchange, ledger)),
@@ -192,10 +219,29 @@ impl Judge {
             ledger.skip(rule, reason);
         }
         let blocks = self.tracks.iter().filter_map(Evolution::newest).any(|view| view.media.can_block());
-        let reason = if blocks { "no playlist with parts was seen" } else { "no playlist offers blocking reload (CAN-BLOCK-RELOAD)" };
+        let reason = if blocks {
+            "no playlist with parts was seen"
+        } else {
+            "no playlist offers blocking reload (CAN-BLOCK-RELOAD)"
+        };
         for rule in [
-            Rule::Br01, Rule::Br02, Rule::Br03, Rule::Br04, Rule::Br05, Rule::Br06, Rule::Br07, Rule::Br08, Rule::Br11,
-            Rule::Br12, Rule::Br14, Rule::Br16, Rule::Br17, Rule::Pt11, Rule::Pt12, Rule::Ph05, Rule::Ev05,
+            Rule::Br01,
+            Rule::Br02,
+            Rule::Br03,
+            Rule::Br04,
+            Rule::Br05,
+            Rule::Br06,
+            Rule::Br07,
+            Rule::Br08,
+            Rule::Br11,
+            Rule::Br12,
+            Rule::Br14,
+            Rule::Br16,
+            Rule::Br17,
+            Rule::Pt11,
+            Rule::Pt12,
+            Rule::Ph05,
+            Rule::Ev05,
         ] {
             ledger.skip(rule, reason);
         }

@@ -2,7 +2,7 @@
 #![deny(clippy::disallowed_methods)]
 
 use crate::check::attributes::Attributes;
-use crate::check::media::Sheet;
+use crate::check::sheet::Sheet;
 use crate::check::tags::Scope;
 
 /// Variants, and renditions, kept.
@@ -59,7 +59,11 @@ impl Master {
             let own = || tag.list.get("URI").map(str::to_owned);
             let (list, entry) = match tag.name.as_str() {
                 "EXT-X-STREAM-INF" => {
-                    let uri = sheet.lines.iter().skip(tag.line).find(|line| !line.is_empty() && !line.starts_with('#'));
+                    let uri = sheet
+                        .lines
+                        .iter()
+                        .skip(tag.line)
+                        .find(|line| !line.is_empty() && !line.starts_with('#'));
                     (&mut master.variants, entry(uri.cloned()))
                 }
                 "EXT-X-I-FRAME-STREAM-INF" => (&mut master.i_frames, entry(own())),

@@ -109,16 +109,17 @@ impl<N: Net> Objects<N> {
             for (index, part) in (0u32..).zip(&segment.parts) {
                 if (segment.msn, index) >= from && !part.gap {
                     let unit = Unit::Part(segment.msn, index);
-                    self.get(unit, Why::Listed, &part.uri, part.range.as_deref(), part.duration.unwrap_or_default());
+                    let what = (part.uri.as_str(), part.range.as_deref());
+                    self.get(unit, Why::Listed, what, part.duration.unwrap_or_default());
                 }
             }
-            if let Some(uri) = &segment.uri {
-                if !segment.gap && self.pending.len() < PENDING_MAX {
-                    let unit = Unit::Segment(segment.msn);
-                    self.get(unit, Why::Listed, uri, segment.range.as_deref(), segment.duration);
-                    let date_us = dates::date_of(&view, segment.msn);
-                    self.pending.push_back(Pending { listing: segment.clone(), date_us });
-                }
+            if let Some(uri) = segment.uri.as_ref().filter(|_| !segment.gap)
+                && self.pending.len() < PENDING_MAX
+            {
+                let unit = Unit::Segment(segment.msn);
+                self.get(unit, Why::Listed, (uri, segment.range.as_deref()), segment.duration);
+                let date_us = dates::date_of(&view, segment.msn);
+                self.pending.push_back(Pending { listing: segment.clone(), date_us });
             }
         }
         self.from = Some(media.next().max(from));
@@ -133,12 +134,16 @@ impl<N: Net> Objects<N> {
         let Some(hint) = view.media.hint("PART") else { return };
         let uri = hint.list.get("URI").unwrap_or_default();
         // Byte ranges of what does not exist yet are not asked for.
-        if uri.is_empty() || uri == self.hinted || hint.list.get("BYTERANGE-START").is_some() || view.media.ended {
+        if uri.is_empty()
+            || uri == self.hinted
+            || hint.list.get("BYTERANGE-START").is_some()
+            || view.media.ended
+        {
             return;
         }
         uri.clone_into(&mut self.hinted);
         let (msn, part) = view.media.next();
-        self.get(Unit::Part(msn, part), Why::Hinted, uri, None, view.media.part_target.unwrap_or_default());
+        self.get(Unit::Part(msn, part), Why::Hinted, (uri, None), view.media.part_target.unwrap_or_default());
     }
 
     fn init(&mut self, segment: &Segment) {
@@ -150,7 +155,7 @@ impl<N: Net> Objects<N> {
         if self.inits.len() > 8 {
             self.inits.pop_first();
         }
-        self.get(Unit::Init, Why::Listed, &map.uri, map.range.as_deref(), Duration::ZERO);
+        self.get(Unit::Init, Why::Listed, (&map.uri, map.range.as_deref()), Duration::ZERO);
     }
 
     /// Parts and segments whose tags are gone must stay for a while.
@@ -158,7 +163,9 @@ impl<N: Net> Objects<N> {
         let (old, new) = (&before.media, &view.media);
         for was in &old.segments {
             let is = new.segments.iter().find(|segment| segment.msn == was.msn);
-            if let Some(part) = was.parts.first().filter(|part| !part.gap && is.is_none_or(|is| is.parts.is_empty())) {
+            if let Some(part) =
+                was.parts.first().filter(|part| !part.gap && is.is_none_or(|is| is.parts.is_empty()))
+            {
                 let stays = new.target_duration * 3;
                 self.again(Unit::Part(was.msn, 0), (&part.uri, part.range.as_deref()), stays);
             }
@@ -179,11 +186,17 @@ impl<N: Net> Objects<N> {
         }
     }
 
-    fn get(&mut self, unit: Unit, why: Why, uri: &str, range: Option<&str>, duration: Duration) {
-        self.spawn(unit, why, (uri, range), (duration, Duration::ZERO));
+    fn get(&mut self, unit: Unit, why: Why, what: (&str, Option<&str>), duration: Duration) {
+        self.spawn(unit, why, what, (duration, Duration::ZERO));
     }
 
-    fn spawn(&mut self, unit: Unit, why: Why, what: (&str, Option<&str>), (duration, wait): (Duration, Duration)) {
+    fn spawn(
+        &mut self,
+        unit: Unit,
+        why: Why,
+        what: (&str, Option<&str>),
+        (duration, wait): (Duration, Duration),
+    ) {
         let Ok(address) = self.seat.rendition.address.join(what.0) else { return };
         if self.tasks.len() >= UNDER_WAY_MAX {
             return;
@@ -210,7 +223,9 @@ impl<N: Net> Objects<N> {
         }
         if let Some(map) = got.map {
             self.inits.insert(map, Some(got.body.unwrap_or_default()));
-        } else if self.pending.iter().any(|p| p.listing.uri.as_deref().is_some_and(|uri| key(uri, p.listing.range.as_deref()) == got.uri)) {
+        } else if self.pending.iter().any(|p| {
+            p.listing.uri.as_deref().is_some_and(|uri| key(uri, p.listing.range.as_deref()) == got.uri)
+        }) {
             self.segments.insert(got.uri, (got.request, got.body));
         } else {
             self.order.push_back(got.uri.clone());
@@ -229,21 +244,44 @@ impl<N: Net> Objects<N> {
             let listing = &first.listing;
             let uri = key(listing.uri.as_deref().unwrap_or_default(), listing.range.as_deref());
             let init = listing.map.as_ref().and_then(|map| self.inits.get(map));
-            let parts_missing = listing.parts.iter().any(|part| !part.gap && !self.has(&key(&part.uri, part.range.as_deref())));
+            let parts_missing = listing
+                .parts
+                .iter()
+                .any(|part| !part.gap && !self.has(&key(&part.uri, part.range.as_deref())));
             let idle = self.tasks.is_empty();
-            if (!self.segments.contains_key(&uri) || init.is_some_and(Option::is_none) || parts_missing) && !idle {
+            if (!self.segments.contains_key(&uri) || init.is_some_and(Option::is_none) || parts_missing)
+                && !idle
+            {
                 return;
             }
             let Some(pending) = self.pending.pop_front() else { return };
             let Some((request, Some(body))) = self.segments.remove(&uri) else { continue };
             let listing = pending.listing;
-            let init = listing.map.as_ref().and_then(|map| self.inits.get(map)).cloned().flatten().filter(|b| !b.is_empty());
+            let init = listing
+                .map
+                .as_ref()
+                .and_then(|map| self.inits.get(map))
+                .cloned()
+                .flatten()
+                .filter(|b| !b.is_empty());
             // Byte ranges of I-frames end inside of a box: there is nothing to read in them.
             if self.seat.rendition.role == Role::IFrames && listing.range.is_some() {
                 continue;
             }
-            let parts = listing.parts.iter().map(|part| self.parts.get(&key(&part.uri, part.range.as_deref())).cloned().flatten()).collect();
-            let case = Case { rendition: self.seat.index, date_us: pending.date_us, listing, request, init, body, parts };
+            let parts = listing
+                .parts
+                .iter()
+                .map(|part| self.parts.get(&key(&part.uri, part.range.as_deref())).cloned().flatten())
+                .collect();
+            let case = Case {
+                rendition: self.seat.index,
+                date_us: pending.date_us,
+                listing,
+                request,
+                init,
+                body,
+                parts,
+            };
             self.seat.tell(Event::Case(Box::new(case))).await;
         }
     }
@@ -280,6 +318,8 @@ pub(crate) fn uris(view: &View) -> BTreeSet<(&'static str, String)> {
         found.extend(newest.map.clone().filter(|map| map.range.is_none()).map(|map| ("init", map.uri)));
     }
     let parts = media.segments.iter().flat_map(|segment| &segment.parts);
-    found.extend(parts.last().filter(|part| !part.gap && part.range.is_none()).map(|part| ("part", part.uri.clone())));
+    found.extend(
+        parts.last().filter(|part| !part.gap && part.range.is_none()).map(|part| ("part", part.uri.clone())),
+    );
     found
 }

@@ -91,7 +91,7 @@ impl<N: Net> Prober<N> {
     /// What must be refused at once, or answered at once.
     async fn refusals(&self, tip: &mut Tip) {
         let Some(view) = self.fresh(tip).await else { return };
-        let (msn, part) = view.media.next();
+        let msn = view.media.next().0;
         let mut malformed = Vec::new();
         for query in ["_HLS_msn=abc", "_HLS_msn=-1", "_HLS_msn=1.5"] {
             malformed.push(self.ask(query).await);
@@ -109,10 +109,10 @@ impl<N: Net> Prober<N> {
             older.push(self.ask(&query).await);
         }
         self.tell(Probe::Older, &view, older).await;
-        let far = self.ask(&format!("_HLS_msn={}", msn + 5)).await;
+        let Some(view) = self.fresh(tip).await else { return };
+        let far = self.ask(&format!("_HLS_msn={}", view.media.next().0 + 5)).await;
         self.tell(Probe::TooFar, &view, vec![far]).await;
         let Some(target) = view.media.part_target else { return };
-        let _ = part;
         let limit = advance_part_limit(u32::try_from(target.as_millis()).unwrap_or(u32::MAX));
         let Some(view) = self.open_parent(tip).await else { return };
         let (msn, part) = view.media.next();
@@ -186,7 +186,11 @@ impl<N: Net> Prober<N> {
 /// Directives for what comes next.
 fn ahead(view: &View) -> String {
     let (msn, part) = view.media.next();
-    if view.media.part_target.is_some() { format!("_HLS_msn={msn}&_HLS_part={part}") } else { format!("_HLS_msn={msn}") }
+    if view.media.part_target.is_some() {
+        format!("_HLS_msn={msn}&_HLS_part={part}")
+    } else {
+        format!("_HLS_msn={msn}")
+    }
 }
 
 /// All renditions at the same moment, every now and then.
@@ -225,7 +229,12 @@ pub(crate) async fn tune_in<N: Net>(seat: Seat<N>, mut tip: Tip) {
     let Some(part_target) = first.media.part_target else { return };
     let began = seat.net.now();
     let fine = if part_target < Duration::from_secs(1) { Duration::from_secs(1) } else { Duration::ZERO };
-    let age = |view: &View| view.exchange.ok().and_then(|a| a.header("age")?.parse().ok()).map_or(Duration::ZERO, Duration::from_secs);
+    let age = |view: &View| {
+        view.exchange
+            .ok()
+            .and_then(|a| a.header("age")?.parse().ok())
+            .map_or(Duration::ZERO, Duration::from_secs)
+    };
     let goal = age(&first) + fine;
     let (mut view, mut requests) = (Arc::clone(&first), 1u32);
     while age(&view) >= Duration::from_secs(part_target.as_secs()) && !age(&view).is_zero() && requests < 5 {
@@ -234,9 +243,12 @@ pub(crate) async fn tune_in<N: Net>(seat: Seat<N>, mut tip: Tip) {
         if gained >= current {
             break;
         }
-        let parts = u32::try_from(((current - gained).as_micros() / part_target.as_micros().max(1)).max(1)).unwrap_or(1);
+        let parts = u32::try_from(((current - gained).as_micros() / part_target.as_micros().max(1)).max(1))
+            .unwrap_or(1);
         let (msn, part) = view.media.next();
-        let Some(next) = seat.playlist(Some((msn, Some(part + parts - 1)))).await else { return };
+        let limit = advance_part_limit(u32::try_from(part_target.as_millis()).unwrap_or(u32::MAX));
+        let wanted = part + parts.min(limit - 1) - 1;
+        let Some(next) = seat.playlist(Some((msn, Some(wanted)))).await else { return };
         (view, requests) = (next, requests + 1);
     }
     let edge = tip.borrow().clone();
@@ -257,7 +269,8 @@ pub(crate) async fn compare<N: Net>(seats: Vec<(Seat<N>, Tip)>, there: Presentat
     while !first.left().is_zero() {
         for (seat, tip) in &seats {
             let view = tip.borrow().clone();
-            let other = there.renditions.iter().find(|r| r.name == seat.rendition.name || there.master.is_none());
+            let other =
+                there.renditions.iter().find(|r| r.name == seat.rendition.name || there.master.is_none());
             if let (Some(view), Some(other)) = (view, other) {
                 compare_one(seat, &view, &other.address).await;
             }

@@ -164,14 +164,31 @@ pub(crate) enum Event {
     /// A media playlist asked for without directives, beside the follower.
     Plain(Arc<View>),
     /// All renditions asked for at the same moment, and again before and after that moment.
-    Together { before: Vec<Arc<View>>, views: Vec<Arc<View>>, after: Vec<Arc<View>> },
+    Together {
+        before: Vec<Arc<View>>,
+        views: Vec<Arc<View>>,
+        after: Vec<Arc<View>>,
+    },
     /// A playlist request of the follower that failed.
-    Lost { rendition: usize, exchange: Exchange },
-    Probe { rendition: usize, probe: Probe, tip: Arc<View>, exchanges: Vec<Exchange> },
+    Lost {
+        rendition: usize,
+        exchange: Exchange,
+    },
+    Probe {
+        rendition: usize,
+        probe: Probe,
+        tip: Arc<View>,
+        exchanges: Vec<Exchange>,
+    },
     Object(Object),
     Case(Box<Case>),
     Pair(Box<Pair>),
     /// The other server's multivariant playlist.
     Elsewhere(Box<(Exchange, Presentation)>),
-    TuneIn { requests: u32, behind: Duration, part_target: Duration, request: String },
+    TuneIn {
+        requests: u32,
+        behind: Duration,
+        part_target: Duration,
+        request: String,
+    },
 }

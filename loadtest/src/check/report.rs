@@ -159,7 +159,8 @@ impl fmt::Display for Report {
         }
         write!(f, "\n{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)?;
         if !self.failed_levels.is_empty() {
-            let levels: Vec<String> = self.failed_levels.iter().map(|(level, count)| format!("{level} {count}")).collect();
+            let levels: Vec<String> =
+                self.failed_levels.iter().map(|(level, count)| format!("{level} {count}")).collect();
             write!(f, " (failed: {})", levels.join(", "))?;
         }
         Ok(())

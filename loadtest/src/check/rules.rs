@@ -11,3 +11,4 @@ pub(crate) mod parts;
 pub(crate) mod reports;
 pub(crate) mod skip;
 pub(crate) mod syntax;
+pub(crate) mod timeline;

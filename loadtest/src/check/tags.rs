@@ -76,15 +76,47 @@ pub(crate) fn kind(tag: &str, attribute: &str) -> Option<Kind> {
         "TIME-OFFSET" => SignedFloat,
         "PART-TARGET" | "CAN-SKIP-UNTIL" | "HOLD-BACK" | "PART-HOLD-BACK" | "DURATION"
         | "PLANNED-DURATION" | "FRAME-RATE" | "SCORE" => Float,
-        "CAN-BLOCK-RELOAD" | "CAN-SKIP-DATERANGES" | "INDEPENDENT" | "GAP" | "PRECISE" | "DEFAULT"
-        | "AUTOSELECT" | "FORCED" | "END-ON-NEXT" | "METHOD" | "TYPE" | "HDCP-LEVEL" | "VIDEO-RANGE" => Enumerated,
-        "BANDWIDTH" | "AVERAGE-BANDWIDTH" | "LAST-MSN" | "LAST-PART" | "SKIPPED-SEGMENTS" | "BYTERANGE-START"
-        | "BYTERANGE-LENGTH" | "BIT-DEPTH" | "SAMPLE-RATE" => Integer,
+        "CAN-BLOCK-RELOAD"
+        | "CAN-SKIP-DATERANGES"
+        | "INDEPENDENT"
+        | "GAP"
+        | "PRECISE"
+        | "DEFAULT"
+        | "AUTOSELECT"
+        | "FORCED"
+        | "END-ON-NEXT"
+        | "METHOD"
+        | "TYPE"
+        | "HDCP-LEVEL"
+        | "VIDEO-RANGE" => Enumerated,
+        "BANDWIDTH" | "AVERAGE-BANDWIDTH" | "LAST-MSN" | "LAST-PART" | "SKIPPED-SEGMENTS"
+        | "BYTERANGE-START" | "BYTERANGE-LENGTH" | "BIT-DEPTH" | "SAMPLE-RATE" => Integer,
         "RESOLUTION" => Resolution,
-        "CODECS" | "SUPPLEMENTAL-CODECS" | "GROUP-ID" | "NAME" | "LANGUAGE" | "ASSOC-LANGUAGE" | "CHANNELS"
-        | "INSTREAM-ID" | "AUDIO" | "VIDEO" | "SUBTITLES" | "PATHWAY-ID" | "SERVER-URI"
-        | "STABLE-VARIANT-ID" | "STABLE-RENDITION-ID" | "ID" | "CLASS" | "CUE" | "START-DATE" | "END-DATE"
-        | "RECENTLY-REMOVED-DATERANGES" | "KEYFORMAT" | "KEYFORMATVERSIONS" | "DATA-ID" | "REQ-VIDEO-LAYOUT"
+        "CODECS"
+        | "SUPPLEMENTAL-CODECS"
+        | "GROUP-ID"
+        | "NAME"
+        | "LANGUAGE"
+        | "ASSOC-LANGUAGE"
+        | "CHANNELS"
+        | "INSTREAM-ID"
+        | "AUDIO"
+        | "VIDEO"
+        | "SUBTITLES"
+        | "PATHWAY-ID"
+        | "SERVER-URI"
+        | "STABLE-VARIANT-ID"
+        | "STABLE-RENDITION-ID"
+        | "ID"
+        | "CLASS"
+        | "CUE"
+        | "START-DATE"
+        | "END-DATE"
+        | "RECENTLY-REMOVED-DATERANGES"
+        | "KEYFORMAT"
+        | "KEYFORMATVERSIONS"
+        | "DATA-ID"
+        | "REQ-VIDEO-LAYOUT"
         | "ALLOWED-CPC" => Quoted,
         "SCTE35-CMD" | "SCTE35-OUT" | "SCTE35-IN" => Hex,
         _ => return None,

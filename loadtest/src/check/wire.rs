@@ -130,7 +130,11 @@ impl Net for Wire {
             return None;
         }
         let agreed = self.dialer.agreement(&address.authority).await;
-        Some(agreed.map(|(alpn, version, suite)| Handshake { alpn, version, suite }).map_err(|e| e.to_string()))
+        Some(
+            agreed
+                .map(|(alpn, version, suite)| Handshake { alpn, version, suite })
+                .map_err(|e| e.to_string()),
+        )
     }
 
     fn now(&self) -> Duration {

@@ -2,15 +2,16 @@
 
 use mp4_atom::esds::{DecoderConfig, DecoderSpecific, EsDescriptor, Esds, SLConfig};
 use mp4_atom::{
-    Atom, Audio, Avc1, Avcc, Codec, Dinf, Dref, DrefEntry, Encode, FixedPoint, FourCC, Ftyp, Hdlr, Mdhd, Mdia, Mfhd, Minf,
-    Moof, Moov, Mp4a, Mvex, Mvhd, Smhd, Stbl, Stco, Stsd, Tfdt, Tfhd, Tkhd, Traf, Trak, Trex, Trun, TrunEntry, TrunSamples,
-    Url, Visual, Vmhd,
+    Atom, Audio, Avc1, Avcc, Codec, Dinf, Dref, DrefEntry, Encode, FixedPoint, FourCC, Ftyp, Hdlr, Mdhd,
+    Mdia, Mfhd, Minf, Moof, Moov, Mp4a, Mvex, Mvhd, Smhd, Stbl, Stco, Stsd, Tfdt, Tfhd, Tkhd, Traf, Trak,
+    Trex, Trun, TrunEntry, TrunSamples, Url, Visual, Vmhd,
 };
 
 /// 1280x720, Main profile.
 const RECORD: &[u8] = &[
-    0x01, 0x4d, 0x40, 0x1f, 0xff, 0xe1, 0x00, 0x17, 0x67, 0x4d, 0x40, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xec, 0x04, 0x40,
-    0x00, 0x00, 0x03, 0x00, 0x40, 0x00, 0x00, 0x0f, 0x23, 0xc6, 0x0c, 0xa8, 0x01, 0x00, 0x04, 0x68, 0xef, 0x0f, 0xc8,
+    0x01, 0x4d, 0x40, 0x1f, 0xff, 0xe1, 0x00, 0x17, 0x67, 0x4d, 0x40, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xec,
+    0x04, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00, 0x00, 0x0f, 0x23, 0xc6, 0x0c, 0xa8, 0x01, 0x00, 0x04,
+    0x68, 0xef, 0x0f, 0xc8,
 ];
 /// Media time of the first part ever.
 const ORIGIN_S: u64 = 10_000;
@@ -19,7 +20,6 @@ const ORIGIN_S: u64 = 10_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Tweak {
     pub(crate) dts_shift: i64,
-    /// Of the date's clock against media time: shifts all of the rendition.
     pub(crate) without_tfdt: bool,
     pub(crate) base_is_moof: bool,
     pub(crate) first_flags: Option<u32>,
@@ -59,7 +59,7 @@ pub(crate) fn timescale(video: bool) -> u32 {
 pub(crate) fn part(video: bool, index: u64, count: u64, tweak: &Tweak) -> Vec<u8> {
     let frames: u32 = if video { 15 } else { 20 };
     let duration = timescale(video) / 2 / frames;
-    let key_here = video && index % 4 == 0;
+    let key_here = video && index.is_multiple_of(4);
     let mut entries = Vec::new();
     let mut payload = Vec::new();
     for frame in 0..frames * u32::try_from(count).unwrap() {
@@ -108,14 +108,16 @@ pub(crate) fn part(video: bool, index: u64, count: u64, tweak: &Tweak) -> Vec<u8
 }
 
 /// An init section; `mvhd` states the duration given (0 is right).
-pub(crate) fn init(video: bool, brand: &[u8; 4], duration: u64) -> Vec<u8> {
+pub(crate) fn init(video: bool, brand: &[u8; 4], duration: u64, level: u8) -> Vec<u8> {
     let mut out = Vec::new();
-    Ftyp { major_brand: FourCC::new(brand), minor_version: 0, compatible_brands: vec![] }.encode(&mut out).unwrap();
+    Ftyp { major_brand: FourCC::new(brand), minor_version: 0, compatible_brands: vec![] }
+        .encode(&mut out)
+        .unwrap();
     let trex = Trex { track_id: 1, default_sample_description_index: 1, ..Trex::default() };
     Moov {
         mvhd: Mvhd { timescale: timescale(video), next_track_id: 2, duration, ..Mvhd::default() },
         mvex: Some(Mvex { mehd: None, trex: vec![trex] }),
-        trak: vec![track(video)],
+        trak: vec![track(video, level)],
         ..Moov::default()
     }
     .encode(&mut out)
@@ -123,7 +125,7 @@ pub(crate) fn init(video: bool, brand: &[u8; 4], duration: u64) -> Vec<u8> {
     out
 }
 
-fn track(video: bool) -> Trak {
+fn track(video: bool, level: u8) -> Trak {
     let handler = if video { b"vide" } else { b"soun" };
     Trak {
         tkhd: Tkhd { track_id: 1, enabled: true, ..Tkhd::default() },
@@ -135,7 +137,7 @@ fn track(video: bool) -> Trak {
                 smhd: (!video).then(Smhd::default),
                 dinf: Dinf { dref: Dref { entries: vec![DrefEntry::Url(Url::default())] } },
                 stbl: Stbl {
-                    stsd: Stsd { codecs: vec![if video { avc() } else { aac() }] },
+                    stsd: Stsd { codecs: vec![if video { avc(level) } else { aac() }] },
                     stco: Some(Stco::default()),
                     ..Stbl::default()
                 },
@@ -146,8 +148,9 @@ fn track(video: bool) -> Trak {
     }
 }
 
-fn avc() -> Codec {
-    let avcc = Avcc::decode_body(&mut &RECORD[..]).unwrap();
+fn avc(level: u8) -> Codec {
+    let mut avcc = Avcc::decode_body(&mut &RECORD[..]).unwrap();
+    avcc.avc_level_indication = level;
     let visual = Visual { data_reference_index: 1, width: 1280, height: 720, ..Visual::default() };
     Codec::Avc1(Avc1 { visual, avcc, ..Avc1::default() })
 }
@@ -161,7 +164,12 @@ fn aac() -> Codec {
         ..DecoderConfig::default()
     };
     Codec::Mp4a(Mp4a {
-        audio: Audio { data_reference_index: 1, channel_count: 2, sample_size: 16, sample_rate: FixedPoint::new(48_000, 0) },
+        audio: Audio {
+            data_reference_index: 1,
+            channel_count: 2,
+            sample_size: 16,
+            sample_rate: FixedPoint::new(48_000, 0),
+        },
         esds: Esds {
             es_desc: EsDescriptor {
                 es_id: 0,

@@ -15,7 +15,8 @@ fn a_live_playlist() {
     assert_eq!(media.sheet.flaws, []);
     assert_eq!((media.version, media.part_target), (Some(6), Some(Duration::from_millis(334))));
     assert!(media.can_block() && !media.ended && media.is_playlist());
-    let list: Vec<_> = media.segments.iter().map(|s| (s.msn, s.dsn, s.gap, s.parts.len(), s.uri.is_some())).collect();
+    let list: Vec<_> =
+        media.segments.iter().map(|s| (s.msn, s.dsn, s.gap, s.parts.len(), s.uri.is_some())).collect();
     assert_eq!(list, [(100, 3, false, 0, true), (101, 4, true, 1, true), (102, 4, false, 1, false)]);
     assert_eq!(media.next(), (102, 1));
     assert_eq!(media.newest().map(|s| s.msn), Some(101));
@@ -27,7 +28,10 @@ fn a_live_playlist() {
 
 #[test]
 fn a_delta_update_counts_what_it_skips() {
-    let text = LIVE.replace("#EXT-X-MAP:URI=\"init.mp4\"\n", "#EXT-X-SKIP:SKIPPED-SEGMENTS=7\n#EXT-X-MAP:URI=\"init.mp4\"\n");
+    let text = LIVE.replace(
+        "#EXT-X-MAP:URI=\"init.mp4\"\n",
+        "#EXT-X-SKIP:SKIPPED-SEGMENTS=7\n#EXT-X-MAP:URI=\"init.mp4\"\n",
+    );
     let media = Media::read(text.as_bytes());
     assert_eq!(media.skipped, Some(7));
     assert_eq!(media.segments[0].msn, 107);

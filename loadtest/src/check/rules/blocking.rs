@@ -26,7 +26,11 @@ pub(crate) fn followed(view: &View, before: Option<&View>, ledger: &mut Ledger) 
         None => media.newest().is_some_and(|newest| newest.msn >= msn),
     };
     ledger.judge(rule, has, || {
-        view.whole(format!("answered without it; what is next is {:?} ({})", media.next(), view.exchange.said()))
+        view.whole(format!(
+            "answered without it; what is next is {:?} ({})",
+            media.next(),
+            view.exchange.said()
+        ))
     });
     ledger.judge(Rule::Br11, media.skipped.is_none() && whole(media, before), || {
         view.whole("not the whole playlist, though no delta update was asked for")
@@ -42,7 +46,9 @@ fn whole(media: &Media, before: Option<&View>) -> bool {
 
 fn hold(exchange: &Exchange, ledger: &mut Ledger) {
     if let Some(held) = exchange.held() {
-        ledger.judge(Rule::Br17, held < HOLD_MAX, || Evidence::of(exchange.ask.to_string(), format!("held for {held:?}")));
+        ledger.judge(Rule::Br17, held < HOLD_MAX, || {
+            Evidence::of(exchange.ask.to_string(), format!("held for {held:?}"))
+        });
     }
 }
 
@@ -97,7 +103,11 @@ fn held_for(rule: Rule, (msn, part): (u64, Option<u32>), exchanges: &[Exchange],
             None => media.newest().is_some_and(|newest| newest.msn >= msn),
         };
         ledger.judge(rule, has || media.ended, || {
-            let said = format!("answered ({}) when what is next was {:?}, not ({msn}, {part:?})", exchange.said(), media.next());
+            let said = format!(
+                "answered ({}) when what is next was {:?}, not ({msn}, {part:?})",
+                exchange.said(),
+                media.next()
+            );
             Evidence::of(request, said)
         });
     }
@@ -147,7 +157,9 @@ pub(crate) fn same(rule: Rule, first: &Exchange, other: &Exchange, ledger: &mut 
         Some((index, (x, y))) if text_a.starts_with("#EXTM3U") => {
             Evidence::of(request, format!("{} has \"{x}\" here", first.ask)).line(index + 1, y)
         }
-        _ => Evidence::of(request, format!("{} bytes, {} bytes at {}", b.body.len(), a.body.len(), first.ask)),
+        _ => {
+            Evidence::of(request, format!("{} bytes, {} bytes at {}", b.body.len(), a.body.len(), first.ask))
+        }
     };
     ledger.fail(rule, evidence);
 }

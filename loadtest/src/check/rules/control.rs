@@ -25,12 +25,15 @@ pub(crate) fn check(view: &View, ledger: &mut Ledger) {
     let ranges = media.control.as_ref().is_some_and(|control| control.yes("CAN-SKIP-DATERANGES"));
     ledger.judge(Rule::Sc02, !ranges || skip_until.is_some(), || view.at(line, "no CAN-SKIP-UNTIL"));
     match media.control_seconds("HOLD-BACK") {
-        Some(back) => ledger.judge(Rule::Sc03, back >= td * 3, || view.at(line, format!("less than {:?}", td * 3))),
+        Some(back) => {
+            ledger.judge(Rule::Sc03, back >= td * 3, || view.at(line, format!("less than {:?}", td * 3)));
+        }
         None => ledger.skip(Rule::Sc03, "no playlist has HOLD-BACK"),
     }
     if let Some(target) = media.part_target {
         hold_back(view, target, line, ledger);
-        ledger.judge(Rule::Sc06, media.can_block() || media.ended, || view.at(line, "no CAN-BLOCK-RELOAD=YES"));
+        ledger
+            .judge(Rule::Sc06, media.can_block() || media.ended, || view.at(line, "no CAN-BLOCK-RELOAD=YES"));
     } else {
         for rule in [Rule::Sc04, Rule::Sc05, Rule::Sc05Apple, Rule::Sc06] {
             ledger.skip(rule, "no playlist has EXT-X-PART-INF");
@@ -52,7 +55,9 @@ fn hold_back(view: &View, target: Duration, line: usize, ledger: &mut Ledger) {
     ledger.judge(Rule::Sc04, back.is_some(), || view.at(line, "no PART-HOLD-BACK"));
     if let Some(back) = back {
         ledger.judge(Rule::Sc05, back >= target * 2, || view.at(line, format!("less than {:?}", target * 2)));
-        ledger.judge(Rule::Sc05Apple, back >= target * 3, || view.at(line, format!("less than {:?}", target * 3)));
+        ledger.judge(Rule::Sc05Apple, back >= target * 3, || {
+            view.at(line, format!("less than {:?}", target * 3))
+        });
     }
 }
 
@@ -78,7 +83,9 @@ pub(crate) fn check_together(views: &[Arc<View>], ledger: &mut Ledger) {
     for view in views {
         if let (Some(back), Some(longest)) = (view.media.control_seconds("PART-HOLD-BACK"), longest) {
             ledger.judge(Rule::Sc05Apple, back >= longest * 3, || {
-                view.whole(format!("PART-HOLD-BACK is less than 3 times the largest part target, {longest:?}"))
+                view.whole(format!(
+                    "PART-HOLD-BACK is less than 3 times the largest part target, {longest:?}"
+                ))
             });
         }
     }

@@ -20,13 +20,17 @@ pub(crate) fn check(view: &View, ledger: &mut Ledger) {
     let mut expected: Option<i64> = None;
     for segment in &media.segments {
         if segment.discontinuity {
-            ledger.judge(Rule::Pdt01Should, segment.pdt.is_some(), || view.at(segment.line, "a discontinuity without one"));
+            ledger.judge(Rule::Pdt01Should, segment.pdt.is_some(), || {
+                view.at(segment.line, "a discontinuity without one")
+            });
         }
         if let (Some(pdt), Some(expected)) = (segment.pdt, expected) {
             let step = pdt.unix_us - expected;
             // Across a discontinuity time may be left out, but not be there twice.
             let fine = step > -STEP && (step < STEP || segment.discontinuity);
-            ledger.judge(Rule::Pdt03, fine, || view.at(segment.line, format!("{step} us from where durations lead")));
+            ledger.judge(Rule::Pdt03, fine, || {
+                view.at(segment.line, format!("{step} us from where durations lead"))
+            });
         }
         let length = i64::try_from(segment.listed().as_micros()).unwrap_or(i64::MAX);
         expected = segment.pdt.map(|pdt| pdt.unix_us).or(expected).map(|at| at.saturating_add(length));

@@ -4,7 +4,7 @@
 use crate::check::catalog::Rule;
 use crate::check::exchange::{Answer, Exchange, Handshake};
 use crate::check::ledger::{Evidence, Ledger};
-use crate::check::record::{Object, Rendition, Unit, View};
+use crate::check::record::{Object, Rendition, Role, Unit, View};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
@@ -40,8 +40,9 @@ impl Delivery {
         cors(exchange, answer, ledger);
         let redirect = (300..400).contains(&answer.status);
         if kind != Kind::Multivariant {
-            ledger.judge(Rule::Dl12, !redirect, || target(exchange, format!("redirected: {}", answer.status)));
-            lifetime(kind, exchange, answer, td, ledger);
+            ledger
+                .judge(Rule::Dl12, !redirect, || target(exchange, format!("redirected: {}", answer.status)));
+            lifetime(kind, exchange, td.as_secs(), ledger);
         }
         if answer.status != 200 {
             return;
@@ -64,10 +65,21 @@ impl Delivery {
         }
         let kind = answer.header("content-type").unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let known = ["video/iso.segment", "video/mp4", "audio/mp4", "audio/iso.segment", "application/mp4", "video/mp2t"];
-        ledger.judge(Rule::Dl13, known.contains(&kind.as_str()), || target(&object.exchange, format!("Content-Type: {kind}")));
+        let known = [
+            "video/iso.segment",
+            "video/mp4",
+            "audio/mp4",
+            "audio/iso.segment",
+            "application/mp4",
+            "video/mp2t",
+        ];
+        ledger.judge(Rule::Dl13, known.contains(&kind.as_str()), || {
+            target(&object.exchange, format!("Content-Type: {kind}"))
+        });
         let planned = answer.header("cache-control").is_some() || answer.header("expires").is_some();
-        ledger.judge(Rule::Dl07, planned, || target(&object.exchange, "neither Cache-Control nor Expires".to_owned()));
+        ledger.judge(Rule::Dl07, planned, || {
+            target(&object.exchange, "neither Cache-Control nor Expires".to_owned())
+        });
     }
 
     /// At the end: urgencies against bit rates, and Age.
@@ -75,9 +87,13 @@ impl Delivery {
         for (a, urgency) in &self.urgencies {
             for (b, other) in &self.urgencies {
                 let (high, low) = (&renditions[*a], &renditions[*b]);
-                if low.bandwidth > 0 && high.bandwidth > low.bandwidth {
+                let variants = high.role == Role::Variant && low.role == Role::Variant;
+                if variants && low.bandwidth > 0 && high.bandwidth > low.bandwidth {
                     ledger.judge(Rule::Dl02, urgency >= other, || {
-                        let said = format!("u={urgency} at {} bit/s, u={other} at {} bit/s ({})", high.bandwidth, low.bandwidth, low.name);
+                        let said = format!(
+                            "u={urgency} at {} bit/s, u={other} at {} bit/s ({})",
+                            high.bandwidth, low.bandwidth, low.name
+                        );
                         Evidence::of(high.name.clone(), said)
                     });
                 }
@@ -87,7 +103,8 @@ impl Delivery {
             (0, 0) => ledger.skip(Rule::Dl04, "no response was seen"),
             (0, _) => {
                 ledger.pass(Rule::Dl04);
-                ledger.note(Rule::Dl04, "no response had Age: this is an origin, or a cache that states none");
+                ledger
+                    .note(Rule::Dl04, "no response had Age: this is an origin, or a cache that states none");
             }
             (_, 0) => ledger.pass(Rule::Dl04),
             // Fresh from the origin there is no Age, out of the cache there is.
@@ -103,7 +120,9 @@ fn cors(exchange: &Exchange, answer: &Answer, ledger: &mut Ledger) {
     let origin = answer.header("access-control-allow-origin");
     let allowed = origin.is_some_and(|origin| origin == "*" || origin.starts_with("http"));
     if answer.status >= 400 {
-        return ledger.judge(Rule::Dl11, allowed, || target(exchange, format!("{} without CORS headers", answer.status)));
+        return ledger.judge(Rule::Dl11, allowed, || {
+            target(exchange, format!("{} without CORS headers", answer.status))
+        });
     }
     ledger.judge(Rule::Dl09, allowed, || target(exchange, "no Access-Control-Allow-Origin".to_owned()));
     let exposed = answer.header("access-control-expose-headers").unwrap_or_default().to_ascii_lowercase();
@@ -111,7 +130,9 @@ fn cors(exchange: &Exchange, answer: &Answer, ledger: &mut Ledger) {
     let fine = names.contains(&"*") || names.contains(&"age") && names.contains(&"date");
     ledger.judge(Rule::Dl09, fine, || target(exchange, format!("Access-Control-Expose-Headers: {exposed}")));
     let timing = answer.header("timing-allow-origin");
-    ledger.judge(Rule::Dl10, timing == Some("*"), || target(exchange, format!("Timing-Allow-Origin: {timing:?}")));
+    ledger.judge(Rule::Dl10, timing == Some("*"), || {
+        target(exchange, format!("Timing-Allow-Origin: {timing:?}"))
+    });
 }
 
 fn urgency(answer: &Answer) -> Option<u8> {
@@ -127,8 +148,8 @@ fn priority(kind: Kind, exchange: &Exchange, answer: &Answer, ledger: &mut Ledge
     ledger.judge(Rule::Dl02, fine, || target(exchange, format!("Priority: {:?}", answer.header("priority"))));
 }
 
-fn lifetime(kind: Kind, exchange: &Exchange, answer: &Answer, td: Duration, ledger: &mut Ledger) {
-    let td = td.as_secs();
+fn lifetime(kind: Kind, exchange: &Exchange, td: u64, ledger: &mut Ledger) {
+    let Ok(answer) = &exchange.outcome else { return };
     if td == 0 {
         return;
     }
@@ -141,7 +162,11 @@ fn lifetime(kind: Kind, exchange: &Exchange, answer: &Answer, td: Duration, ledg
     };
     let stated = answer.cache_seconds("max-age");
     ledger.judge(Rule::Dl06, stated == Some(due), || {
-        let said = format!("{}: Cache-Control: {:?}, max-age={due} is recommended", answer.status, answer.header("cache-control"));
+        let said = format!(
+            "{}: Cache-Control: {:?}, max-age={due} is recommended",
+            answer.status,
+            answer.header("cache-control")
+        );
         target(exchange, said)
     });
 }
@@ -151,12 +176,20 @@ pub(crate) fn handshake(agreed: Option<&Result<Handshake, String>>, request: &st
     let rules = [Rule::Dl01, Rule::Dl08, Rule::Dl14];
     match agreed {
         None => rules.into_iter().for_each(|rule| ledger.skip(rule, "the URL is not https")),
-        Some(Err(error)) => rules.into_iter().for_each(|rule| ledger.fail(rule, Evidence::of(request, error.clone()))),
+        Some(Err(error)) => {
+            rules.into_iter().for_each(|rule| ledger.fail(rule, Evidence::of(request, error.clone())));
+        }
         Some(Ok(agreed)) => {
-            let said = || Evidence::of(request, format!("ALPN \"{}\", {}, {}", agreed.alpn, agreed.version, agreed.suite));
+            let said = || {
+                Evidence::of(
+                    request,
+                    format!("ALPN \"{}\", {}, {}", agreed.alpn, agreed.version, agreed.suite),
+                )
+            };
             ledger.judge(Rule::Dl01, agreed.alpn == "h2" || agreed.alpn == "h3", said);
             ledger.judge(Rule::Dl08, agreed.version == "TLSv1_3", said);
-            let secret = agreed.version == "TLSv1_3" || agreed.suite.contains("ECDHE") || agreed.suite.contains("DHE");
+            let secret =
+                agreed.version == "TLSv1_3" || agreed.suite.contains("ECDHE") || agreed.suite.contains("DHE");
             ledger.judge(Rule::Dl14, secret, said);
         }
     }
@@ -169,7 +202,9 @@ pub(crate) fn gzip(exchanges: &[Exchange], ledger: &mut Ledger) {
         return ledger.fail(Rule::Dl03, target(zipped, format!("{} ({})", zipped.said(), plain.said())));
     };
     let vary = answer.header("vary").unwrap_or_default().to_ascii_lowercase();
-    ledger.judge(Rule::Dl03Ours, vary.contains("accept-encoding") || vary == "*", || target(zipped, format!("Vary: {vary}")));
+    ledger.judge(Rule::Dl03Ours, vary.contains("accept-encoding") || vary == "*", || {
+        target(zipped, format!("Vary: {vary}"))
+    });
     let is_zipped = answer.header("content-encoding") == Some("gzip");
     ledger.judge(Rule::Dl03, is_zipped, || target(zipped, "no Content-Encoding: gzip".to_owned()));
     if is_zipped {
@@ -193,7 +228,11 @@ pub(crate) fn preflight(exchange: &Exchange, ledger: &mut Ledger) {
         && (allowed.contains("range") || allowed.contains('*'))
         && header("access-control-max-age").parse::<u64>().is_ok_and(|age| age >= 600);
     ledger.judge(Rule::Dl09, fine, || {
-        let said = format!("{}, Allow-Headers \"{allowed}\", Max-Age \"{}\"", answer.status, header("access-control-max-age"));
+        let said = format!(
+            "{}, Allow-Headers \"{allowed}\", Max-Age \"{}\"",
+            answer.status,
+            header("access-control-max-age")
+        );
         target(exchange, said)
     });
 }

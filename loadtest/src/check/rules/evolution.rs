@@ -48,7 +48,9 @@ impl Evolution {
 
     /// The next version, in the order in which they were asked for.
     pub(crate) fn see(&mut self, view: &Arc<View>, ledger: &mut Ledger) {
-        ledger.judge(Rule::Ev08, view.media.is_playlist(), || view.whole("this is no whole media playlist"));
+        let whole =
+            view.media.is_playlist() && view.exchange.ok().is_some_and(|answer| answer.body.ends_with(b"\n"));
+        ledger.judge(Rule::Ev08, whole, || view.whole("this is no whole media playlist"));
         if !view.media.is_playlist() || view.media.skipped.is_some() {
             return;
         }
@@ -66,24 +68,38 @@ impl Evolution {
         let (old, new) = (&before.media, &view.media);
         let line = |name: &str| new.sheet.tag(name).map_or(1, |tag| tag.line);
         let first = new.segments.first().and_then(|segment| segment.uri.as_deref());
-        let was = old.segments.iter().find(|segment| segment.uri.is_some() && segment.uri.as_deref() == first);
-        let counts = new.media_sequence >= old.media_sequence && was.is_none_or(|was| was.msn == new.media_sequence);
+        let was =
+            old.segments.iter().find(|segment| segment.uri.is_some() && segment.uri.as_deref() == first);
+        let counts =
+            new.media_sequence >= old.media_sequence && was.is_none_or(|was| was.msn == new.media_sequence);
         ledger.judge(Rule::Ev01, counts, || {
-            let said = format!("it was {} and the first segment was {:?}", old.media_sequence, was.map(|was| was.msn));
+            let said = format!(
+                "it was {} and the first segment was {:?}",
+                old.media_sequence,
+                was.map(|was| was.msn)
+            );
             view.at(line("EXT-X-MEDIA-SEQUENCE"), said)
         });
         let (was, is) = (old.discontinuity_sequence.unwrap_or(0), new.discontinuity_sequence.unwrap_or(0));
-        ledger.judge(Rule::Ev02, is >= was, || view.at(line("EXT-X-DISCONTINUITY-SEQUENCE"), format!("it was {was}")));
+        ledger.judge(Rule::Ev02, is >= was, || {
+            view.at(line("EXT-X-DISCONTINUITY-SEQUENCE"), format!("it was {was}"))
+        });
         let td = old.target_duration == new.target_duration;
-        ledger.judge(Rule::Ev04, td, || view.at(line("EXT-X-TARGETDURATION"), format!("it was {:?}", old.target_duration)));
+        ledger.judge(Rule::Ev04, td, || {
+            view.at(line("EXT-X-TARGETDURATION"), format!("it was {:?}", old.target_duration))
+        });
         let pt = old.part_target == new.part_target;
-        ledger.judge(Rule::Ev04Ours, pt, || view.at(line("EXT-X-PART-INF"), format!("it was {:?}", old.part_target)));
+        ledger.judge(Rule::Ev04Ours, pt, || {
+            view.at(line("EXT-X-PART-INF"), format!("it was {:?}", old.part_target))
+        });
         if new.media_sequence > old.media_sequence {
             self.removals = true;
         }
         if self.removals && !new.ended {
             let (length, floor) = (new.length(), new.target_duration * 3);
-            ledger.judge(Rule::Ev06, length >= floor, || view.whole(format!("{length:?} long, {floor:?} at least")));
+            ledger.judge(Rule::Ev06, length >= floor, || {
+                view.whole(format!("{length:?} long, {floor:?} at least"))
+            });
             let count = new.segments.iter().filter(|segment| segment.uri.is_some()).count();
             ledger.judge(Rule::Ev06Apple, count >= 6, || view.whole(format!("{count} segments")));
         }
@@ -102,20 +118,26 @@ impl Evolution {
             let limit = media.target_duration.saturating_mul(count) * 3 / 2 + slack;
             let took = now.saturating_sub(since);
             ledger.judge(Rule::Ev05, took <= limit, || {
-                view.at(newest.line, format!("{took:?} after segment {msn}, {limit:?} at most (with {slack:?} for jitter)"))
+                view.at(
+                    newest.line,
+                    format!("{took:?} after segment {msn}, {limit:?} at most (with {slack:?} for jitter)"),
+                )
             });
         }
         if media.newest().map(|newest| newest.msn) != self.segment.map(|(msn, _)| msn) {
             self.segment = media.newest().map(|newest| (newest.msn, now));
         }
         let next = media.next();
-        if let (Some(target), Some((was, since)), true) = (media.part_target, self.part, view.asked.is_some()) {
+        if let (Some(target), Some((was, since)), true) = (media.part_target, self.part, view.asked.is_some())
+        {
             let count = new_parts(before, view);
             let took = now.saturating_sub(since);
             let limit = target * count + slack;
             if count > 0 && next != was {
                 ledger.judge(Rule::Pt11, took <= limit, || {
-                    view.whole(format!("{count} new parts after {took:?}, {limit:?} at most (with {slack:?} for jitter)"))
+                    view.whole(format!(
+                        "{count} new parts after {took:?}, {limit:?} at most (with {slack:?} for jitter)"
+                    ))
                 });
             }
         }
@@ -137,17 +159,24 @@ impl Evolution {
                     self.known.insert(segment.msn, this);
                 }
                 Some(before) => {
-                    let same = (&before.uri, before.duration, &before.map) == (&this.uri, this.duration, &this.map);
+                    let same =
+                        (&before.uri, before.duration, &before.map) == (&this.uri, this.duration, &this.map);
                     ledger.judge(Rule::Ev03, same, || {
                         view.at(segment.line, format!("segment {} was {before:?}", segment.msn))
                     });
                     ledger.judge(Rule::Ev02, before.dsn == this.dsn, || {
-                        let said = format!("the discontinuity sequence of segment {} was {}, is {}", segment.msn, before.dsn, this.dsn);
+                        let said = format!(
+                            "the discontinuity sequence of segment {} was {}, is {}",
+                            segment.msn, before.dsn, this.dsn
+                        );
                         view.at(segment.line, said)
                     });
                     let marks = (before.gap, before.discontinuity) == (this.gap, this.discontinuity);
                     ledger.judge(Rule::Ev09, marks, || {
-                        view.at(segment.line, format!("EXT-X-GAP or EXT-X-DISCONTINUITY of segment {} changed", segment.msn))
+                        view.at(
+                            segment.line,
+                            format!("EXT-X-GAP or EXT-X-DISCONTINUITY of segment {} changed", segment.msn),
+                        )
                     });
                 }
             }
@@ -162,7 +191,9 @@ impl Evolution {
             let partly = segment.parts.iter().any(|part| part.gap);
             self.gaps |= segment.gap || partly;
             if partly && segment.uri.is_some() {
-                ledger.judge(Rule::Ev11, segment.gap, || view.at(segment.line, "parts are gaps, the segment has no EXT-X-GAP"));
+                ledger.judge(Rule::Ev11, segment.gap, || {
+                    view.at(segment.line, "parts are gaps, the segment has no EXT-X-GAP")
+                });
             } else if segment.gap {
                 ledger.pass(Rule::Ev11);
             }
@@ -175,7 +206,12 @@ impl Evolution {
     /// A part or segment that is no longer listed.
     pub(crate) fn removed(object: &Object, ledger: &mut Ledger) {
         let rule = if matches!(object.unit, Unit::Part(..)) { Rule::Pt10 } else { Rule::Ev07 };
-        let evidence = || Evidence::of(object.exchange.ask.to_string(), format!("{} once its tag was removed", object.exchange.said()));
+        let evidence = || {
+            Evidence::of(
+                object.exchange.ask.to_string(),
+                format!("{} once its tag was removed", object.exchange.said()),
+            )
+        };
         ledger.judge(rule, object.exchange.ok().is_some(), evidence);
     }
 }
@@ -209,25 +245,36 @@ fn edits(before: &View, view: &View, ledger: &mut Ledger) {
         view.whole(format!("its end went back from {:?} to {:?}", old.next(), new.next()))
     });
     for was in &old.segments {
-        let Some(index) = was.msn.checked_sub(new.media_sequence).and_then(|i| usize::try_from(i).ok()) else { continue };
+        let Some(index) = was.msn.checked_sub(new.media_sequence).and_then(|i| usize::try_from(i).ok())
+        else {
+            continue;
+        };
         let Some(is) = new.segments.get(index) else { continue };
-        let kept = was.parts.iter().zip(&is.parts).all(|(a, b)| (&a.uri, a.duration, a.gap) == (&b.uri, b.duration, b.gap));
-        let grew = is.parts.is_empty() || is.parts.len() >= was.parts.len() && (was.uri.is_none() || is.parts.len() == was.parts.len());
+        let kept = was
+            .parts
+            .iter()
+            .zip(&is.parts)
+            .all(|(a, b)| (&a.uri, a.duration, a.gap) == (&b.uri, b.duration, b.gap));
+        let grew = is.parts.is_empty()
+            || is.parts.len() >= was.parts.len() && (was.uri.is_none() || is.parts.len() == was.parts.len());
         // Parts may be dropped once the segment is old, but never while its parent is open.
         let fine = if is.uri.is_none() { kept && is.parts.len() >= was.parts.len() } else { kept && grew };
-        ledger.judge(Rule::Ev09, fine, || view.at(is.line, format!("the parts of segment {} changed", is.msn)));
+        ledger
+            .judge(Rule::Ev09, fine, || view.at(is.line, format!("the parts of segment {} changed", is.msn)));
     }
-    ledger.judge(Rule::Ev09, !(old.ended && !new.ended), || view.whole("EXT-X-ENDLIST is gone"));
+    ledger.judge(Rule::Ev09, !old.ended || new.ended, || view.whole("EXT-X-ENDLIST is gone"));
 }
 
 /// PH-01 and PH-04: the first part after the old end is the one that the old version hinted at, and so is its MAP.
 fn hint(before: &View, view: &View, ledger: &mut Ledger) {
     let Some(hinted) = before.media.hint("PART").and_then(|hint| hint.list.get("URI")) else { return };
     let next = before.media.next();
-    let listed = view.media.segments.iter().filter(|segment| segment.msn >= next.0);
-    let first = listed
-        .flat_map(|segment| segment.parts.iter().enumerate().map(move |(index, part)| (segment, index, part)))
-        .find(|(segment, index, _)| (segment.msn, *index) >= (next.0, next.1 as usize));
+    let of = |msn: u64| view.media.segments.iter().find(move |segment| segment.msn == msn);
+    let place = |msn: u64, index: usize| of(msn).and_then(|s| Some((s, index, s.parts.get(index)?)));
+    // The parent may have been closed without another part; parts that were dropped meanwhile say nothing.
+    let closed =
+        of(next.0).is_some_and(|s| s.uri.is_some() && s.parts.len() == next.1 as usize && next.1 > 0);
+    let first = place(next.0, next.1 as usize).or_else(|| place(next.0 + 1, 0).filter(|_| closed));
     if let Some((segment, index, part)) = first {
         let was = before.media.segments.last().and_then(|last| last.map.as_ref());
         if let Some(map) = segment.map.as_ref().filter(|map| was.is_some_and(|was| was != *map)) {
@@ -264,6 +311,8 @@ pub(crate) fn ended(tracks: &[Evolution], ledger: &mut Ledger) {
         return ledger.skip(Rule::Ev10, "the broadcast did not end");
     }
     for view in tracks.iter().filter_map(Evolution::newest) {
-        ledger.judge(Rule::Ev10, view.media.ended, || view.whole("no EXT-X-ENDLIST, though another rendition has it"));
+        ledger.judge(Rule::Ev10, view.media.ended, || {
+            view.whole("no EXT-X-ENDLIST, though another rendition has it")
+        });
     }
 }

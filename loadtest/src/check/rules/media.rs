@@ -9,12 +9,10 @@ use crate::check::fragment::{Fragment, Run, Sample};
 use crate::check::init::{Init, Media, Track};
 use crate::check::ledger::{Evidence, Ledger};
 use crate::check::record::{Case, Rendition, Role};
+use crate::check::rules::timeline::{Grid, micros};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
-/// Segments compared across renditions.
-const COMPARED_MAX: usize = 64;
 /// Durations of frames told apart.
 const RATES_MAX: usize = 256;
 /// Segments whose sizes are kept.
@@ -36,33 +34,6 @@ pub(crate) struct Reel {
     pub(crate) sizes: VecDeque<(u64, u64)>,
     /// How many video samples had a duration, as frames per 1000 s.
     rates: BTreeMap<u64, u64>,
-}
-
-/// One segment's place on the timeline.
-#[derive(Debug, Clone)]
-struct Place {
-    rendition: usize,
-    name: String,
-    audio: bool,
-    request: String,
-    start_us: i64,
-    frame_us: i64,
-    date_us: Option<i64>,
-    dsn: u64,
-}
-
-/// What is compared across renditions.
-#[derive(Debug, Default)]
-pub(crate) struct Grid(BTreeMap<u64, Vec<Place>>);
-
-fn micros(ticks: i64, timescale: u32) -> i64 {
-    let exact = i128::from(ticks) * 1_000_000 / i128::from(timescale.max(1));
-    i64::try_from(exact).unwrap_or(i64::MAX)
-}
-
-fn earliest(run: &Run, track: &Track) -> Option<i64> {
-    let at = |s: &Sample| i64::try_from(s.dts).unwrap_or(i64::MAX).saturating_add(s.composition);
-    run.samples.iter().map(at).min().map(|ticks| micros(ticks - track.edit, track.timescale))
 }
 
 impl Reel {
@@ -91,8 +62,11 @@ impl Reel {
         match Fragment::read(&case.body, &init) {
             // One picture for many: its duration and place are not those of a segment.
             Ok(fragment) if rendition.role == Role::IFrames => {
-                ledger.judge(Rule::Mp03, fragment.addressing.is_empty(), || evidence(fragment.addressing.join("; ")));
-                let first = fragment.run(&init, Media::Video).and_then(|(run, _)| run.samples.first().cloned());
+                ledger.judge(Rule::Mp03, fragment.addressing.is_empty(), || {
+                    evidence(fragment.addressing.join("; "))
+                });
+                let first =
+                    fragment.run(&init, Media::Video).and_then(|(run, _)| run.samples.first().cloned());
                 let starts = first.is_some_and(|first| first.is_sync() && first.key != Some(false));
                 ledger.judge(Rule::Mp08, starts, || evidence("an I-frame that is no IDR".to_owned()));
             }
@@ -100,7 +74,7 @@ impl Reel {
                 structure(&fragment, case, ledger);
                 self.segment(&fragment, &init, case, ledger);
                 parts(&fragment, &init, case, ledger);
-                grid.place(&fragment, &init, case, rendition, ledger);
+                grid.place((&fragment, &init), case, &rendition.name, ledger);
             }
             Err(error) => ledger.fail(Rule::Mp07, evidence(error)),
         }
@@ -146,22 +120,34 @@ impl Reel {
 
     fn segment(&mut self, fragment: &Fragment, init: &Init, case: &Case, ledger: &mut Ledger) {
         let evidence = |said: String| Evidence::of(case.request.clone(), said);
-        let ends: BTreeMap<u32, u64> = fragment.runs.iter().filter_map(|run| Some((run.track, end(run)?))).collect();
-        let follows = self.last.take().filter(|(msn, _)| msn + 1 == case.listing.msn && !case.listing.discontinuity);
+        let ends: BTreeMap<u32, u64> =
+            fragment.runs.iter().filter_map(|run| Some((run.track, end(run)?))).collect();
+        let follows =
+            self.last.take().filter(|(msn, _)| msn + 1 == case.listing.msn && !case.listing.discontinuity);
         if let Some((_, before)) = &follows {
             for run in &fragment.runs {
-                let (Some(first), Some(due)) = (run.samples.first(), before.get(&run.track)) else { continue };
+                let (Some(first), Some(due)) = (run.samples.first(), before.get(&run.track)) else {
+                    continue;
+                };
                 ledger.judge(Rule::Mp04, first.dts == *due, || {
-                    let said = format!("track {} starts at {}, the segment before ends at {due}", run.track, first.dts);
+                    let said = format!(
+                        "track {} starts at {}, the segment before ends at {due}",
+                        run.track, first.dts
+                    );
                     evidence(said)
                 });
             }
         } else {
             (self.drift_us, self.last_key_us, self.last_sequence) = (0.0, None, None);
         }
-        let rising = fragment.sequence.first().zip(self.last_sequence).is_none_or(|(first, last)| *first > last);
+        let rising =
+            fragment.sequence.first().zip(self.last_sequence).is_none_or(|(first, last)| *first > last);
         ledger.judge(Rule::Mp07, rising, || {
-            evidence(format!("mfhd sequence number {:?} after {:?}", fragment.sequence.first(), self.last_sequence))
+            evidence(format!(
+                "mfhd sequence number {:?} after {:?}",
+                fragment.sequence.first(),
+                self.last_sequence
+            ))
         });
         self.last_sequence = fragment.sequence.last().copied();
         self.last = Some((case.listing.msn, ends));
@@ -179,7 +165,10 @@ impl Reel {
         let frame_us = ticks as f64 * scale / run.samples.len().max(1) as f64;
         self.drift_us += case.listing.duration.as_secs_f64() * 1e6 - ticks as f64 * scale;
         ledger.judge(Rule::Syn12, self.drift_us.abs() <= frame_us, || {
-            let said = format!("EXTINF is {:.0} us off since the last discontinuity, a frame is {frame_us:.0} us", self.drift_us);
+            let said = format!(
+                "EXTINF is {:.0} us off since the last discontinuity, a frame is {frame_us:.0} us",
+                self.drift_us
+            );
             Evidence::of(case.request.clone(), said)
         });
         if track.media == Media::Video {
@@ -224,8 +213,11 @@ fn structure(fragment: &Fragment, case: &Case, ledger: &mut Ledger) {
     });
     for run in &fragment.runs {
         // Within a segment chunks follow each other: a hole shows as a tfdt that is not the end before it.
-        let gap = run.samples.windows(2).find(|pair| pair[1].dts != pair[0].dts + u64::from(pair[0].duration));
-        ledger.judge(Rule::Mp04, gap.is_none(), || evidence(format!("track {}: a hole inside the segment: {gap:?}", run.track)));
+        let gap =
+            run.samples.windows(2).find(|pair| pair[1].dts != pair[0].dts + u64::from(pair[0].duration));
+        ledger.judge(Rule::Mp04, gap.is_none(), || {
+            evidence(format!("track {}: a hole inside the segment: {gap:?}", run.track))
+        });
     }
 }
 
@@ -252,7 +244,7 @@ fn parts(fragment: &Fragment, init: &Init, case: &Case, ledger: &mut Ledger) {
             Ok(read) => {
                 ledger.judge(Rule::Mp07, read.structure.is_empty(), || evidence(read.structure.join("; ")));
                 ledger.judge(Rule::Mp03, read.addressing.is_empty(), || evidence(read.addressing.join("; ")));
-                random_access(part.independent, &read, init, &evidence, ledger);
+                random_access(part.independent, (&read, init), &evidence, ledger);
                 for run in read.runs {
                     match samples.iter_mut().find(|known| known.track == run.track) {
                         Some(known) => known.samples.extend(run.samples),
@@ -264,79 +256,48 @@ fn parts(fragment: &Fragment, init: &Init, case: &Case, ledger: &mut Ledger) {
     }
     if complete {
         let evidence = |said: &str| Evidence::of(case.request.clone(), said);
-        ledger.judge(Rule::Mp05, samples == fragment.runs, || evidence("the samples of its parts are others"));
+        ledger
+            .judge(Rule::Mp05, samples == fragment.runs, || evidence("the samples of its parts are others"));
         ledger.judge(Rule::Mp06, joined == case.body, || {
-            evidence(&format!("{} bytes, its parts together {} bytes, or others", case.body.len(), joined.len()))
+            evidence(&format!(
+                "{} bytes, its parts together {} bytes, or others",
+                case.body.len(),
+                joined.len()
+            ))
         });
     }
 }
 
-fn random_access(independent: bool, part: &Fragment, init: &Init, evidence: &dyn Fn(String) -> Evidence, ledger: &mut Ledger) {
+fn random_access(
+    independent: bool,
+    (part, init): (&Fragment, &Init),
+    evidence: &dyn Fn(String) -> Evidence,
+    ledger: &mut Ledger,
+) {
     let Some((run, _)) = part.run(init, Media::Video) else {
-        let audio = part.run(init, Media::Audio).is_some_and(|(run, _)| run.samples.iter().any(Sample::is_sync));
-        return ledger.judge(Rule::Pt05, !audio || independent, || evidence("audio frames, no INDEPENDENT=YES".to_owned()));
+        let audio =
+            part.run(init, Media::Audio).is_some_and(|(run, _)| run.samples.iter().any(Sample::is_sync));
+        return ledger.judge(Rule::Pt05, !audio || independent, || {
+            evidence("audio frames, no INDEPENDENT=YES".to_owned())
+        });
     };
     let contains = run.samples.iter().any(|sample| sample.is_sync() && sample.key != Some(false));
-    ledger.judge(Rule::Pt05, !contains || independent, || evidence("an IDR in it, no INDEPENDENT=YES".to_owned()));
+    ledger.judge(Rule::Pt05, !contains || independent, || {
+        evidence("an IDR in it, no INDEPENDENT=YES".to_owned())
+    });
     let Some(first) = run.samples.first() else { return };
     if independent {
         let starts = first.is_sync() && first.key != Some(false);
-        ledger.judge(Rule::Pt06, starts, || evidence("INDEPENDENT=YES and its first sample is no IDR".to_owned()));
+        ledger.judge(Rule::Pt06, starts, || {
+            evidence("INDEPENDENT=YES and its first sample is no IDR".to_owned())
+        });
         ledger.judge(Rule::Mp09, !first.is_sync() || first.depends_on() == 2, || {
             evidence(format!("sample_depends_on of the IDR is {}", first.depends_on()))
         });
     } else {
         let honest = !first.is_sync() || first.key == Some(true);
-        ledger.judge(Rule::Mp09, honest, || evidence("a first sample that says it is a sync sample and is none".to_owned()));
-    }
-}
-
-impl Grid {
-    fn place(&mut self, fragment: &Fragment, init: &Init, case: &Case, rendition: &Rendition, ledger: &mut Ledger) {
-        let leading = fragment.run(init, Media::Video).or_else(|| fragment.run(init, Media::Audio));
-        let Some((run, track)) = leading else { return };
-        let Some(start_us) = earliest(run, &track) else { return };
-        let frame = run.samples.first().map_or(0, |sample| i64::from(sample.duration));
-        let place = Place {
-            rendition: case.rendition,
-            name: rendition.name.clone(),
-            audio: track.media == Media::Audio,
-            request: case.request.clone(),
-            start_us,
-            frame_us: micros(frame, track.timescale),
-            date_us: case.date_us,
-            dsn: case.listing.dsn,
-        };
-        let row = self.0.entry(case.listing.msn).or_default();
-        for other in row.iter().filter(|other| other.rendition != place.rendition) {
-            compare(&place, other, ledger);
-        }
-        row.push(place);
-        while self.0.len() > COMPARED_MAX {
-            self.0.pop_first();
-        }
-    }
-}
-
-fn compare(place: &Place, other: &Place, ledger: &mut Ledger) {
-    let evidence = |said: String| Evidence::of(place.request.clone(), said);
-    ledger.judge(Rule::Mv07, place.dsn == other.dsn, || {
-        evidence(format!("discontinuity sequence {}, {} in {}", place.dsn, other.dsn, other.name))
-    });
-    let apart = (place.start_us - other.start_us).abs();
-    let said = || evidence(format!("it starts {apart} us from that of {}", other.name));
-    if place.audio == other.audio {
-        ledger.judge(Rule::Mv07Apple, apart <= 1000, said);
-    } else {
-        let frame = if place.audio { place.frame_us } else { other.frame_us };
-        ledger.judge(Rule::Mp12, apart < frame, said);
-        ledger.judge(Rule::Mv07Apple, apart <= place.frame_us.max(other.frame_us), said);
-    }
-    if let (Some(here), Some(there)) = (place.date_us, other.date_us) {
-        // Dates are stated in whole milliseconds, each rounded on its own.
-        let skew = (here - place.start_us) - (there - other.start_us);
-        ledger.judge(Rule::Pdt02, skew.abs() <= 2000, || {
-            evidence(format!("its date maps to media time {skew} us off that of {}", other.name))
+        ledger.judge(Rule::Mp09, honest, || {
+            evidence("a first sample that says it is a sync sample and is none".to_owned())
         });
     }
 }
@@ -345,13 +306,27 @@ fn compare(place: &Place, other: &Place, ledger: &mut Ledger) {
 pub(crate) fn explain(cases: u64, renditions: usize, ledger: &mut Ledger) {
     if cases == 0 {
         for rule in [
-            Rule::Mp01, Rule::Mp02, Rule::Mp03, Rule::Mp04, Rule::Mp05, Rule::Mp06, Rule::Mp07, Rule::Mp08, Rule::Mp09,
-            Rule::Mp10, Rule::Mp11, Rule::Mp13, Rule::Syn12, Rule::Pt05, Rule::Pt06,
+            Rule::Mp01,
+            Rule::Mp02,
+            Rule::Mp03,
+            Rule::Mp04,
+            Rule::Mp05,
+            Rule::Mp06,
+            Rule::Mp07,
+            Rule::Mp08,
+            Rule::Mp09,
+            Rule::Mp10,
+            Rule::Mp11,
+            Rule::Mp13,
+            Rule::Syn12,
+            Rule::Pt05,
+            Rule::Pt06,
         ] {
             ledger.skip(rule, "no segment was completed during the observation");
         }
     }
-    let reason = if renditions < 2 { "there is one media playlist" } else { "no segment of two renditions was seen" };
+    let reason =
+        if renditions < 2 { "there is one media playlist" } else { "no segment of two renditions was seen" };
     for rule in [Rule::Mp12, Rule::Mv07, Rule::Mv07Apple, Rule::Pdt02] {
         ledger.skip(rule, reason);
     }
@@ -360,27 +335,4 @@ pub(crate) fn explain(cases: u64, renditions: usize, ledger: &mut Ledger) {
     }
     ledger.skip(Rule::Ev12, "the format did not change");
     ledger.skip(Rule::Mp04, "no two segments in a row were completed");
-}
-
-/// Peak and average bit rate of a rendition: the peak over contiguous segments of 0.5 to 1.5 target durations.
-pub(crate) fn rates(sizes: &VecDeque<(u64, u64)>, target: Duration) -> Option<(f64, f64)> {
-    let target_us = target.as_micros() as f64;
-    let rate = |(us, bytes): (u64, u64)| bytes as f64 * 8e6 / us as f64;
-    let mut peak: Option<f64> = None;
-    let mut total = (0u64, 0u64);
-    for start in 0..sizes.len() {
-        let mut sum = (0u64, 0u64);
-        for (us, bytes) in sizes.iter().skip(start) {
-            sum = (sum.0 + us, sum.1 + bytes);
-            let length = sum.0 as f64;
-            if length > target_us * 1.5 + 500_000.0 {
-                break;
-            }
-            if length >= target_us * 0.5 {
-                peak = Some(peak.unwrap_or(0.0).max(rate(sum)));
-            }
-        }
-        total = (total.0 + sizes[start].0, total.1 + sizes[start].1);
-    }
-    Some((peak?, rate(total)))
 }

@@ -26,14 +26,25 @@ pub(crate) fn check(view: &View, ledger: &mut Ledger) {
         ledger.judge(Rule::Pt15, listed > 0, || view.whole("EXT-X-PART-INF and not one EXT-X-PART"));
     }
     if listed == 0 {
-        for rule in [Rule::Pt01, Rule::Pt02, Rule::Pt03, Rule::Pt04, Rule::Pt07, Rule::Pt09, Rule::Pt14, Rule::Pt15, Rule::Pt16]
-        {
+        for rule in [
+            Rule::Pt01,
+            Rule::Pt02,
+            Rule::Pt03,
+            Rule::Pt04,
+            Rule::Pt07,
+            Rule::Pt09,
+            Rule::Pt14,
+            Rule::Pt15,
+            Rule::Pt16,
+        ] {
             ledger.skip(rule, "no playlist with parts was seen");
         }
         return;
     }
     let line = media.segments.iter().find_map(|s| s.parts.first()).map_or(1, |part| part.line);
-    ledger.judge(Rule::Pt01, media.part_target.is_some(), || view.at(line, "no EXT-X-PART-INF with PART-TARGET"));
+    ledger.judge(Rule::Pt01, media.part_target.is_some(), || {
+        view.at(line, "no EXT-X-PART-INF with PART-TARGET")
+    });
     let mut from_end = Duration::ZERO;
     for segment in media.segments.iter().rev() {
         of_segment(view, segment, ledger);
@@ -53,7 +64,8 @@ fn of_segment(view: &View, segment: &Segment, ledger: &mut Ledger) {
         });
         ledger.judge(Rule::Pt16, part.range.is_none(), || view.at(part.line, "BYTERANGE"));
         let (Some(duration), Some(target)) = (part.duration, view.media.part_target) else { continue };
-        ledger.judge(Rule::Pt03, duration <= target, || view.at(part.line, format!("longer than {target:?}")));
+        ledger
+            .judge(Rule::Pt03, duration <= target, || view.at(part.line, format!("longer than {target:?}")));
         let next: Option<&Part> = segment.parts.get(index + 1);
         // The last part listed of an open parent may turn out to be the last of it.
         let free = part.independent || part.gap || next.is_none_or(|next| next.gap);
@@ -76,12 +88,15 @@ fn hints(view: &View, has_parts: bool, ledger: &mut Ledger) {
     let media = &view.media;
     let hints: Vec<_> = media.tagged("EXT-X-PRELOAD-HINT").collect();
     if media.ended {
-        return ledger.judge(Rule::Ph02, hints.is_empty(), || view.at(hints[0].line, "the playlist has ended"));
+        return ledger
+            .judge(Rule::Ph02, hints.is_empty(), || view.at(hints[0].line, "the playlist has ended"));
     }
     ledger.skip(Rule::Ph02, "no playlist with EXT-X-ENDLIST was seen");
     if has_parts {
         let uri = media.hint("PART").and_then(|hint| hint.list.get("URI")).unwrap_or_default();
-        ledger.judge(Rule::Ph01, !uri.is_empty(), || view.whole("no EXT-X-PRELOAD-HINT of TYPE=PART with a URI"));
+        ledger.judge(Rule::Ph01, !uri.is_empty(), || {
+            view.whole("no EXT-X-PRELOAD-HINT of TYPE=PART with a URI")
+        });
     } else {
         ledger.skip(Rule::Ph01, "no playlist with parts was seen");
     }
@@ -91,7 +106,9 @@ fn hints(view: &View, has_parts: bool, ledger: &mut Ledger) {
     for kind in ["PART", "MAP"] {
         let mut of_kind = hints.iter().filter(|hint| hint.list.get("TYPE") == Some(kind)).skip(1);
         let second = of_kind.next();
-        ledger.judge(Rule::Ph03, second.is_none(), || view.at(second.map_or(1, |hint| hint.line), "a second hint"));
+        ledger.judge(Rule::Ph03, second.is_none(), || {
+            view.at(second.map_or(1, |hint| hint.line), "a second hint")
+        });
     }
     for hint in hints {
         let offset = hint.list.get("BYTERANGE-OFFSET");
@@ -115,8 +132,10 @@ pub(crate) fn object(object: &Object, ledger: &mut Ledger) {
     };
     let spread = answer.end.saturating_sub(answer.first_byte);
     // At less than twice the bit rate of the media, the body came as it was made.
-    let trickles = !object.duration.is_zero() && spread * 2 > object.duration && spread > Duration::from_millis(50);
-    let slow = || Evidence::of(request(), format!("its body took {spread:?}, {:?} of media", object.duration));
+    let trickles =
+        !object.duration.is_zero() && spread * 2 > object.duration && spread > Duration::from_millis(50);
+    let slow =
+        || Evidence::of(request(), format!("its body took {spread:?}, {:?} of media", object.duration));
     match object.why {
         Why::Listed => {
             ledger.pass(Rule::Br16);

@@ -18,15 +18,19 @@ pub(crate) fn check(view: &View, renditions: &[Rendition], ledger: &mut Ledger) 
         let uri = report.list.get("URI").unwrap_or_default();
         let relative = !uri.is_empty() && !uri.contains("://") && !uri.starts_with('/');
         ledger.judge(Rule::Rr02, relative, || view.at(report.line, "the URI is missing or not relative"));
-        ledger.judge(Rule::Rr02, report.list.integer("LAST-MSN").is_some(), || view.at(report.line, "no LAST-MSN"));
+        ledger.judge(Rule::Rr02, report.list.integer("LAST-MSN").is_some(), || {
+            view.at(report.line, "no LAST-MSN")
+        });
         if media.part_target.is_some() {
             let part = report.list.integer("LAST-PART").is_some();
             ledger.judge(Rule::Rr02, part, || view.at(report.line, "no LAST-PART, though there are parts"));
             ledger.judge(Rule::Rr04, part, || view.at(report.line, "no LAST-PART"));
         }
         let target = own.address.join(uri).map(|address| address.to_string()).unwrap_or_default();
-        let known = renditions.iter().any(|r| !target.is_empty() && r.address.to_string().starts_with(&target));
-        ledger.judge(Rule::Rr04, known, || view.at(report.line, format!("no playlist in use is at {target}")));
+        let known =
+            renditions.iter().any(|r| !target.is_empty() && r.address.to_string().starts_with(&target));
+        ledger
+            .judge(Rule::Rr04, known, || view.at(report.line, format!("no playlist in use is at {target}")));
     }
     if media.part_target.is_none() {
         return ledger.skip(Rule::Rr01, "no playlist with parts was seen");
@@ -54,7 +58,7 @@ pub(crate) fn check(view: &View, renditions: &[Rendition], ledger: &mut Ledger) 
 
 /// Reports against the playlists they report of, as those were before and after (RR-03).
 pub(crate) fn check_together(
-    (before, views, after): (&[Arc<View>], &[Arc<View>], &[Arc<View>]),
+    [before, views, after]: [&[Arc<View>]; 3],
     renditions: &[Rendition],
     ledger: &mut Ledger,
 ) {
@@ -63,7 +67,9 @@ pub(crate) fn check_together(
         for report in view.media.tagged("EXT-X-RENDITION-REPORT") {
             let target = renditions[view.rendition].address.join(report.list.get("URI").unwrap_or_default());
             let of = |list: &[Arc<View>]| {
-                let found = list.iter().find(|v| target.as_ref().is_ok_and(|t| *t == renditions[v.rendition].address));
+                let found = list
+                    .iter()
+                    .find(|v| target.as_ref().is_ok_and(|t| *t == renditions[v.rendition].address));
                 found.map(Arc::clone)
             };
             let (Some(before), Some(after)) = (of(before), of(after)) else { continue };
@@ -72,7 +78,10 @@ pub(crate) fn check_together(
             let fine = behind(&before, msn, part) <= 1 && !ahead(&after, msn, part);
             ledger.judge(Rule::Rr03, fine, || {
                 let (was, is) = (before.media.next(), after.media.next());
-                view.at(report.line, format!("what that playlist had next was {was:?} before and {is:?} after"))
+                view.at(
+                    report.line,
+                    format!("what that playlist had next was {was:?} before and {is:?} after"),
+                )
             });
         }
     }

@@ -22,18 +22,23 @@ pub(crate) fn probe(kind: &str, before: &View, exchanges: &[Exchange], ledger: &
     };
     let (full, delta) = (Media::read(&full_answer.body), Media::read(&answer.body));
     let Some(until) = full.control_seconds("CAN-SKIP-UNTIL").filter(|_| !full.ended) else {
-        ledger.judge(Rule::Sk01, delta.skipped.is_none(), || Evidence::of(request, "EXT-X-SKIP, though it is not offered"));
+        ledger.judge(Rule::Sk01, delta.skipped.is_none(), || {
+            Evidence::of(request, "EXT-X-SKIP, though it is not offered")
+        });
         for rule in &ALL[1..] {
             ledger.skip(*rule, "no playlist offers delta updates (CAN-SKIP-UNTIL)");
         }
         return;
     };
     let skippable = skippable(&full, until);
-    if skippable == 0 {
+    if skippable == 0 && delta.skipped.is_none() {
         return ledger.skip(Rule::Sk01, "no playlist is longer than CAN-SKIP-UNTIL yet");
     }
     let Some(skipped) = delta.skipped else {
-        return ledger.fail(Rule::Sk01, Evidence::of(request, format!("no EXT-X-SKIP, {skippable} segments could be skipped")));
+        return ledger.fail(
+            Rule::Sk01,
+            Evidence::of(request, format!("no EXT-X-SKIP, {skippable} segments could be skipped")),
+        );
     };
     ledger.pass(Rule::Sk01);
     let tag = delta.sheet.tag("EXT-X-SKIP");
@@ -45,7 +50,9 @@ pub(crate) fn probe(kind: &str, before: &View, exchanges: &[Exchange], ledger: &
         at(format!("{skippable} segments are farther than CAN-SKIP-UNTIL from the end"))
     });
     let numbers = |m: &Media| (m.media_sequence, m.discontinuity_sequence);
-    ledger.judge(Rule::Sk03, numbers(&full) == numbers(&delta), || at(format!("the full playlist has {:?}", numbers(&full))));
+    ledger.judge(Rule::Sk03, numbers(&full) == numbers(&delta), || {
+        at(format!("the full playlist has {:?}", numbers(&full)))
+    });
     match delta::merge(&before.media, &delta) {
         None => ledger.fail(Rule::Sk02, at("it does not join the playlist of a moment ago".to_owned())),
         Some(merged) => {
@@ -53,15 +60,24 @@ pub(crate) fn probe(kind: &str, before: &View, exchanges: &[Exchange], ledger: &
             let differs = merged.iter().zip(&wanted).find(|(a, b)| a != b);
             ledger.judge(Rule::Sk02, merged == wanted, || match differs {
                 Some((merged, wanted)) => at(format!("merged: \"{merged}\"; full: \"{wanted}\"")),
-                None => at(format!("{} facts when merged, {} in the full playlist", merged.len(), wanted.len())),
+                None => {
+                    at(format!("{} facts when merged, {} in the full playlist", merged.len(), wanted.len()))
+                }
             });
         }
     }
-    let needed = if kind == "v2" && tag.is_some_and(|tag| tag.list.get("RECENTLY-REMOVED-DATERANGES").is_some()) { 10 } else { 9 };
-    ledger.judge(Rule::Sk06, delta.version.is_some_and(|v| v >= needed), || at(format!("version {:?}", delta.version)));
+    let needed =
+        if kind == "v2" && tag.is_some_and(|tag| tag.list.get("RECENTLY-REMOVED-DATERANGES").is_some()) {
+            10
+        } else {
+            9
+        };
+    ledger.judge(Rule::Sk06, delta.version.is_some_and(|v| v >= needed), || {
+        at(format!("version {:?}", delta.version))
+    });
     restated(&full, &delta, &at, ledger);
     if kind == "v2" && full.control.as_ref().is_some_and(|control| control.yes("CAN-SKIP-DATERANGES")) {
-        v2(&full, &delta, until, &at, ledger);
+        v2((&full, &delta), until, &at, ledger);
     } else {
         ledger.skip(Rule::Sk04, "no playlist offers to skip date ranges (CAN-SKIP-DATERANGES)");
     }
@@ -87,11 +103,20 @@ fn restated(full: &Media, delta: &Media, at: &dyn Fn(String) -> Evidence, ledger
     ledger.judge(Rule::Sk05, first.map == was.map && first.key == was.key, || {
         at(format!("MAP of the first segment is {:?}, {:?} in the full playlist", first.map, was.map))
     });
-    let dated = full.segments.iter().take_while(|segment| segment.msn <= first.msn).any(|segment| segment.pdt.is_some());
+    let dated = full
+        .segments
+        .iter()
+        .take_while(|segment| segment.msn <= first.msn)
+        .any(|segment| segment.pdt.is_some());
     ledger.judge(Rule::Sk05, !dated || first.pdt.is_some(), || at("no PDT at the first segment".to_owned()));
 }
 
-fn v2(full: &Media, delta: &Media, until: Duration, at: &dyn Fn(String) -> Evidence, ledger: &mut Ledger) {
+fn v2(
+    (full, delta): (&Media, &Media),
+    until: Duration,
+    at: &dyn Fn(String) -> Evidence,
+    ledger: &mut Ledger,
+) {
     let removed = delta.sheet.tag("EXT-X-SKIP").and_then(|tag| tag.list.get("RECENTLY-REMOVED-DATERANGES"));
     ledger.judge(Rule::Sk04, removed.is_some(), || at("no RECENTLY-REMOVED-DATERANGES".to_owned()));
     if let Some(removed) = removed {
@@ -105,7 +130,12 @@ fn v2(full: &Media, delta: &Media, until: Duration, at: &dyn Fn(String) -> Evide
             from = segment.pdt.map(|pdt| (segment.msn, pdt.unix_us)).or(from);
         }
         let (msn, unix_us) = from?;
-        let since: Duration = full.segments.iter().filter(|s| s.msn >= msn && s.msn <= last.msn).map(|s| s.listed()).sum();
+        let since: Duration = full
+            .segments
+            .iter()
+            .filter(|s| s.msn >= msn && s.msn <= last.msn)
+            .map(crate::check::media::Segment::listed)
+            .sum();
         Some(unix_us + i64::try_from(since.as_micros()).ok()?)
     });
     let Some(end) = full_view_end else { return };

@@ -5,8 +5,9 @@ use crate::check::catalog::Rule;
 use crate::check::exchange::Exchange;
 use crate::check::ledger::{Evidence, Ledger};
 use crate::check::master::Master;
-use crate::check::media::{Media, Sheet, Tag};
+use crate::check::media::Media;
 use crate::check::record::View;
+use crate::check::sheet::{Sheet, Tag};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -111,7 +112,8 @@ fn durations(view: &View, ledger: &mut Ledger) {
     let limit = media.target_duration + Duration::from_millis(500);
     for segment in media.segments.iter().filter(|segment| segment.uri.is_some()) {
         ledger.judge(Rule::Syn11, segment.duration < limit, || {
-            let said = format!("{:?} with a target duration of {:?}", segment.duration, media.target_duration);
+            let said =
+                format!("{:?} with a target duration of {:?}", segment.duration, media.target_duration);
             view.at(segment.line, said)
         });
     }
@@ -122,7 +124,9 @@ fn dates(view: &View, ledger: &mut Ledger) {
         let read = crate::check::date::date_time(&tag.value);
         ledger.judge(Rule::Syn13, read.is_some(), || view.at(tag.line, "not ISO 8601"));
         if let Some(read) = read {
-            ledger.judge(Rule::Syn13Should, read.exact, || view.at(tag.line, "no time zone or no milliseconds"));
+            ledger.judge(Rule::Syn13Should, read.exact, || {
+                view.at(tag.line, "no time zone or no milliseconds")
+            });
         }
     }
 }
@@ -133,7 +137,8 @@ fn date_ranges(view: &View, ledger: &mut Ledger) {
         return ledger.skip(Rule::Syn14, "no EXT-X-DATERANGE was seen");
     }
     let dated = view.media.tagged("EXT-X-PROGRAM-DATE-TIME").next().is_some() || view.media.skipped.is_some();
-    ledger.judge(Rule::Syn14, dated, || view.at(ranges[0].line, "no EXT-X-PROGRAM-DATE-TIME in the playlist"));
+    ledger
+        .judge(Rule::Syn14, dated, || view.at(ranges[0].line, "no EXT-X-PROGRAM-DATE-TIME in the playlist"));
     let mut attributes: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     for tag in ranges {
         let wrong = date_range(tag, &mut attributes);
@@ -154,7 +159,8 @@ fn date_range<'a>(tag: &'a Tag, seen: &mut BTreeMap<(&'a str, &'a str), &'a str>
     }
     let date = |name: &str| list.get(name).and_then(crate::check::date::date_time);
     let (start, end, duration) = (date("START-DATE"), date("END-DATE"), list.seconds("DURATION"));
-    if list.get("START-DATE").is_some() && start.is_none() || list.get("END-DATE").is_some() && end.is_none() {
+    if list.get("START-DATE").is_some() && start.is_none() || list.get("END-DATE").is_some() && end.is_none()
+    {
         return Some("a date that is not ISO 8601".to_owned());
     }
     if let (Some(start), Some(end), Some(duration)) = (start, end, duration) {
@@ -163,7 +169,8 @@ fn date_range<'a>(tag: &'a Tag, seen: &mut BTreeMap<(&'a str, &'a str), &'a str>
             return Some("END-DATE is not START-DATE + DURATION".to_owned());
         }
     }
-    if list.yes("END-ON-NEXT") && (list.get("CLASS").is_none() || duration.is_some() || list.get("END-DATE").is_some())
+    if list.yes("END-ON-NEXT")
+        && (list.get("CLASS").is_none() || duration.is_some() || list.get("END-DATE").is_some())
     {
         return Some("END-ON-NEXT without CLASS, or with DURATION or END-DATE".to_owned());
     }
@@ -176,7 +183,8 @@ fn live(view: &View, ledger: &mut Ledger) {
         return;
     }
     let kind = media.sheet.tag("EXT-X-PLAYLIST-TYPE");
-    ledger.judge(Rule::Syn15, kind.is_none(), || view.at(kind.map_or(1, |tag| tag.line), "in a live playlist"));
+    ledger
+        .judge(Rule::Syn15, kind.is_none(), || view.at(kind.map_or(1, |tag| tag.line), "in a live playlist"));
     match media.sheet.tag("EXT-X-START") {
         None => ledger.skip(Rule::Syn16, "no EXT-X-START was seen"),
         Some(tag) => ledger.judge(Rule::Syn16, !near_end(tag, media), || {
