@@ -110,7 +110,7 @@ impl Media {
                 reader.uri(number, line);
             }
         }
-        if !reader.open.parts.is_empty() || reader.open.pdt.is_some() {
+        if !reader.open.parts.is_empty() {
             reader.close(None);
         }
         let mut media = reader.media;
@@ -183,9 +183,21 @@ struct Reader {
     keys: BTreeSet<String>,
     key: String,
     bitrate: Option<u64>,
+    /// Where the last byte range ended: the next one without an offset starts there.
+    range_end: u64,
 }
 
 impl Reader {
+    /// A byte range with its offset spelt out.
+    fn absolute(&mut self, range: &str) -> String {
+        let (length, offset) = match range.split_once('@') {
+            Some((length, offset)) => (length, integer(offset).unwrap_or(0)),
+            None => (range, self.range_end),
+        };
+        self.range_end = offset.saturating_add(integer(length).unwrap_or(0));
+        format!("{length}@{offset}")
+    }
+
     fn flaw(&mut self, rule: Rule, line: usize, said: &str) {
         self.flaws.push(Flaw { rule, line, said: said.to_owned() });
     }
@@ -267,7 +279,7 @@ impl Reader {
                 late(self, "EXT-X-PROGRAM-DATE-TIME after the parent's first part");
                 self.open.pdt = date_time(&tag.value);
             }
-            "EXT-X-BYTERANGE" => self.open.range = Some(tag.value.clone()),
+            "EXT-X-BYTERANGE" => self.open.range = Some(self.absolute(&tag.value)),
             "EXT-X-BITRATE" => self.bitrate = integer(&tag.value),
             "EXT-X-PART" => self.part(tag),
             _ => {}
@@ -283,13 +295,14 @@ impl Reader {
         if self.open.line == 0 {
             self.open.line = tag.line;
         }
+        let range = tag.list.get("BYTERANGE").map(|range| self.absolute(range));
         self.open.parts.push(Part {
             line: tag.line,
             uri: tag.list.get("URI").unwrap_or_default().to_owned(),
             duration: tag.list.seconds("DURATION"),
             independent: tag.list.yes("INDEPENDENT"),
             gap: tag.list.yes("GAP"),
-            range: tag.list.get("BYTERANGE").map(str::to_owned),
+            range,
         });
     }
 

@@ -27,6 +27,16 @@ fn a_live_playlist() {
 }
 
 #[test]
+fn byte_ranges_go_on_where_the_last_one_ended() {
+    let text = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-BYTERANGE:10@5\n#EXTINF:2,\na\n#EXT-X-BYTERANGE:7\n\
+        #EXTINF:2,\na\n#EXT-X-PART:DURATION=1,URI=\"a\",BYTERANGE=\"3\"\n";
+    let media = Media::read(text.as_bytes());
+    let ranges: Vec<_> = media.segments.iter().filter_map(|segment| segment.range.as_deref()).collect();
+    assert_eq!(ranges, ["10@5", "7@15"]);
+    assert_eq!(media.segments[2].parts[0].range.as_deref(), Some("3@22"));
+}
+
+#[test]
 fn a_delta_update_counts_what_it_skips() {
     let text = LIVE.replace(
         "#EXT-X-MAP:URI=\"init.mp4\"\n",

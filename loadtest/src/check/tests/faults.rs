@@ -894,3 +894,42 @@ const DELIVERY: &[Case] = &[
 async fn delivery() {
     table(DELIVERY).await;
 }
+
+/// A playlist of whole segments, as other latency modes have it.
+fn whole_segments(text: &str) -> String {
+    let text = without(&without(&without(text, "#EXT-X-PART:"), "#EXT-X-PART-INF"), "#EXT-X-PRELOAD-HINT");
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for line in &mut lines {
+        if let Some((report, _)) = line.split_once(",LAST-PART=") {
+            *line = report.to_owned();
+        }
+    }
+    let newest = lines.iter().rev().find(|line| line.ends_with("m4s")).and_then(|l| l.split('.').next()).unwrap();
+    let newest = format!("LAST-MSN={newest}");
+    let lines = lines.iter().map(|line| match line.split_once("LAST-MSN=") {
+        Some((report, _)) => format!("{report}{newest}\n"),
+        None => format!("{line}\n"),
+    });
+    lines.collect()
+}
+
+const WHOLE_SEGMENTS: &[Case] = &[
+    ("whole segments", Fault::Media(|_, t| whole_segments(&t)), "", LONG),
+    (
+        "whole segments, polled",
+        Fault::Media(|_, t| whole_segments(&t).replace("CAN-BLOCK-RELOAD=YES,", "")),
+        "",
+        LONG,
+    ),
+    (
+        "a report two segments old",
+        Fault::Media(|_, t| whole_segments(&t).replace("LAST-MSN=10", "LAST-MSN=9")),
+        "RR-03 O",
+        SHORT,
+    ),
+];
+
+#[tokio::test(start_paused = true)]
+async fn whole_segments_are_judged_too() {
+    table(WHOLE_SEGMENTS).await;
+}
