@@ -101,7 +101,7 @@ mod tests {
         #[test]
         fn any_mutation_is_read_or_refused(at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
             use crate::check::fake::clip;
-            let mut init = clip::init(true, b"iso6", 0, 0x1f);
+            let mut init = clip::init(true, clip::HEAD);
             let mut part = clip::part(true, 4, 1, &clip::Tweak::default());
             let read = Init::read(&init).unwrap();
             part[at.index(400)] = byte;

@@ -86,8 +86,8 @@ pub(crate) enum Fault {
     Decide(fn(&Directives, Tip) -> Option<Decision>),
     /// The bytes of media.
     Clip(fn(Piece, &mut Tweak)),
-    /// The init section: brand and duration of mvhd.
-    Init([u8; 4], u64),
+    /// The init sections.
+    Init(clip::Head),
     /// No `_HLS_` parameters are understood when they are not first in the query.
     OrderedQuery,
     /// Blocking requests are answered this long after their time.
@@ -257,11 +257,11 @@ impl Fake {
         let video = folder != "a";
         let mut reply = error(404, 2);
         if file.starts_with("init-") {
-            let (brand, duration) =
-                if let Fault::Init(brand, duration) = self.fault { (brand, duration) } else { (*b"iso6", 0) };
-            let level =
-                if matches!(self.fault, Fault::NewFormat) && file == "init-1.mp4" { 0x20 } else { 0x1f };
-            reply.body = clip::init(video, &brand, duration, level);
+            let mut head = if let Fault::Init(head) = self.fault { head } else { clip::HEAD };
+            if matches!(self.fault, Fault::NewFormat) && file == "init-1.mp4" {
+                head.level = 0x20;
+            }
+            reply.body = clip::init(video, head);
         } else {
             let mut names = file.split('.');
             let Some(msn) = names.next().and_then(|msn| msn.parse::<u64>().ok()) else { return reply };

@@ -17,6 +17,9 @@ use crate::check::rules::{
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Round trips kept.
+const ROUND_TRIPS_MAX: usize = 4096;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
@@ -28,7 +31,8 @@ pub(crate) struct Judge {
     delivery: Delivery,
     target_duration: Duration,
     cases: u64,
-    compared: bool,
+    /// Requests that nothing was to be waited for: the round trip time.
+    round_trips: Vec<Duration>,
 }
 
 impl Judge {
@@ -47,6 +51,10 @@ impl Judge {
             }
             Event::View(view) => self.view(&view),
             Event::Plain(view) => {
+                if let Some(held) = view.exchange.held().filter(|_| self.round_trips.len() < ROUND_TRIPS_MAX)
+                {
+                    self.round_trips.push(held);
+                }
                 let kind = Kind::Playlist { blocking: false };
                 self.delivery.see(kind, &view.exchange, view.media.target_duration, &mut self.ledger);
             }
@@ -67,7 +75,6 @@ impl Judge {
             Event::Pair(pair) => self.pair(&pair),
             Event::Elsewhere(elsewhere) => {
                 let (exchange, there) = *elsewhere;
-                self.compared = true;
                 multivariant::elsewhere(
                     &self.presentation,
                     &exchange.ask.to_string(),
@@ -181,7 +188,6 @@ impl Judge {
     }
 
     fn pair(&mut self, pair: &Pair) {
-        self.compared = true;
         let rule = if pair.what == "playlist" { Rule::Br12 } else { Rule::Mp06 };
         blocking::same(rule, &pair.here, &pair.there, &mut self.ledger);
         if rule == Rule::Mp06 {
@@ -197,6 +203,17 @@ impl Judge {
         media::explain(self.cases, self.presentation.renditions.len(), ledger);
         multivariant::finish(&self.presentation, &self.reels, self.target_duration, ledger);
         self.delivery.finish(&self.presentation.renditions, ledger);
+        let targets = self.tracks.iter().filter_map(|track| track.newest()?.media.part_target);
+        self.round_trips.sort_unstable();
+        if let (Some(target), Some(p95)) =
+            (targets.min(), self.round_trips.get(self.round_trips.len() * 95 / 100))
+        {
+            let p95 = *p95;
+            ledger.judge(Rule::Pt13, target >= p95, || {
+                Evidence::of("plain playlist requests", format!("{p95:?} with a part target of {target:?}"))
+            });
+            ledger.note(Rule::Pt13, format!("measured from here: {p95:?}; viewers are farther away"));
+        }
         let has_i_frames = self.presentation.renditions.iter().any(|r| r.role == Role::IFrames);
         if !has_i_frames {
             ledger.skip(Rule::Br13, "there is no I-frame playlist");
@@ -211,7 +228,7 @@ impl Judge {
             (Rule::Ev07, "no segment was removed during the observation"),
             (Rule::Pt10, "no part was removed long enough before the end of the observation"),
             (Rule::Ph04, "the init section did not change"),
-            (Rule::Pt13, "the round trip time of this machine is not the viewers'"),
+            (Rule::Pt13, "no playlist with parts was seen"),
             (Rule::Dl05, "no BYTERANGE is used"),
             (Rule::Ph07, "no hint has a byte range"),
             (Rule::Ti01, "there are no parts to tune in to"),

@@ -27,6 +27,10 @@ pub(crate) async fn probe<N: Net>(seat: Seat<N>, mut tip: Tip) {
     let Some(first) = prober.fresh(&mut tip).await else { return };
     prober.unconditional(&first).await;
     if first.media.ended || !first.media.can_block() {
+        if first.media.ended {
+            let far = prober.ask(&format!("_HLS_msn={}", first.media.next().0 + 5)).await;
+            prober.tell(Probe::Ended, &first, vec![far]).await;
+        }
         return prober.skip(&first).await;
     }
     if prober.seat.rendition.role == Role::IFrames {

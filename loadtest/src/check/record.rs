@@ -89,6 +89,8 @@ pub(crate) enum Probe {
     Permuted,
     /// `_HLS_msn` of an I-frame playlist (BR-13).
     IFrame(u64),
+    /// Directives far ahead, of a playlist that has ended (BR-10).
+    Ended,
     /// The full playlist, and `_HLS_skip` of this value, at the same (msn, part).
     Skip(&'static str),
     /// A media URI that does not exist (PH-06, DL-11).

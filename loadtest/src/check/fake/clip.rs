@@ -107,17 +107,35 @@ pub(crate) fn part(video: bool, index: u64, count: u64, tweak: &Tweak) -> Vec<u8
     out
 }
 
-/// An init section; `mvhd` states the duration given (0 is right).
-pub(crate) fn init(video: bool, brand: &[u8; 4], duration: u64, level: u8) -> Vec<u8> {
+/// An init section's properties.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head {
+    pub(crate) brand: [u8; 4],
+    /// Of mvhd; 0 is right.
+    pub(crate) duration: u64,
+    pub(crate) level: u8,
+    pub(crate) tracks: usize,
+}
+
+/// What is right.
+pub(crate) const HEAD: Head = Head { brand: *b"iso6", duration: 0, level: 0x1f, tracks: 1 };
+
+/// An init section.
+pub(crate) fn init(video: bool, head: Head) -> Vec<u8> {
     let mut out = Vec::new();
-    Ftyp { major_brand: FourCC::new(brand), minor_version: 0, compatible_brands: vec![] }
+    Ftyp { major_brand: FourCC::new(&head.brand), minor_version: 0, compatible_brands: vec![] }
         .encode(&mut out)
         .unwrap();
     let trex = Trex { track_id: 1, default_sample_description_index: 1, ..Trex::default() };
     Moov {
-        mvhd: Mvhd { timescale: timescale(video), next_track_id: 2, duration, ..Mvhd::default() },
+        mvhd: Mvhd {
+            timescale: timescale(video),
+            next_track_id: 2,
+            duration: head.duration,
+            ..Mvhd::default()
+        },
         mvex: Some(Mvex { mehd: None, trex: vec![trex] }),
-        trak: vec![track(video, level)],
+        trak: vec![track(video, head.level); head.tracks],
         ..Moov::default()
     }
     .encode(&mut out)

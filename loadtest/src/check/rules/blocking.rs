@@ -79,6 +79,12 @@ pub(crate) fn probe(probe: &Probe, tip: &View, exchanges: &[Exchange], ledger: &
         Probe::SegmentAlone(msn) => held_for(Rule::Br01, (*msn, None), exchanges, ledger),
         Probe::IFrame(msn) => held_for(Rule::Br13, (*msn, None), exchanges, ledger),
         Probe::PastEnd(msn) => held_for(Rule::Br03, (*msn + 1, Some(0)), exchanges, ledger),
+        Probe::Ended => exchanges.iter().for_each(|exchange| {
+            let at_once = exchange.held().is_some_and(|held| held <= AT_ONCE);
+            ledger.judge(Rule::Br10, exchange.ok().is_some() && at_once, || {
+                Evidence::of(exchange.ask.to_string(), format!("{}, 200 at once is due", exchange.said()))
+            });
+        }),
         Probe::Older => exchanges.iter().for_each(|exchange| older(exchange, tip, ledger)),
         Probe::TooFar => refused(Rule::Br05, exchanges, ledger),
         Probe::TooFarPart => refused(Rule::Br06, exchanges, ledger),

@@ -48,7 +48,9 @@ impl Delivery {
             return;
         }
         priority(kind, exchange, answer, ledger);
-        if answer.header("age").is_some() {
+        if let Some(age) = answer.header("age") {
+            let fine = crate::check::attributes::integer(age).is_some();
+            ledger.judge(Rule::Dl04, fine, || target(exchange, format!("Age: {age}")));
             self.ages.0 += 1;
         } else {
             self.ages.1 += 1;

@@ -1,5 +1,7 @@
 //! Faults put into the correct server, and the rules that must fail for each: those and no others.
 
+use super::super::catalog::Rule;
+use super::super::fake::clip::{HEAD, Head};
 use super::super::fake::{Fault, Scene};
 use super::{check, failed};
 use sigma_shared::directives::Directives;
@@ -90,6 +92,12 @@ const SYNTAX: &[Case] = &[
         }),
         "SYN-09 M",
         3,
+    ),
+    (
+        "no target duration",
+        Fault::Media(|_, t| without(&t, "#EXT-X-TARGETDURATION")),
+        "EV-08 M, SYN-10 M and what follows from it",
+        1,
     ),
     (
         "a long segment",
@@ -294,7 +302,7 @@ const HINTS: &[Case] = &[
         SHORT,
     ),
     ("no hint", Fault::Media(|_, t| without(&t, "#EXT-X-PRELOAD-HINT:TYPE=PART")), "PH-01 M", SHORT),
-    ("a hint at the end", Fault::Media(|_, t| t + "#EXT-X-ENDLIST\n"), "PH-02 M, SK-01 M", SHORT),
+    ("a hint at the end", Fault::Media(|_, t| t + "#EXT-X-ENDLIST\n"), "BR-10 M, PH-02 M, SK-01 M", SHORT),
     (
         "two hints",
         Fault::Media(|s, t| if s.i_frames { t } else { t + "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"x.m4s\"\n" }),
@@ -641,8 +649,9 @@ async fn evolution() {
 
 const MEDIA: &[Case] = &[
     ("no MAP", Fault::Media(|_, t| without(&t, "#EXT-X-MAP")), "MP-01 M, SYN-08 S", SHORT),
-    ("an old brand", Fault::Init(*b"iso5", 0), "MP-02 M", SHORT),
-    ("a duration in the init section", Fault::Init(*b"iso6", 7), "MP-02 M", SHORT),
+    ("two audio tracks", Fault::Init(Head { tracks: 2, ..HEAD }), "MP-11 A", SHORT),
+    ("an old brand", Fault::Init(Head { brand: *b"iso5", ..HEAD }), "MP-02 M", SHORT),
+    ("a duration in the init section", Fault::Init(Head { duration: 7, ..HEAD }), "MP-02 M", SHORT),
     ("not relative to the moof", Fault::Clip(|_, t| t.base_is_moof = false), "MP-03 M", SHORT),
     ("a hole", Fault::Clip(|p, t| t.dts_shift = if p.msn > 1012 { 10 } else { 0 }), "MP-04 M", SHORT),
     (
@@ -804,6 +813,17 @@ async fn multivariant() {
 }
 
 const DELIVERY: &[Case] = &[
+    ("an Age that is none", Fault::Reply(|_, r| r.set("age", "soon")), "DL-04 M", SHORT),
+    (
+        "far away",
+        Fault::Reply(|p, r| {
+            if is_playlist(p) && !p.contains("_HLS") {
+                r.delay = Duration::from_millis(600);
+            }
+        }),
+        "PT-13 A and what follows from it",
+        SHORT,
+    ),
     ("HTTP/1.1", Fault::Handshake("http/1.1", "TLSv1_3", "TLS13_AES_256_GCM_SHA384"), "DL-01 M", 3),
     ("TLS 1.2", Fault::Handshake("h2", "TLSv1_2", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"), "DL-08 R", 3),
     (
@@ -904,7 +924,8 @@ fn whole_segments(text: &str) -> String {
             *line = report.to_owned();
         }
     }
-    let newest = lines.iter().rev().find(|line| line.ends_with("m4s")).and_then(|l| l.split('.').next()).unwrap();
+    let newest =
+        lines.iter().rev().find(|line| line.ends_with("m4s")).and_then(|l| l.split('.').next()).unwrap();
     let newest = format!("LAST-MSN={newest}");
     let lines = lines.iter().map(|line| match line.split_once("LAST-MSN=") {
         Some((report, _)) => format!("{report}{newest}\n"),
@@ -932,4 +953,34 @@ const WHOLE_SEGMENTS: &[Case] = &[
 #[tokio::test(start_paused = true)]
 async fn whole_segments_are_judged_too() {
     table(WHOLE_SEGMENTS).await;
+}
+
+/// Rules that no case is about, and why.
+const WITHOUT_A_CASE: &[&str] = &[
+    // The paths of the fake server end as they should.
+    "SYN-01 M", // It takes a look at the upstream.
+    "BR-15 O",  // Its absence is a single server, not a fault.
+    "MV-11 A",
+];
+
+#[test]
+fn every_rule_has_a_fault_that_breaks_it() {
+    let tables = [
+        SYNTAX,
+        CONTROL,
+        PARTS,
+        HINTS,
+        REPORTS_AND_DATES,
+        SKIPPING,
+        BLOCKING,
+        EVOLUTION,
+        MEDIA,
+        MULTIVARIANT,
+        DELIVERY,
+    ];
+    let expected: String =
+        tables.iter().flat_map(|table| table.iter()).map(|case| format!("{}, ", case.2)).collect();
+    let rules = Rule::ALL.iter().map(|rule| format!("{} {}", rule.entry().id, rule.entry().level.letter()));
+    let bare: Vec<String> = rules.filter(|rule| !expected.contains(rule.as_str())).collect();
+    assert_eq!(bare, WITHOUT_A_CASE);
 }
