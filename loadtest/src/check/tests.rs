@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 mod faults;
+mod wire;
 
 /// A check of the fake server with a fault in it.
 async fn check(fault: Fault, compare: bool, seconds: u64) -> Report {

@@ -956,11 +956,10 @@ async fn whole_segments_are_judged_too() {
 }
 
 /// Rules that no case is about, and why.
-const WITHOUT_A_CASE: &[&str] = &[
-    // The paths of the fake server end as they should.
-    "SYN-01 M", // It takes a look at the upstream.
-    "BR-15 O",  // Its absence is a single server, not a fault.
-    "MV-11 A",
+const WITHOUT_A_CASE: [(&str, &str); 3] = [
+    ("SYN-01 M", "the paths of the fake server end as they should"),
+    ("BR-15 O", "it takes a look at the upstream"),
+    ("MV-11 A", "what is missing there is a second server, not a property of this one"),
 ];
 
 #[test]
@@ -982,5 +981,5 @@ fn every_rule_has_a_fault_that_breaks_it() {
         tables.iter().flat_map(|table| table.iter()).map(|case| format!("{}, ", case.2)).collect();
     let rules = Rule::ALL.iter().map(|rule| format!("{} {}", rule.entry().id, rule.entry().level.letter()));
     let bare: Vec<String> = rules.filter(|rule| !expected.contains(rule.as_str())).collect();
-    assert_eq!(bare, WITHOUT_A_CASE);
+    assert_eq!(bare, WITHOUT_A_CASE.map(|(rule, _)| rule));
 }
