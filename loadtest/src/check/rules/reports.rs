@@ -26,14 +26,23 @@ pub(crate) fn check(view: &View, renditions: &[Rendition], ledger: &mut Ledger) 
             ledger.judge(Rule::Rr02, part, || view.at(report.line, "no LAST-PART, though there are parts"));
             ledger.judge(Rule::Rr04, part, || view.at(report.line, "no LAST-PART"));
         }
-        let target = own.address.join(uri).map(|address| address.to_string()).unwrap_or_default();
-        let known =
-            renditions.iter().any(|r| !target.is_empty() && r.address.to_string().starts_with(&target));
-        ledger
-            .judge(Rule::Rr04, known, || view.at(report.line, format!("no playlist in use is at {target}")));
+        if renditions.len() > 1 {
+            let target = own.address.join(uri).map(|address| address.to_string()).unwrap_or_default();
+            let known =
+                renditions.iter().any(|r| !target.is_empty() && r.address.to_string().starts_with(&target));
+            ledger.judge(Rule::Rr04, known, || {
+                view.at(report.line, format!("no playlist in use is at {target}"))
+            });
+        }
     }
     if media.part_target.is_none() {
         return ledger.skip(Rule::Rr01, "no playlist with parts was seen");
+    }
+    if renditions.len() < 2 {
+        for rule in [Rule::Rr01, Rule::Rr02, Rule::Rr04] {
+            ledger.skip(rule, "there is one media playlist");
+        }
+        return;
     }
     for (index, other) in renditions.iter().enumerate() {
         if other.role == Role::IFrames {
@@ -48,11 +57,6 @@ pub(crate) fn check(view: &View, renditions: &[Rendition], ledger: &mut Ledger) 
         ledger.judge(Rule::Rr01, count == wanted, || {
             view.whole(format!("{count} reports of {}, {wanted} wanted", other.name))
         });
-    }
-    if renditions.len() < 2 {
-        for rule in [Rule::Rr02, Rule::Rr04] {
-            ledger.skip(rule, "there is one media playlist");
-        }
     }
 }
 
