@@ -1,6 +1,7 @@
 //! The command line: what can be asked, within which bounds.
 
 use crate::address::Address;
+use crate::check::report::FailOn;
 use crate::crowd::Pick;
 use crate::dial::Protocol;
 use crate::prometheus::Selector;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 #[command(
     name = "sigma-load",
     version,
-    about = "LL-HLS viewers and publishers in numbers, measuring what a viewer gets",
+    about = "LL-HLS viewers and publishers in numbers, measuring what a viewer gets, and a conformance checker",
     after_help = "Exit codes: 0 no errors beyond --max-errors; 1 errors, or a target that refuses; 2 wrong usage.\n\
                   Targets are loopback addresses only, unless --allow-remote is given.\n\
                   `sigma-load COMMAND --help` has examples."
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Many identical blocking requests at once: is everybody answered, and what did the upstream see?
     Herd(HerdArgs),
+    /// Is this a server that the LL-HLS specification describes? Every rule, with evidence
+    Check(CheckArgs),
     /// Send an FLV file or stream in real time by RTMP
     Publish(PublishArgs),
     /// CPU time and memory of a process tree over a time
@@ -135,6 +138,34 @@ pub(crate) struct HerdArgs {
     /// Errors up to this many still exit 0
     #[arg(long, default_value_t = 0)]
     pub(crate) max_errors: u64,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sigma-load check http://127.0.0.1:7070/live/demo/index.m3u8\n  \
+    sigma-load check https://127.0.0.1:8443/live/demo/index.m3u8 --ca data/dev-ca.pem --fail-on ours \\\n      \
+        --compare http://127.0.0.1:7070/live/demo/index.m3u8 --json check.json\n\n\
+    Levels: M a MUST of the specification (draft-pantos-hls-rfc8216bis and its low-latency server profile), S a \
+SHOULD, R recommended, A a rule of Apple's authoring specification, O a rule of this project.\n\
+    --fail-on must counts M; should counts M, S, A and R; ours counts all.\n\
+    A rule is skipped when nothing was seen that it speaks of; the reason is given.\n\n\
+    Exit codes: 0 no rule failed that counts; 1 some did; 2 wrong usage, a target that refuses, no playlist there.")]
+pub(crate) struct CheckArgs {
+    /// Multivariant playlist, or a media playlist, in any latency mode
+    pub(crate) url: Address,
+    /// The same presentation at another server: bytes must be the same; may be repeated
+    #[arg(long, value_name = "URL")]
+    pub(crate) compare: Vec<Address>,
+    /// How long to watch: rules about time and removal need some target durations
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Which failed rules count
+    #[arg(long, value_enum, default_value = "must")]
+    pub(crate) fail_on: FailOn,
     #[command(flatten)]
     pub(crate) target: Target,
     #[command(flatten)]

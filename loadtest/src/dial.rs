@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -150,6 +151,28 @@ impl Dialer {
         .await
     }
 
+    /// What TLS agrees on when HTTP/2 and HTTP/1.1 are both offered: ALPN, protocol version and cipher suite.
+    pub(crate) async fn agreement(
+        &self,
+        authority: &Authority,
+    ) -> Result<(String, String, String), DialError> {
+        let trust = self.config.trust.as_ref().ok_or(DialError::NoTrust)?;
+        let mut offer = ClientConfig::clone(&trust.config);
+        offer.alpn_protocols = [Protocol::H2, Protocol::H1].map(|p| p.alpn().to_vec()).to_vec();
+        let stream = self
+            .in_time(async {
+                let tcp = self.tcp(authority).await?;
+                self.tls_with(offer, tcp, authority).await
+            })
+            .await?;
+        let session = stream.get_ref().1;
+        let alpn = String::from_utf8_lossy(session.alpn_protocol().unwrap_or_default()).into_owned();
+        let version = session.protocol_version().map_or_else(String::new, |v| format!("{v:?}"));
+        let suite =
+            session.negotiated_cipher_suite().map_or_else(String::new, |s| format!("{:?}", s.suite()));
+        Ok((alpn, version, suite))
+    }
+
     async fn in_time<T>(&self, dial: impl Future<Output = Result<T, DialError>>) -> Result<T, DialError> {
         match tokio::time::timeout(self.config.timeout, dial).await {
             Ok(result) => result,
@@ -178,9 +201,18 @@ impl Dialer {
         authority: &Authority,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
         let trust = self.config.trust.as_ref().ok_or(DialError::NoTrust)?;
+        self.tls_with(Arc::clone(&trust.config), tcp, authority).await
+    }
+
+    async fn tls_with(
+        &self,
+        config: impl Into<Arc<ClientConfig>>,
+        tcp: TcpStream,
+        authority: &Authority,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
         let invalid = |e| DialError::Tls(std::io::Error::new(std::io::ErrorKind::InvalidInput, e));
         let name = ServerName::try_from(authority.host.clone()).map_err(invalid)?;
-        TlsConnector::from(Arc::clone(&trust.config)).connect(name, tcp).await.map_err(DialError::Tls)
+        TlsConnector::from(config.into()).connect(name, tcp).await.map_err(DialError::Tls)
     }
 }
 

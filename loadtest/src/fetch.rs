@@ -174,10 +174,20 @@ impl Link {
         result
     }
 
+    /// Sends a request (its URI a path with its query) and returns the response before its body. Not bounded in time.
+    pub(crate) async fn request(
+        &mut self,
+        dialer: &Dialer,
+        request: http::request::Builder,
+    ) -> Result<Response<Incoming>, FetchError> {
+        self.open(dialer).await?;
+        self.send(request).await
+    }
+
     async fn exchange(&mut self, dialer: &Dialer, path: &str, sink: Sink<'_>) -> Result<Reply, FetchError> {
         self.open(dialer).await?;
         let started = Instant::now();
-        let response = self.send(path).await?;
+        let response = self.send(Request::get(path)).await?;
         let first_byte = started.elapsed();
         let (head, body) = response.into_parts();
         let (bytes, crc) = read(body, sink).await?;
@@ -193,8 +203,8 @@ impl Link {
         })
     }
 
-    async fn send(&mut self, path: &str) -> Result<Response<Incoming>, FetchError> {
-        let request = Request::get(path).header(header::USER_AGENT, "sigma-load");
+    async fn send(&mut self, request: http::request::Builder) -> Result<Response<Incoming>, FetchError> {
+        let request = request.header(header::USER_AGENT, "sigma-load");
         match &mut self.connection {
             Connection::H1(slot) => {
                 let request = request.header(header::HOST, self.host.clone()).body(Empty::<Bytes>::new())?;
@@ -207,10 +217,11 @@ impl Link {
             }
             Connection::H2(shared) => {
                 let scheme = if self.authority.tls { "https" } else { "http" };
+                let path = request.uri_ref().and_then(http::Uri::path_and_query).cloned();
                 let uri = http::Uri::builder()
                     .scheme(scheme)
                     .authority(self.host.as_bytes())
-                    .path_and_query(path)
+                    .path_and_query(path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")))
                     .build()?;
                 let request = request.uri(uri).body(Empty::<Bytes>::new())?;
                 let sender = shared.lock().await.clone();

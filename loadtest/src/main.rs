@@ -1,10 +1,11 @@
 //! `sigma-load`: plays the part of viewers and publishers in numbers and measures what they get.
 //!
 //! This file turns the command line into runs, reports and exit codes. The pure core is `player` (what a viewer asks
-//! for next), `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
+//! for next), `check` (conformance), `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
 //! `fetch`, `crowd`, `viewer`, `run`, `herd`, `publish` and `procstat`.
 
 mod address;
+mod check;
 mod cli;
 mod crowd;
 mod dial;
@@ -28,7 +29,7 @@ mod viewer;
 
 use address::Address;
 use clap::Parser;
-use cli::{Cli, Command, HerdArgs, LogFormat, Output, ProcstatArgs, PublishArgs, RunArgs, Target};
+use cli::{CheckArgs, Cli, Command, HerdArgs, LogFormat, Output, ProcstatArgs, PublishArgs, RunArgs, Target};
 use crowd::{Crowd, Habits};
 use dial::{DialConfig, Dialer, Protocol};
 use player::Patience;
@@ -55,10 +56,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let misuse = if matches!(cli.command, Command::Check(_)) { 2 } else { 1 };
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(arguments) => run_viewers(&arguments).await,
             Command::Herd(arguments) => run_herd(arguments).await,
+            Command::Check(arguments) => run_check(&arguments).await,
             Command::Publish(arguments) => run_publish(arguments).await,
             Command::Procstat(arguments) => run_procstat(&arguments).await,
         }
@@ -70,7 +73,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::FAILURE
+            ExitCode::from(misuse)
         }
     }
 }
@@ -166,6 +169,24 @@ async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
     let alike = report.distinct_bodies == 1;
     let coalesced = report.upstream_requests.is_none_or(|n| n <= arguments.max_upstream as f64);
     Ok(alike && coalesced && report.errors_total <= arguments.max_errors)
+}
+
+async fn run_check(arguments: &CheckArgs) -> Result<bool, Failure> {
+    let addresses: Vec<Address> =
+        std::iter::once(&arguments.url).chain(&arguments.compare).cloned().collect();
+    let dialer = dialer(&arguments.target, &addresses)?;
+    for address in &addresses {
+        dialer.resolve(&address.authority).await?;
+    }
+    let wire = check::wire::Wire::new(dialer, Duration::from_secs(arguments.target.timeout_seconds));
+    let plan = check::Plan {
+        address: arguments.url.clone(),
+        compare: arguments.compare.clone(),
+        duration: Duration::from_secs(arguments.seconds),
+    };
+    let report = check::run(Arc::new(wire), &plan).await?;
+    write(&arguments.output, &report)?;
+    Ok(report.is_good(arguments.fail_on))
 }
 
 async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
