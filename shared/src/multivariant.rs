@@ -79,8 +79,8 @@ impl fmt::Display for OfMode<'_> {
         let Self(playlist, mode) = self;
         let media = MediaResource::Playlist(Listed::Media, *mode);
         let iframes = MediaResource::Playlist(Listed::IFrames, *mode);
-        // MV-09
-        f.write_str("#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-INDEPENDENT-SEGMENTS\n")?;
+        // MV-09; nothing here needs an EXT-X-VERSION (SYN-08).
+        f.write_str("#EXTM3U\n#EXT-X-INDEPENDENT-SEGMENTS\n")?;
         for (index, audio) in playlist.audio.iter().enumerate() {
             let default = if index == 0 { "YES" } else { "NO" };
             writeln!(
@@ -151,7 +151,6 @@ mod tests {
         };
         insta::assert_snapshot!(playlist.of_mode(Mode::Ultra), @r##"
         #EXTM3U
-        #EXT-X-VERSION:6
         #EXT-X-INDEPENDENT-SEGMENTS
         #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="audio",NAME="Original",LANGUAGE="und",DEFAULT=YES,AUTOSELECT=YES,CHANNELS="2",URI="audio/media.m3u8"
         #EXT-X-STREAM-INF:BANDWIDTH=3200000,AVERAGE-BANDWIDTH=2900000,CODECS="avc1.64001f,mp4a.40.2",RESOLUTION=1280x720,FRAME-RATE=29.970,AUDIO="audio",CLOSED-CAPTIONS=NONE

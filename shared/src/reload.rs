@@ -47,6 +47,17 @@ impl Tip {
         }
     }
 
+    /// How many parts further this is than `earlier`, as far as that can be told: over more than one segment it is many.
+    #[must_use]
+    pub fn parts_since(&self, earlier: &Self) -> u32 {
+        match self.complete_msn.checked_sub(earlier.complete_msn) {
+            Some(0) => self.open_parts.saturating_sub(earlier.open_parts),
+            Some(1) => self.complete_parts.saturating_sub(earlier.open_parts) + self.open_parts,
+            Some(_) => u32::MAX,
+            None => 0,
+        }
+    }
+
     /// The next Partial Segment to appear, as PRELOAD-HINT names it (PH-01).
     #[must_use]
     pub fn next_part(&self) -> (u64, u32) {
@@ -146,6 +157,21 @@ mod tests {
         let ended = Tip { ended: true, ..tip(0) };
         assert_eq!(ended.decide(&want(9999, Some(7)), PART_TARGET_MS), Decision::Ready);
         assert_eq!(tip(0).decide(&Directives::default(), PART_TARGET_MS), Decision::Ready);
+    }
+
+    #[test]
+    fn parts_are_counted_over_the_end_of_a_segment() {
+        let next = Tip { complete_msn: 101, ..tip(1) };
+        for (earlier, now, parts) in [
+            (tip(2), tip(2), 0),
+            (tip(2), tip(4), 2),
+            (tip(4), tip(2), 0),
+            (tip(5), next, 2),
+            (next, tip(5), 0),
+            (tip(5), Tip { complete_msn: 102, ..next }, u32::MAX),
+        ] {
+            assert_eq!(now.parts_since(&earlier), parts, "{earlier:?} {now:?}");
+        }
     }
 
     #[test]

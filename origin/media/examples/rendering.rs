@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 const SEGMENT: i64 = 180_000;
 const PARTS: u32 = 6;
 const MEASURED_SEGMENTS: u64 = 100;
+const UPDATES: [Option<Skip>; 3] = [None, Some(Skip::Yes), Some(Skip::V2)];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let hours = std::env::args().nth(1).map_or(Ok(4), |arg| arg.parse::<i64>())?;
@@ -29,35 +30,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listed = u64::try_from(ticks / SEGMENT)?;
     let old: Vec<ArchivedSegment> = (first..first + listed).map(archived).collect();
     window.restore(&old, vec![(InitHash(1), Bytes::from_static(b"init"))], [(0, 0); 2]);
-    let reports: Arc<[RenditionReport]> = ["v720", "v480", "audio"]
-        .into_iter()
-        .map(|id| {
-            let tip = Tip { complete_msn: first, complete_parts: PARTS, open_parts: 2, ended: false };
-            Ok(RenditionReport { rendition: id.parse()?, tip })
-        })
-        .collect::<Result<_, sigma_shared::id::InvalidId>>()?;
-    // The blocks of the old list are written once, when the first snapshot is made.
+    let tip = Tip { complete_msn: first, complete_parts: PARTS, open_parts: 2, ended: false };
+    let report = |id: &str| id.parse().map(|rendition| RenditionReport { rendition, tip });
+    let reports: Arc<[RenditionReport]> =
+        ["v720", "v480", "audio"].into_iter().map(report).collect::<Result<_, _>>()?;
     let (mut ultra, mut others, mut parts) = (Duration::ZERO, Duration::ZERO, 0u32);
     let mut sizes = [0usize; 3];
     for msn in first + listed..first + listed + MEASURED_SEGMENTS {
-        let line = archived(msn);
-        window.open(Segment {
-            msn,
-            start: line.start,
-            duration: None,
-            discontinuity: false,
-            gap: false,
-            init: InitHash(1),
-            program_date_time_ms: line.line.program_date_time_ms,
-            parts: Vec::new(),
-        });
         for part in 0..PARTS {
-            let line = PartLine { duration: 30_000, independent: part == 0, gap: false };
-            window.append(Part { bytes: Bytes::new(), line, available_at_ms: 0 });
-            if part + 1 == PARTS {
-                window.close(false);
-            }
-            window.take_events();
+            append(&mut window, msn, part);
             window.set_archived(Some(first..=msn - 1));
             let started = Instant::now();
             let snapshot = window.snapshot(Shown {
@@ -68,8 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 iframe_reports: Arc::clone(&reports),
             });
             let snapshot = snapshot.ok_or("nothing is listed")?;
-            let updates = [None, Some(Skip::Yes), Some(Skip::V2)];
-            sizes = updates.map(|skip| {
+            sizes = UPDATES.map(|skip| {
                 let text = snapshot.playlist(Listed::Media, Mode::Ultra, skip);
                 text.gzip.iter().map(Bytes::len).sum()
             });
@@ -77,10 +57,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             for (listed, mode) in
                 [Listed::Media, Listed::IFrames].into_iter().flat_map(|l| Mode::ALL.map(|m| (l, m)))
             {
-                for skip in updates {
+                for skip in UPDATES {
                     std::hint::black_box(snapshot.playlist(listed, mode, skip));
                 }
             }
+            // The blocks of the old list are written once, with the first segments.
             if msn > first + listed {
                 ultra += rendered - started;
                 others += rendered.elapsed();
@@ -90,15 +71,37 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("{hours} h of list, {listed} segments");
     println!(
-        "snapshot and the playlists of mode ultra (full, YES, v2; plain and gzip): {} us a part",
+        "a part's snapshot and the playlists of mode ultra, plain and gzip, in full and both delta updates: {} us",
         (ultra / parts).as_micros()
     );
     println!(
-        "all other playlists (low, normal, I-frames), if somebody asks for all: {} us a part",
+        "all other playlists (low, normal, I-frames), if somebody asks for every one: {} us a part",
         (others / parts).as_micros()
     );
     println!("gzip bytes: full {}, delta {}, delta v2 {}", sizes[0], sizes[1], sizes[2]);
     Ok(())
+}
+
+fn append(window: &mut LiveWindow, msn: u64, part: u32) {
+    if part == 0 {
+        let ArchivedSegment { line, start, .. } = archived(msn);
+        window.open(Segment {
+            msn,
+            start,
+            duration: None,
+            discontinuity: false,
+            gap: false,
+            init: line.init,
+            program_date_time_ms: line.program_date_time_ms,
+            parts: Vec::new(),
+        });
+    }
+    let line = PartLine { duration: 30_000, independent: part == 0, gap: false };
+    window.append(Part { bytes: Bytes::new(), line, available_at_ms: 0 });
+    if part + 1 == PARTS {
+        window.close(false);
+    }
+    window.take_events();
 }
 
 fn archived(msn: u64) -> ArchivedSegment {

@@ -14,9 +14,10 @@ use crate::timed::Id3;
 use crate::window::{Event, LiveWindow, Part, Segment, Shown, WindowLimits};
 use bytes::Bytes;
 use sigma_shared::id::RenditionId;
-use sigma_shared::playlist::{PartLine, ServerControl};
+use sigma_shared::playlist::{PartLine, RenditionReport, ServerControl};
 use sigma_shared::resource::InitHash;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// Who delivers a rendition's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Rendition {
     /// Samples are being taken; false until a segment starts in this run, and after its feeder was lost.
     joined: bool,
     changed: bool,
+    /// What it says of the others since it was last shown.
+    pub reported: Arc<[RenditionReport]>,
 }
 
 /// What a rendition is made with.
@@ -87,6 +90,7 @@ impl Rendition {
             part_target_ms,
             joined: false,
             changed: false,
+            reported: Arc::default(),
             config: setup.config,
         };
         rendition.add_init()?;
@@ -403,6 +407,12 @@ impl Rendition {
     pub fn finish(&mut self) {
         self.window.end();
         self.changed = true;
+    }
+
+    /// Whether the playlist has to be rendered again.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.changed
     }
 
     /// Whether the playlist has to be rendered again; resets itself.

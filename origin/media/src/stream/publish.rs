@@ -93,6 +93,7 @@ impl Stream {
             return changes;
         };
         self.advance_dateranges(control);
+        self.touch_outdated();
         for index in 0..self.renditions.len() {
             if !self.renditions[index].take_changed() {
                 continue;
@@ -104,6 +105,7 @@ impl Stream {
                 reports: self.reports(Some(index)),
                 iframe_reports: self.reports(None),
             };
+            self.renditions[index].reported = Arc::clone(&shown.reports);
             if let Some(snapshot) = self.renditions[index].snapshot(shown) {
                 changes.renditions.push((self.renditions[index].id.clone(), Arc::new(snapshot)));
             }
@@ -112,6 +114,23 @@ impl Stream {
             changes.multivariant = self.render_multivariant(control);
         }
         changes
+    }
+
+    /// RR-03: whose reports of others are more than a part behind is shown again, once something is shown at all.
+    fn touch_outdated(&mut self) {
+        if !self.renditions.iter().any(Rendition::is_changed) {
+            return;
+        }
+        let tips: Vec<_> = self.renditions.iter().map(|one| (one.id.clone(), one.window().tip())).collect();
+        for rendition in &mut self.renditions {
+            let outdated = |report: &RenditionReport| {
+                let now = tips.iter().find(|(id, _)| *id == report.rendition).and_then(|(_, tip)| *tip);
+                now.is_some_and(|now| now.parts_since(&report.tip) > 1)
+            };
+            if rendition.reported.iter().any(outdated) {
+                rendition.touch();
+            }
+        }
     }
 
     /// RR-01: one report for every rendition other than `own`.
