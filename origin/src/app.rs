@@ -39,6 +39,8 @@ pub(crate) struct Running {
     #[cfg(test)]
     pub(crate) rtmp: Vec<SocketAddr>,
     #[cfg(test)]
+    pub(crate) ops: SocketAddr,
+    #[cfg(test)]
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) certificate: Option<Arc<ReloadableCertificate>>,
     pub(crate) drain: Drain,
@@ -74,6 +76,8 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
         None => None,
     };
     let ops_bound = Bound::bind(config.ops.bind)?;
+    #[cfg(test)]
+    let ops = ops_bound.local_addr();
     let plain = bind_all(&config.http.bind)?;
     let encrypted = bind_all(config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
     let rtmp = bind_rtmp(&config.rtmp.bind).await?;
@@ -122,6 +126,8 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
         http,
         #[cfg(test)]
         rtmp: rtmp_addresses,
+        #[cfg(test)]
+        ops,
         #[cfg(test)]
         metrics,
         certificate,

@@ -1,7 +1,9 @@
 //! The origin on real sockets, from an RTMP publisher to a viewer's bytes. Media time is not real time here: a
 //! publisher sends as fast as it is read, so nothing sleeps.
 
+mod dvr;
 mod garbage;
+mod metadata;
 mod publish;
 mod viewer;
 
@@ -35,10 +37,15 @@ struct Origin {
 /// An origin with a forward channel `one` (key `key-of-one`) and 200 ms parts.
 async fn origin(more: &str) -> Origin {
     let data = tempfile::tempdir().expect("a folder");
+    let running = start(data.path(), more, "").await;
+    Origin { running, _data: data }
+}
+
+/// The same, on a folder that may have been used before, with more to say of the channel.
+async fn start(data: &std::path::Path, more: &str, channel: &str) -> Running {
     let file = format!(
-        "data_dir = {:?}\n[http]\nbind = [\"127.0.0.1:0\"]\n[ops]\nbind = \"127.0.0.1:0\"\n{more}\n\
-         [[channels]]\nid = \"one\"\ntype = \"forward\"\nkey = \"key-of-one\"\npart_target_ms = 200\n",
-        data.path()
+        "data_dir = {data:?}\n[http]\nbind = [\"127.0.0.1:0\"]\n[ops]\nbind = \"127.0.0.1:0\"\n{more}\n\
+         [[channels]]\nid = \"one\"\ntype = \"forward\"\nkey = \"key-of-one\"\npart_target_ms = 200\n{channel}\n",
     );
     let file = if file.contains("[rtmp]") {
         file
@@ -46,7 +53,7 @@ async fn origin(more: &str) -> Origin {
         file.replace("[ops]", "[rtmp]\nbind = [\"127.0.0.1:0\"]\n[ops]")
     };
     let config: Config = sigma_http::config::parse(&file).expect("valid");
-    Origin { running: app::start(&config).await.expect("started"), _data: data }
+    app::start(&config).await.expect("started")
 }
 
 impl Origin {
@@ -153,8 +160,14 @@ impl Answer {
 }
 
 async fn request(origin: &Origin, method: &str, path: &str, more: &str) -> Answer {
-    let mut socket = TcpStream::connect(origin.http()).await.expect("connected");
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n");
+    ask(origin.http(), method, path, more).await
+}
+
+/// `more` are further header lines, and after an empty one the body.
+async fn ask(at: SocketAddr, method: &str, path: &str, more: &str) -> Answer {
+    let mut socket = TcpStream::connect(at).await.expect("connected");
+    let end = if more.contains("\r\n\r\n") { "" } else { "\r\n" };
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}{end}");
     socket.write_all(head.as_bytes()).await.expect("sent");
     let mut raw = Vec::new();
     tokio::time::timeout(BOUND, socket.read_to_end(&mut raw)).await.expect("in time").expect("read");

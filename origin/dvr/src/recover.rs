@@ -65,6 +65,13 @@ fn read_pair(dir: &Path, first_msn: u64, last: bool, recovered: &mut Recovered) 
     let Ok(media) = std::fs::metadata(path(dir, first_msn, "media")) else {
         return Ok(None);
     };
+    if index.len() < MAGIC.len() && MAGIC.starts_with(&index) {
+        // Killed while it was made: there is nothing in it.
+        for kind in ["index", "media"] {
+            std::fs::remove_file(path(dir, first_msn, kind))?;
+        }
+        return Ok(None);
+    }
     if !index.starts_with(MAGIC) {
         return Ok(None);
     }

@@ -183,6 +183,12 @@ fn spoilt_files_are_noticed_and_never_served() {
     });
     assert_eq!(numbers(&recovered), (100..109).collect::<Vec<_>>(), "the newest is verified");
     let (dir, recovered) = damaged(|dir| {
+        std::fs::write(file(dir, 110, "index"), b"SGM").expect("written");
+        std::fs::write(file(dir, 110, "media"), b"").expect("written");
+    });
+    assert_eq!(numbers(&recovered), (100..110).collect::<Vec<_>>(), "killed while a pair was made");
+    assert!(!file(dir.path(), 110, "media").exists(), "and nothing of it stays");
+    let (dir, recovered) = damaged(|dir| {
         let mut media = std::fs::read(file(dir, 100, "media")).expect("read");
         media[0] ^= 1;
         std::fs::write(file(dir, 100, "media"), media).expect("written");
