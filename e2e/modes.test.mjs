@@ -84,7 +84,8 @@ describe('one broadcast, three modes', { concurrency: false }, () => {
       for (const [mode, played] of Object.entries(found)) {
         const latency = summary(played.latency_s);
         assert.deepEqual(played.errors, [], mode);
-        assert.ok(played.played_s > SHAKA_S - 1, `${mode}: played ${played.played_s} s of ${SHAKA_S}`);
+        // One stall while it starts is within what it is allowed.
+        assert.ok(played.played_s > SHAKA_S - 2, `${mode}: played ${played.played_s} s of ${SHAKA_S}`);
         assert.ok(played.stalls <= 1, `${mode}: stalled ${played.stalls} times`);
         const [least, most] = SHAKA_BANDS[mode];
         assert.ok(latency.p50 >= least && latency.p50 <= most, `${mode}: ${JSON.stringify(latency)}`);
@@ -124,7 +125,9 @@ describe('one broadcast, three modes', { concurrency: false }, () => {
       await viewer.page.locator('#start-over').click();
       const back = await viewer.until('the beginning', 10_000, (s) => s.state === 'playing' && !s.follows_live && s.dvr.behind_live_s > 45);
       const on = await viewer.played(DVR_PLAYED_S, 15_000, back);
-      assert.ok(Math.abs(on.dvr.behind_live_s - back.dvr.behind_live_s) < 1.5, 'it plays at its own pace');
+      // With whole segments live moves on by a segment at a time.
+      const step_s = mode === 'ultra' ? 1.5 : 2.5;
+      assert.ok(Math.abs(on.dvr.behind_live_s - back.dvr.behind_live_s) < step_s, 'it plays at its own pace');
       assert.equal(on.stalls, live.stalls, 'no stall');
       await viewer.page.locator('#live').click();
       const [, most] = BANDS[mode];

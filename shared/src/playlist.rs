@@ -115,8 +115,9 @@ pub struct Head<'a> {
 impl fmt::Display for Head<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let control = &self.control;
-        // SYN-08, SK-06: EXT-X-MAP needs 6, EXT-X-SKIP 9, with Date Ranges left out 10; nothing here needs more.
+        // SYN-08, SK-06: EXT-X-MAP needs 6, or 5 with I-frames only; EXT-X-SKIP 9, with Date Ranges left out 10.
         let version = match self.skipped {
+            None if self.listed == Listed::IFrames => 5,
             None => 6,
             Some(Skipped { removed_dateranges: None, .. }) => 9,
             Some(Skipped { removed_dateranges: Some(_), .. }) => 10,

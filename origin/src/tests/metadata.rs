@@ -47,13 +47,7 @@ async fn a_date_range_and_an_id3_tag_reach_the_viewers() {
     };
     tokio::time::timeout(BOUND, listed).await.expect("in every playlist");
     let playlist = eventually(&origin, "/live/one/source/low.m3u8").await;
-    let newest = playlist
-        .text()
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .next_back()
-        .expect("a segment")
-        .to_owned();
+    let newest = playlist.text().lines().rfind(|line| !line.starts_with('#')).expect("a segment").to_owned();
     let segment = eventually(&origin, &format!("/live/one/source/{newest}")).await.body;
     let has = |text: &[u8]| segment.windows(text.len()).any(|bytes| bytes == text);
     assert!(has(b"https://aomedia.org/emsg/ID3") && has(b"a word to the viewers"));

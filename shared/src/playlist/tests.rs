@@ -112,7 +112,7 @@ fn golden_iframes() {
     writer.segment(&mut text, &SegmentLine { independent: false, ..line(101) }, &[]);
     insta::assert_snapshot!(text, @r##"
     #EXTM3U
-    #EXT-X-VERSION:6
+    #EXT-X-VERSION:5
     #EXT-X-TARGETDURATION:2
     #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=12.0,CAN-SKIP-DATERANGES=YES,HOLD-BACK=6.0,PART-HOLD-BACK=1.002
     #EXT-X-I-FRAMES-ONLY
