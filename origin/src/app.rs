@@ -110,16 +110,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
         tokio::spawn(Arc::clone(&rtmp_server).serve(listener, Arc::clone(&places)));
     }
     start_test_sources(config, &channels, &drain)?;
-    let draining = drain.clone();
-    let ready = move || {
-        if draining.is_started() { Readiness::NotReady("draining".into()) } else { Readiness::Ready }
-    };
-    let annotated = Arc::clone(&channels);
-    let own = move |request, from| {
-        let channels = Arc::clone(&annotated);
-        async move { metadata::respond(&channels, request, from).await }
-    };
-    ops::serve(ops_bound, drain.clone(), Endpoints { registry, ready, own });
+    serve_ops(ops_bound, &drain, registry, Arc::clone(&channels));
     tracing::info!(http = ?http, rtmp = ?rtmp_addresses, channels = config.channels.len(), "origin serves");
     Ok(Running {
         #[cfg(test)]
@@ -134,6 +125,18 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
         drain,
         server,
     })
+}
+
+fn serve_ops(bound: Bound, drain: &Drain, registry: Registry, channels: Arc<Channels>) {
+    let draining = drain.clone();
+    let ready = move || {
+        if draining.is_started() { Readiness::NotReady("draining".into()) } else { Readiness::Ready }
+    };
+    let own = move |request, from| {
+        let channels = Arc::clone(&channels);
+        async move { metadata::respond(&channels, request, from).await }
+    };
+    ops::serve(bound, drain.clone(), Endpoints { registry, ready, own });
 }
 
 impl Running {
