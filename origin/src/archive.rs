@@ -1,10 +1,12 @@
 //! The archive of a channel: what is listed beyond memory (DVR), on disk.
 //!
 //! A thread of its own writes what the channel's task hands it through a bounded queue; the task never waits for it, and
-//! viewers of the live edge never touch it (A9). What cannot be written shortens the list and nothing else: with the disk
-//! full the archive is given up as a whole and begun again.
+//! viewers of the live edge never touch it (A9). What cannot be written costs DVR and nothing else: when the disk is full or
+//! fails, or the queue was full, the channel's archive is given up as a whole, so that all renditions have the same, and
+//! begun again.
 //!
-//! Invariant: what [`Archive::range`] says can be read, unless the disk fails.
+//! Invariants: what [`Archive::range`] says can be read, unless the disk fails; nothing is done to files while a lock is
+//! held that the channel's task takes.
 
 use crate::metrics::Metrics;
 use bytes::Bytes;
@@ -17,12 +19,13 @@ use sigma_shared::playlist::ServerControl;
 use std::collections::{HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Messages that may wait for the disk: about a minute of a channel with a full ladder.
-const QUEUE: usize = 4096;
+/// Messages that may wait for the disk: a part of a rendition each, so about a minute of a channel with four of them.
+const QUEUE: usize = 1024;
 /// Segments in a pair of files: what is deleted at once.
 const PAIR_SEGMENTS: u64 = 128;
 /// Kinds of notes in a log.
@@ -44,26 +47,64 @@ pub(crate) struct ArchiveSpec {
 /// What is archived of one rendition, for readers.
 #[derive(Debug)]
 pub(crate) struct Archive {
-    entries: RwLock<VecDeque<SegmentEntry>>,
+    held: RwLock<Held>,
     reader: LogReader,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// What can be read.
+    entries: VecDeque<SegmentEntry>,
+    /// The first of them that may be listed: what is before it is about to be deleted (EV-07).
+    listed_from: u64,
+    listed_bytes: u64,
+}
+
+impl Held {
+    fn push(&mut self, entry: SegmentEntry, listed_bytes_max: u64) {
+        self.entries.push_back(entry);
+        self.listed_bytes += entry.bytes();
+        while self.listed_bytes > listed_bytes_max
+            && let Some(first) = self.find(self.listed_from).or(self.entries.front().copied())
+            && first.line.msn < entry.line.msn
+        {
+            self.listed_bytes -= first.bytes();
+            self.listed_from = first.line.msn + 1;
+        }
+    }
+
+    fn find(&self, msn: u64) -> Option<SegmentEntry> {
+        let index = usize::try_from(msn.checked_sub(self.entries.front()?.line.msn)?).ok()?;
+        self.entries.get(index).copied()
+    }
+
+    /// Forgets what is older than segment `msn`.
+    fn forget(&mut self, msn: u64) {
+        while let Some(oldest) = self.entries.front().filter(|oldest| oldest.line.msn < msn) {
+            if oldest.line.msn >= self.listed_from {
+                self.listed_bytes -= oldest.bytes();
+            }
+            self.entries.pop_front();
+        }
+    }
 }
 
 impl Archive {
     fn new(dir: &Path) -> Arc<Self> {
-        Arc::new(Self { entries: RwLock::default(), reader: LogReader::new(dir) })
+        Arc::new(Self { held: RwLock::default(), reader: LogReader::new(dir) })
     }
 
-    /// The numbers that can be had, without a hole.
+    /// The numbers that may be listed, without a hole.
     pub(crate) fn range(&self) -> Option<RangeInclusive<u64>> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        Some(entries.front()?.line.msn..=entries.back()?.line.msn)
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let (first, last) = (held.entries.front()?.line.msn, held.entries.back()?.line.msn);
+        Some(first.max(held.listed_from)..=last)
     }
 
     /// A segment that is whole.
     pub(crate) fn find(&self, msn: u64) -> Option<SegmentEntry> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let index = usize::try_from(msn.checked_sub(entries.front()?.line.msn)?).ok()?;
-        entries.get(index).copied().filter(|entry| !entry.line.gap)
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.find(msn).filter(|entry| !entry.line.gap)
     }
 
     /// Reads a segment, or its first part. Blocks.
@@ -74,8 +115,17 @@ impl Archive {
         if first_part { self.reader.first_part(entry) } else { self.reader.segment(entry) }
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut VecDeque<SegmentEntry>) -> T) -> T {
-        change(&mut self.entries.write().unwrap_or_else(PoisonError::into_inner))
+    fn change<T>(&self, change: impl FnOnce(&mut Held) -> T) -> T {
+        change(&mut self.held.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The newest number there is.
+    fn newest(&self) -> Option<u64> {
+        self.range().map(|range| *range.end())
+    }
+
+    fn clear(&self) {
+        self.change(|held| *held = Held::default());
     }
 }
 
@@ -133,11 +183,15 @@ enum Message {
 /// The task's side of a channel's archive.
 #[derive(Debug)]
 pub(crate) struct Archivist {
-    messages: SyncSender<Message>,
+    /// `None` once it is being dropped.
+    messages: Option<SyncSender<Message>>,
+    thread: Option<JoinHandle<()>>,
     spec: ArchiveSpec,
     archives: HashMap<RenditionId, Arc<Archive>>,
     /// Renditions that lost an event: everything up to their next segment is of no use.
     lost: Vec<RenditionId>,
+    /// Init sections that had no room in the queue.
+    unsent: HashMap<RenditionId, Vec<Event>>,
     /// What there was of an earlier session is to go before anything else is written.
     clearing: bool,
     metrics: Arc<Metrics>,
@@ -163,31 +217,31 @@ impl Archivist {
         let archives =
             writer.logs.iter().map(|(id, (_, archive))| (id.clone(), Arc::clone(archive))).collect();
         let name = format!("archive {channel}");
-        if let Err(error) = std::thread::Builder::new().name(name).spawn(move || writer.run(&queue)) {
+        let thread = std::thread::Builder::new().name(name).spawn(move || writer.run(&queue));
+        let thread = thread.inspect_err(|error| {
             tracing::error!(%channel, %error, "no thread for the archive: nothing is kept beyond memory");
-        }
-        let metrics = Arc::clone(metrics);
-        (
-            Self {
-                messages,
-                spec,
-                archives,
-                lost: Vec::new(),
-                clearing: false,
-                metrics,
-                channel: channel.clone(),
-            },
-            restored,
-        )
+        });
+        let archivist = Self {
+            messages: Some(messages),
+            thread: thread.ok(),
+            spec,
+            archives,
+            lost: Vec::new(),
+            unsent: HashMap::new(),
+            clearing: false,
+            metrics: Arc::clone(metrics),
+            channel: channel.clone(),
+        };
+        (archivist, restored)
     }
 
     /// The archives by rendition, for readers.
-    pub(crate) fn archives(&self) -> HashMap<RenditionId, Arc<Archive>> {
-        self.archives.clone()
+    pub(crate) fn archives(&self) -> &HashMap<RenditionId, Arc<Archive>> {
+        &self.archives
     }
 
     /// Keeps what has happened to a rendition; returns whether readers have to be told of its archive.
-    pub(crate) fn keep(&mut self, id: &RenditionId, mut events: Vec<Event>) -> bool {
+    pub(crate) fn keep(&mut self, id: &RenditionId, events: Vec<Event>) -> bool {
         let mut is_new = false;
         let dir = self.spec.dir.join(id.as_str());
         let archive = self.archives.entry(id.clone()).or_insert_with(|| {
@@ -196,51 +250,78 @@ impl Archivist {
         });
         let archive = Arc::clone(archive);
         self.clear_if_due();
-        if self.lost.contains(id) {
-            let Some(begin) = events.iter().position(|event| matches!(event, Event::Begin(..))) else {
-                return is_new;
-            };
-            // Init sections are kept whatever was lost.
-            let mut n = 0;
-            events.retain(|event| {
-                n += 1;
-                n > begin || matches!(event, Event::Init(..))
-            });
+        let mut batch = self.unsent.remove(id).unwrap_or_default();
+        let mut skipping = self.lost.contains(id);
+        for event in events {
+            skipping &= !matches!(event, Event::Begin(..));
+            if !skipping || matches!(event, Event::Init(..)) {
+                batch.push(event);
+            }
+        }
+        if !skipping {
             self.lost.retain(|lost| lost != id);
         }
-        if self.clearing || self.messages.try_send(Message::Events(id.clone(), archive, events)).is_err() {
+        if batch.is_empty() {
+            return is_new;
+        }
+        let sent = if self.clearing {
+            Err(batch)
+        } else {
+            self.send(Message::Events(id.clone(), archive, batch)).map_err(|message| match message {
+                Message::Events(_, _, batch) => batch,
+                Message::Constants(..) | Message::Ended | Message::Clear => Vec::new(),
+            })
+        };
+        if let Err(batch) = sent {
             self.metrics.archive_dropped(&self.channel).inc();
-            self.lost.push(id.clone());
+            if !self.lost.contains(id) {
+                self.lost.push(id.clone());
+            }
+            let inits = batch.into_iter().filter(|event| matches!(event, Event::Init(..)));
+            self.unsent.entry(id.clone()).or_default().extend(inits);
         }
         is_new
+    }
+
+    fn send(&self, message: Message) -> Result<(), Message> {
+        let Some(messages) = &self.messages else { return Err(message) };
+        messages.try_send(message).map_err(|error| match error {
+            TrySendError::Full(message) | TrySendError::Disconnected(message) => message,
+        })
     }
 
     /// Keeps what a rendition states. Not vital: it is said again whenever the Multivariant Playlist changes.
     pub(crate) fn keep_constants(&self, constants: Vec<(RenditionId, Constants)>) {
         for (id, constants) in constants {
-            let _ = self.messages.try_send(Message::Constants(id, constants));
+            let _ = self.send(Message::Constants(id, constants));
         }
     }
 
     /// The session is over.
     pub(crate) fn end(&self) {
-        let _ = self.messages.try_send(Message::Ended);
+        let _ = self.send(Message::Ended);
     }
 
     /// A session that continues nothing begins.
     pub(crate) fn clear(&mut self) {
-        self.archives.values().for_each(|archive| archive.change(VecDeque::clear));
+        self.archives.values().for_each(|archive| archive.clear());
         self.clearing = true;
         self.clear_if_due();
     }
 
     fn clear_if_due(&mut self) {
-        self.clearing = self.clearing && self.messages.try_send(Message::Clear).is_err();
+        self.clearing = self.clearing && self.send(Message::Clear).is_err();
     }
+}
 
-    /// What can be had of a rendition.
-    pub(crate) fn range(&self, id: &RenditionId) -> Option<RangeInclusive<u64>> {
-        self.archives.get(id)?.range()
+impl Drop for Archivist {
+    /// What was published is written before the origin ends, so that nobody was told of more than there is afterwards.
+    fn drop(&mut self) {
+        self.messages = None;
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has nothing more to write.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -286,7 +367,9 @@ impl Writer {
                     discontinuity_sequence: entry.discontinuity_sequence,
                 };
                 let segments = found.segments.iter().map(as_listed).collect();
-                archive.change(|entries| entries.extend(found.segments));
+                archive.change(|held| {
+                    found.segments.iter().for_each(|entry| held.push(*entry, self.spec.bytes_max / 2));
+                });
                 let constants = constants.into();
                 restored.push(Restored { id: id.clone(), constants, segments, inits: found.inits });
             }
@@ -308,11 +391,7 @@ impl Writer {
                     ids.iter().for_each(|id| self.noted(id, NOTE_ENDED, Bytes::from_static(b"ended")));
                 }
                 Message::Clear => {
-                    for (id, (log, archive)) in &mut self.logs {
-                        log.clear();
-                        archive.change(VecDeque::clear);
-                        tracing::debug!(channel = %self.channel, rendition = %id, "archive cleared");
-                    }
+                    self.clear();
                     let ids: Vec<RenditionId> = self.logs.keys().cloned().collect();
                     ids.iter().for_each(|id| self.noted(id, NOTE_ENDED, Bytes::new()));
                 }
@@ -337,22 +416,32 @@ impl Writer {
             }
         }
         for event in events {
+            if let Event::Begin(line, ..) = &event
+                && self.logs[id].1.newest().is_some_and(|newest| newest + 1 != line.msn)
+            {
+                // A hole: what is before it cannot be listed with what comes.
+                self.clear();
+            }
             let Some((log, archive)) = self.logs.get_mut(id) else { return };
             let outcome = write(&self.spec, log, archive, event);
             self.judge(id, outcome);
         }
     }
 
-    /// What could not be written costs the archive of that rendition, so that there is space again.
+    fn clear(&mut self) {
+        for (log, archive) in self.logs.values_mut() {
+            archive.clear();
+            log.clear();
+        }
+    }
+
+    /// What could not be written costs the channel's archive, so that there is space again.
     fn judge(&mut self, id: &RenditionId, outcome: Result<(), WriteError>) {
         let error = match outcome {
             Ok(()) | Err(WriteError::GivenUp) => return,
             Err(error) => error,
         };
-        if let Some((log, archive)) = self.logs.get_mut(id) {
-            archive.change(VecDeque::clear);
-            log.clear();
-        }
+        self.clear();
         self.metrics.archive_shed(&self.channel).inc();
         if self.complained.is_none_or(|at| at.elapsed() > COMPLAINT_INTERVAL) {
             self.complained = Some(Instant::now());
@@ -364,31 +453,22 @@ impl Writer {
 fn write(spec: &ArchiveSpec, log: &mut Log, archive: &Archive, event: Event) -> Result<(), WriteError> {
     match event {
         Event::Init(hash, bytes) => log.init(hash, bytes),
-        Event::Begin(line, start, discontinuity_sequence) => {
-            if archive.range().is_some_and(|range| range.end() + 1 != line.msn) {
-                // A hole: what is before it cannot be listed with what comes.
-                archive.change(VecDeque::clear);
-                log.clear();
-            }
-            log.begin(line, start, discontinuity_sequence)
-        }
+        Event::Begin(line, start, discontinuity_sequence) => log.begin(line, start, discontinuity_sequence),
         Event::Part(bytes, line) => log.part(&LoggedPart { bytes, line }),
         Event::Finish { gap } => {
             let entry = log.finish(gap)?;
             let kept_for = i64::try_from(2 * spec.window_ms).unwrap_or(i64::MAX / 90) * 90;
-            archive.change(|entries| {
-                entries.push_back(entry);
-                while entries.front().is_some_and(|oldest| oldest.start < entry.start - kept_for) {
-                    entries.pop_front();
-                }
-                log.retain(entries.front().map_or(entry.line.msn, |oldest| oldest.line.msn));
-                while entries
-                    .front()
-                    .is_some_and(|oldest| log.oldest().is_none_or(|there| oldest.line.msn < there))
-                {
-                    entries.pop_front();
-                }
+            let oldest = archive.change(|held| {
+                held.push(entry, spec.bytes_max / 2);
+                let is_kept = |kept: &&SegmentEntry| kept.start >= entry.start - kept_for;
+                let oldest = held.entries.iter().find(is_kept).map_or(entry.line.msn, |kept| kept.line.msn);
+                held.forget(oldest);
+                oldest
             });
+            // Without the lock: deleting may take its time.
+            log.retain(oldest);
+            let there = log.oldest().unwrap_or(entry.line.msn);
+            archive.change(|held| held.forget(there));
             Ok(())
         }
     }

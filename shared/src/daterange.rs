@@ -69,11 +69,15 @@ pub enum InvalidDateRange {
         /// The attribute.
         name: String,
     },
+    /// A date that ISO 8601 has more than four digits for.
+    #[error("start_date: a date from 1970 to 9999 is expected")]
+    Start,
     /// SYN-14
     #[error("end_on_next needs a class, and neither duration nor planned duration beside it")]
     EndOnNext,
 }
 
+const YEAR_10000_MS: i64 = 253_402_300_800_000;
 const LENGTH_MIN: usize = 1;
 const LENGTH_MAX: usize = 2048;
 const NAME_MAX: usize = 64;
@@ -106,15 +110,31 @@ impl DateRange {
             }
             match value {
                 Value::Text(text) => quotable(name, text)?,
-                Value::Number(number) if number.is_finite() && *number >= 0.0 => {}
+                Value::Number(number) if number.is_finite() && number.is_sign_positive() => {}
                 Value::Number(_) => return Err(InvalidDateRange::Number { name: name.clone() }),
             }
+        }
+        if !(0..YEAR_10000_MS).contains(&statement.start_ms) {
+            return Err(InvalidDateRange::Start);
         }
         let timed = statement.duration_ms.is_some() || statement.planned_duration_ms.is_some();
         if statement.end_on_next && (statement.class.is_none() || timed) {
             return Err(InvalidDateRange::EndOnNext);
         }
         Ok(Self(statement))
+    }
+
+    /// Whether this is `earlier` and more: what that one states, this one states alike (SYN-14).
+    #[must_use]
+    pub fn completes(&self, earlier: &Self) -> bool {
+        let (now, then) = (&self.0, &earlier.0);
+        let kept = |now: Option<u64>, then: Option<u64>| then.is_none() || now == then;
+        (&now.id, now.start_ms, now.end_on_next) == (&then.id, then.start_ms, then.end_on_next)
+            && (then.class.is_none() || now.class == then.class)
+            && kept(now.duration_ms, then.duration_ms)
+            && kept(now.planned_duration_ms, then.planned_duration_ms)
+            && then.attributes.iter().all(|attribute| now.attributes.contains(attribute))
+            && now != then
     }
 
     /// ID
@@ -220,6 +240,8 @@ mod tests {
             with("X-A", text(&"a".repeat(3000))),
             with("X-A", Value::Number(f64::NAN)),
             with("X-A", Value::Number(-1.0)),
+            with("X-A", Value::Number(-0.0)),
+            Statement { start_ms: -1, ..statement() },
             Statement { attributes: vec![("X-A".into(), text("a")); 2], ..statement() },
         ] {
             assert!(DateRange::new(wrong.clone()).is_err(), "{wrong:?}");

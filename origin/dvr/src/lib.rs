@@ -39,6 +39,14 @@ pub struct SegmentEntry {
     first_part: (u32, u32),
 }
 
+impl SegmentEntry {
+    /// How many bytes of media it has.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.length)
+    }
+}
+
 /// A part to be logged.
 #[derive(Debug, Clone)]
 pub struct LoggedPart {

@@ -261,7 +261,7 @@ impl Log {
 
     fn drop_oldest(&mut self) {
         if let Some(pair) = self.pairs.pop_front() {
-            // One that cannot be removed now is found, and dropped as too old, when the log is opened again.
+            // What cannot be removed now is found when the log is opened again.
             for kind in ["index", "media"] {
                 let _ = std::fs::remove_file(path(&self.dir, pair.first_msn, kind));
             }

@@ -3,15 +3,12 @@
 use crate::SegmentEntry;
 use crate::log::path;
 use bytes::Bytes;
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
-/// Files kept open. A file that was dropped meanwhile can be read to its end.
-const FILES_MAX: usize = 16;
 /// A longer segment is none.
 const LENGTH_MAX: u32 = 512 << 20;
 
@@ -29,21 +26,15 @@ pub enum ReadError {
     },
 }
 
-/// Reads one log.
+/// Reads one log. Files are opened for each read: one kept open would keep what was deleted on the disk.
 #[derive(Debug, Clone)]
-pub struct LogReader(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    dir: PathBuf,
-    files: Mutex<VecDeque<(u64, Arc<File>)>>,
-}
+pub struct LogReader(Arc<Path>);
 
 impl LogReader {
     /// A reader of the log in `dir`.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
-        Self(Arc::new(Shared { dir: dir.to_owned(), files: Mutex::default() }))
+        Self(dir.into())
     }
 
     /// A whole segment.
@@ -63,26 +54,13 @@ impl LogReader {
     }
 
     fn read(&self, entry: &SegmentEntry, length: u32, crc: u32) -> Result<Bytes, ReadError> {
-        let file = self.file(entry.pair)?;
+        let file = File::open(path(&self.0, entry.pair, "media"))?;
         let bytes = read_at(&file, entry.offset, length)?;
         if crc32fast::hash(&bytes) == crc {
             Ok(bytes)
         } else {
             Err(ReadError::Corrupt { msn: entry.line.msn })
         }
-    }
-
-    fn file(&self, pair: u64) -> io::Result<Arc<File>> {
-        let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, file)) = files.iter().find(|(known, _)| *known == pair) {
-            return Ok(Arc::clone(file));
-        }
-        let file = Arc::new(File::open(path(&self.0.dir, pair, "media"))?);
-        if files.len() == FILES_MAX {
-            files.pop_front();
-        }
-        files.push_back((pair, Arc::clone(&file)));
-        Ok(file)
     }
 }
 

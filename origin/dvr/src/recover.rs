@@ -38,11 +38,20 @@ struct Reading {
 }
 
 pub(crate) fn recover(dir: &Path) -> io::Result<(Recovered, VecDeque<Kept>)> {
-    let mut found = Vec::new();
+    let (mut found, mut media) = (Vec::new(), Vec::new());
     for file in std::fs::read_dir(dir)? {
         let name = file?.file_name();
-        let msn = name.to_str().and_then(|name| name.strip_suffix(".index")).filter(|stem| stem.len() == 20);
-        found.extend(msn.and_then(|msn| msn.parse::<u64>().ok()));
+        let Some((stem, kind)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
+        let msn = stem.parse::<u64>().ok().filter(|_| stem.len() == 20);
+        match kind {
+            "index" => found.extend(msn),
+            "media" => media.extend(msn),
+            _ => {}
+        }
+    }
+    // Media goes last when a pair is deleted: without its index it is of no use to anybody.
+    for orphan in media.iter().filter(|msn| !found.contains(msn)) {
+        std::fs::remove_file(path(dir, *orphan, "media"))?;
     }
     found.sort_unstable();
     let mut recovered = Recovered::default();
@@ -142,7 +151,7 @@ fn finish_last(
         let end = SegmentEntry { line, length, crc, ..reading.entry };
         if reader::is_whole(dir, &end) {
             let mut file = OpenOptions::new().append(true).open(path(dir, first_msn, "index"))?;
-            file.write_all(&Record::Close { gap: false, crc }.encode())?;
+            file.write_all(&Record::Close { gap: line.gap, crc }.encode())?;
             recovered.push(end);
             break;
         }
@@ -184,6 +193,8 @@ impl Reading {
             return false;
         };
         entry.length = whole;
+        // What is not whole is a gap as a whole (EV-11).
+        entry.line.gap |= gap;
         entry.line.duration = entry.line.duration.saturating_add(duration);
         self.parts.push((whole, entry.line, (length, crc)));
         true

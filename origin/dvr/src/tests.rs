@@ -106,6 +106,28 @@ fn a_segment_that_was_being_written_is_completed_with_what_is_there() {
 }
 
 #[test]
+fn ev_11_a_gap_is_a_gap_again_also_when_it_was_being_written() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (mut log, _) = Log::open(dir.path(), LIMITS).expect("opened");
+    let gap = LoggedPart {
+        bytes: Bytes::new(),
+        line: PartLine { duration: 30_000, independent: false, gap: true },
+    };
+    log.begin(line(100), 0, 0).expect("begun");
+    log.part(&gap).expect("written");
+    assert!(log.finish(true).expect("finished").line.gap);
+    log.begin(line(101), 0, 0).expect("begun");
+    log.part(&part_of(101, 0)).expect("written");
+    log.part(&gap).expect("written");
+    drop(log);
+    let (_, recovered) = Log::open(dir.path(), LIMITS).expect("opened");
+    assert_eq!(
+        recovered.segments.iter().map(|entry| (entry.line.msn, entry.line.gap)).collect::<Vec<_>>(),
+        [(100, true), (101, true)]
+    );
+}
+
+#[test]
 fn a10_old_pairs_go_by_number_and_by_bytes() {
     let dir = tempfile::tempdir().expect("a folder");
     let (mut log, _) = Log::open(dir.path(), LIMITS).expect("opened");

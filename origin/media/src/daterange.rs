@@ -11,8 +11,10 @@ const LISTED_MAX: usize = 256;
 /// Why a Date Range is not taken: the broadcaster's fault, a retry does not help before older ones have left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// SYN-14: an id stands for one Date Range.
-    #[error("id: there is another one of this id")]
+    /// SYN-14: an id stands for one Date Range, which may be completed: the same again, and more.
+    #[error(
+        "id: there is another one of this id, or was until a moment ago; to complete one, state it again and more"
+    )]
     Known,
     /// Too many.
     #[error("{LISTED_MAX} are listed already")]
@@ -40,7 +42,15 @@ impl DateRanges {
     /// # Errors
     /// What [`Refused`] says.
     pub fn add(&mut self, range: DateRange, end_ms: i64) -> Result<(), Refused> {
-        if self.listed.iter().any(|known| known.range.id() == range.id()) {
+        if let Some(known) = self.listed.iter_mut().find(|known| known.range.id() == range.id()) {
+            if !range.completes(&known.range) {
+                return Err(Refused::Known);
+            }
+            *known = Listed { range: Arc::new(range), added_ms: end_ms };
+            return Ok(());
+        }
+        // SK-04: a delta update cannot say both.
+        if self.removed.iter().any(|(id, _)| id == range.id()) {
             return Err(Refused::Known);
         }
         if self.listed.len() >= LISTED_MAX {
@@ -72,6 +82,12 @@ impl DateRanges {
     pub fn listed(&self, since_ms: Option<i64>) -> Vec<&DateRange> {
         let recent = |known: &&Listed| since_ms.is_none_or(|since| known.added_ms >= since);
         self.listed.iter().filter(recent).map(|known| known.range.as_ref()).collect()
+    }
+
+    /// When the one of that id starts, Unix milliseconds.
+    #[must_use]
+    pub fn start_ms(&self, id: &str) -> Option<i64> {
+        self.listed.iter().find(|known| known.range.id() == id).map(|known| known.range.start_ms())
     }
 
     /// RECENTLY-REMOVED-DATERANGES
@@ -108,9 +124,22 @@ mod tests {
         assert_eq!(ranges.listed(Some(101_000)).len(), 2, "SK-04");
         assert!(ranges.advance(90_000, 114_000, 12_000));
         assert_eq!(ranges.recently_removed(), ["old"]);
+        assert_eq!(ranges.add(range("old", 1, 1), 114_000), Err(Refused::Known), "SK-04");
         assert_eq!(ranges.listed(None)[0].id(), "a");
         assert!(ranges.advance(106_000, 130_000, 12_000));
         assert_eq!(ranges.recently_removed(), ["a"], "the other is long known to be gone");
+    }
+
+    #[test]
+    fn one_whose_end_was_not_known_can_be_completed() {
+        let open = Statement { id: "poll".into(), start_ms: 5_000, ..Statement::default() };
+        let closed = Statement { duration_ms: Some(9_000), ..open.clone() };
+        let mut ranges = DateRanges::default();
+        ranges.add(DateRange::new(open).expect("valid"), 5_000).expect("room");
+        ranges.add(DateRange::new(closed.clone()).expect("valid"), 14_000).expect("completed");
+        assert_eq!(ranges.listed(Some(14_000)).len(), 1, "news to a delta update");
+        let other = Statement { duration_ms: Some(8_000), ..closed };
+        assert_eq!(ranges.add(DateRange::new(other).expect("valid"), 15_000), Err(Refused::Known), "SYN-14");
     }
 
     #[test]

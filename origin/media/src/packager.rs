@@ -13,6 +13,9 @@ use crate::plan::Boundary;
 use crate::timed::Id3;
 use bytes::Bytes;
 
+/// Most metadata in front of one part.
+const EVENTS_MAX: usize = 16;
+
 /// One placed sample, in ticks of the track's timescale.
 #[derive(Debug, Clone)]
 pub struct TrackSample {
@@ -104,9 +107,18 @@ impl Packager {
         self.open.map(|(msn, _)| msn)
     }
 
-    /// Puts metadata in front of the next part.
-    pub fn add_event(&mut self, id: u32, event: Id3) {
-        self.events.push((id, event));
+    /// Puts metadata in front of the next part; false when that has as much as it may.
+    pub fn add_event(&mut self, id: u32, event: Id3) -> bool {
+        let room = self.events.len() < EVENTS_MAX;
+        if room {
+            self.events.push((id, event));
+        }
+        room
+    }
+
+    /// Takes what an earlier packager of this rendition still had to put in front of a part.
+    pub fn inherit(&mut self, earlier: Self) {
+        self.events = earlier.events;
     }
 
     /// Takes the next sample; with `starts`, it is the first of that segment.

@@ -109,7 +109,9 @@ impl Rendition {
         let timescale = config.timescale();
         let nominal = nominal(&config, frame_rate);
         self.pacer = Pacer::new(nominal, timescale);
-        self.packager = Packager::new(timescale, nominal, part_ceiling(self.part_target_ms, timescale));
+        let packager = Packager::new(timescale, nominal, part_ceiling(self.part_target_ms, timescale));
+        let earlier = std::mem::replace(&mut self.packager, packager);
+        self.packager.inherit(earlier);
         self.config = config;
         self.frame_rate = frame_rate;
         self.add_init()
@@ -164,9 +166,9 @@ impl Rendition {
         self.set_part_target(part_target_ms(self.configured_part_ms, nominal, timescale));
     }
 
-    /// Puts metadata in front of the next part.
-    pub fn add_event(&mut self, id: u32, event: Id3) {
-        self.packager.add_event(id, event);
+    /// Puts metadata in front of the next part; false when that has as much as it may.
+    pub fn add_event(&mut self, id: u32, event: Id3) -> bool {
+        self.packager.add_event(id, event)
     }
 
     /// Its playlist has to be rendered again, for a reason of the stream's.

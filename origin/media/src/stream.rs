@@ -174,7 +174,8 @@ impl Stream {
             runs: 0,
             gap: None,
             finished: false,
-            events: 0,
+            // Another start, other ids: players drop a tag whose id they know.
+            events: (setup.msn_min as u32).wrapping_mul(64),
             published: Published::default(),
             worker: worker::Worker::new(setup.kind, setup.rungs.len()),
             notices: Vec::new(),

@@ -159,6 +159,8 @@ pub struct LiveWindow {
     frozen: Option<[Arc<Frozen>; 2]>,
     inits: VecDeque<(InitHash, Bytes)>,
     discontinuity_sequence: u64,
+    /// Discontinuities before the end of the newest complete segment.
+    passed: u64,
     rates: Rates,
     iframe_rates: Rates,
     ended: bool,
@@ -205,6 +207,7 @@ impl LiveWindow {
             frozen: None,
             inits: VecDeque::new(),
             discontinuity_sequence: limits.discontinuity_sequence,
+            passed: limits.discontinuity_sequence,
             rates: Rates::default(),
             iframe_rates: Rates::default(),
             ended: false,
@@ -248,6 +251,7 @@ impl LiveWindow {
             self.ends.push_back(segment.start + i64::from(segment.line.duration));
         }
         self.discontinuity_sequence = first.discontinuity_sequence;
+        self.passed = last.discontinuity_sequence + u64::from(last.line.discontinuity);
         self.archived = Some(first.line.msn..=last.line.msn);
         for (of, (peak_bps, average_bps)) in [&mut self.rates, &mut self.iframe_rates].into_iter().zip(rates)
         {
@@ -299,6 +303,7 @@ impl LiveWindow {
             self.rates.add(size, line.duration);
             self.iframe_rates.add(iframe.map_or(0, |bytes| bytes.len() as u64), line.duration);
         }
+        self.passed += u64::from(line.discontinuity);
         self.listing.push(line);
         self.ends.push_back(end);
         self.emit(|| Event::Finish { gap });
@@ -464,7 +469,8 @@ impl LiveWindow {
             }
             _ => in_memory,
         };
-        while self.listing.lines().front().is_some_and(|line| line.msn < had_from) {
+        // The last one stays: without it nothing says where the list goes on.
+        while self.ends.len() > 1 && self.listing.lines().front().is_some_and(|line| line.msn < had_from) {
             self.unlist();
         }
     }

@@ -99,6 +99,10 @@ impl Task {
 
     pub(super) async fn run(mut self, sessions: mpsc::Receiver<Session>, requests: mpsc::Receiver<Request>) {
         let mut inbox = Inbox { sessions, requests };
+        let was_on = self.numbers.next() != (0, 0);
+        if was_on {
+            self.prepare();
+        }
         let restored = self.restore().await.unwrap_or_else(|error| {
             tracing::error!(channel = %self.spec.id, "bug: {error}");
             false
@@ -106,9 +110,8 @@ impl Task {
         if restored {
             self.stops_at = Some(Instant::now() + self.spec.stop_timeout.max(RETURN_PATIENCE));
             self.publish();
-        } else if self.numbers.next() != (0, 0) {
-            // This channel was on before the restart, and its publisher is likely to come back.
-            self.prepare();
+        } else if was_on {
+            // Its publisher is likely to come back.
             self.stops_at = Some(Instant::now() + RETURN_PATIENCE);
         }
         loop {
@@ -351,6 +354,7 @@ impl Task {
                 };
                 taken.map_err(|error| match error {
                     NotTaken::NotLive => NotAnnotated::NotLive,
+                    NotTaken::TooMany => NotAnnotated::Busy,
                     NotTaken::Invalid(_) | NotTaken::Refused(_) => NotAnnotated::Invalid(error.to_string()),
                 })
             }
@@ -374,7 +378,10 @@ impl Task {
             self.view.send_replace(Arc::new(View::empty(self.spec.mode)));
             return Ok(());
         };
-        self.stops_at = Some(Instant::now() + Duration::from_millis(self.spec.window_ms.into()));
+        // Whoever is in the middle of its list can watch to its end.
+        let listed_ms = self.spec.archive.as_ref().map_or(0, |archive| archive.window_ms);
+        self.stops_at =
+            Some(Instant::now() + Duration::from_millis(listed_ms.max(self.spec.window_ms.into())));
         tracing::info!(channel = %self.spec.id, "broadcast session ends: its publisher did not come back");
         broadcast.stream.finish(now_ms())?;
         self.publish();
@@ -422,8 +429,8 @@ impl Task {
             return;
         };
         if let Some(archivist) = &self.archivist {
-            for id in archivist.archives().keys() {
-                broadcast.stream.set_archived(id, archivist.range(id));
+            for (id, archive) in archivist.archives() {
+                broadcast.stream.set_archived(id, archive.range());
             }
         }
         let changes = broadcast.stream.take_changes();
@@ -465,7 +472,8 @@ impl Task {
             let renditions = renditions.map(|(id, sender)| (id.clone(), sender.subscribe())).collect();
             let multivariant = broadcast.multivariant.clone();
             let preparing = multivariant.is_none();
-            let archives = self.archivist.as_ref().map(Archivist::archives).unwrap_or_default();
+            let archives =
+                self.archivist.as_ref().map(|archivist| archivist.archives().clone()).unwrap_or_default();
             let view = View { mode: self.spec.mode, multivariant, preparing, renditions, archives };
             self.view.send_replace(Arc::new(view));
         }

@@ -95,8 +95,18 @@ async fn annotate(
     if request.method() != Method::POST {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "metadata is POSTed");
     }
-    let is_json = request.headers().get(http::header::CONTENT_TYPE).is_some_and(|t| t == "application/json");
-    if !is_json {
+    let header = |name: http::HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
+    // A browser that was told a false address of ours still says whom it means.
+    let host = header(http::header::HOST).unwrap_or("localhost");
+    let host = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+    if host != "localhost" && host.parse::<IpAddr>().is_err() {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "the internal API answers to an address or to localhost, not to a name",
+        );
+    }
+    let kind = header(http::header::CONTENT_TYPE).and_then(|kind| kind.split(';').next());
+    if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type: application/json is expected");
     }
     let channel = channel.parse().ok().and_then(|id| channels.get(&id).cloned());

@@ -268,7 +268,8 @@ async fn archived(
         Ok(Ok(bytes)) if alone => fmp4::random_access_point(&bytes),
         Ok(Ok(bytes)) => Some(bytes),
         Ok(Err(error)) => {
-            tracing::error!(%rendition, msn, %error, "a segment of the archive cannot be read");
+            // Not louder: every viewer there asks for it, and deleting may overtake reading.
+            tracing::debug!(%rendition, msn, %error, "a segment of the archive cannot be read");
             None
         }
         Err(_) => None,

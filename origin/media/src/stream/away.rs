@@ -41,6 +41,9 @@ impl Stream {
         else {
             return Ok(());
         };
+        // A clock that was set forward, or a machine that slept: a list's length at a time.
+        let listed = i64::from(self.setup.window_ms.max(self.setup.dvr_ms)) * TICKS_PER_MS;
+        let now = now.min(self.timeline_end() + listed);
         if self.gap.is_none() {
             self.begin_gaps(now)?;
         }
@@ -83,15 +86,17 @@ impl Stream {
         }
     }
 
-    /// What is behind segment `newest`, which starts at `start`, and whatever of it a rendition lacks, is a gap.
-    pub(super) fn continue_in_a_gap(&mut self, newest: u64, start: i64) {
-        let end = self.timeline_end();
+    /// After a restart: whatever a rendition lacks of segment `newest`, and `gaps` short segments behind it, are gaps, so
+    /// that all renditions end together and nothing that may have been announced is given out again (A12).
+    pub(super) fn continue_in_gaps(&mut self, newest: u64, start: i64, gaps: u64) {
+        let mut end = self.timeline_end();
         self.append_gap(Gap { msn: newest, start, end }, end);
         let part = self.renditions.iter().map(Rendition::part_target_ms).max().unwrap_or(0);
-        let now = end + i64::from(part) * TICKS_PER_MS;
-        self.begin_gap(end, now);
-        if let Some(gap) = self.gap {
-            self.append_gap(gap, now);
+        for msn in newest + 1..=newest + gaps {
+            let gap = Gap { msn, start: end, end: end + i64::from(part) * TICKS_PER_MS };
+            self.plan.start_gap(gap.msn, gap.start);
+            self.append_gap(gap, gap.end);
+            end = gap.end;
         }
     }
 

@@ -3,6 +3,7 @@
 use super::Stream;
 use crate::daterange::Refused;
 use crate::fmp4::TrackConfig;
+use crate::rendition::Rendition;
 use crate::timed::Id3;
 use sigma_shared::daterange::{DateRange, InvalidDateRange, Statement};
 use sigma_shared::playlist::ServerControl;
@@ -17,6 +18,9 @@ pub enum NotTaken {
     /// The broadcaster's fault, see there.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The next part has as many tags as it may: a retry helps.
+    #[error("the next part has as many tags as it may")]
+    TooMany,
     /// Nothing has been published yet: a retry helps.
     #[error("nothing is live that it could be about")]
     NotLive,
@@ -40,10 +44,11 @@ impl Stream {
             .live_date_ms()
             .filter(|_| self.published.is_fixed() && !self.finished)
             .ok_or(NotTaken::NotLive)?;
-        let start_ms = start_ms.unwrap_or(end_ms);
+        let known_ms = self.published.dateranges.start_ms(&statement.id);
+        let start_ms = start_ms.or(known_ms).unwrap_or(end_ms);
         let range = DateRange::new(Statement { start_ms, ..statement })?;
         Arc::make_mut(&mut self.published.dateranges).add(range, end_ms)?;
-        self.renditions.iter_mut().for_each(super::Rendition::touch);
+        self.renditions.iter_mut().for_each(Rendition::touch);
         Ok(start_ms)
     }
 
@@ -56,14 +61,17 @@ impl Stream {
         if self.run.is_none() || !self.published.is_fixed() {
             return Err(NotTaken::NotLive);
         }
-        self.events += 1;
+        self.events = self.events.wrapping_add(1);
         let id = self.events;
-        let is_video = |config: &TrackConfig| matches!(config, TrackConfig::Video(_));
-        let has_video = self.renditions.iter().any(|rendition| is_video(&rendition.config));
-        for rendition in self.renditions.iter_mut().filter(|r| is_video(&r.config) == has_video) {
-            rendition.add_event(id, tag.clone());
+        let is_video = |rendition: &Rendition| matches!(rendition.config, TrackConfig::Video(_));
+        let has_video = self.renditions.iter().any(|one| one.is_joined() && is_video(one));
+        let mut taken = false;
+        for rendition in
+            self.renditions.iter_mut().filter(|one| one.is_joined() && is_video(one) == has_video)
+        {
+            taken |= rendition.add_event(id, tag.clone());
         }
-        Ok(())
+        if taken { Ok(()) } else { Err(NotTaken::TooMany) }
     }
 
     /// Takes Date Ranges off that have left the playlists.

@@ -2,7 +2,7 @@
 //! whoever publishes next continues the numbers.
 //!
 //! Invariant: no name is given out twice. The archive may lack the last part that viewers were told of, so the segment
-//! after the newest archived one is a gap in any case (A12).
+//! after the newest archived one is a gap in any case, and so is everything below the numbers known to be free (A12).
 
 use super::{Stream, StreamSetup, find};
 use crate::codec::FrameRate;
@@ -15,6 +15,9 @@ use sigma_shared::id::RenditionId;
 use sigma_shared::playlist::ServerControl;
 use sigma_shared::resource::InitHash;
 use std::ops::RangeInclusive;
+
+/// An archive that is further behind the numbers given out is of another time.
+const GAPS_MAX: u64 = 64;
 
 /// What of a rendition must not change while its playlist lives, and is not in its segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +77,11 @@ impl Stream {
         stream.plan.start_gap(newest.line.msn, newest.start);
         stream.keep_constants(control, newest.line.msn);
         stream.video_end = stream.timeline_end();
-        stream.continue_in_a_gap(newest.line.msn, newest.start);
+        let free = stream.setup.msn_min.saturating_sub(newest.line.msn + 1);
+        if free > GAPS_MAX {
+            return Ok(None);
+        }
+        stream.continue_in_gaps(newest.line.msn, newest.start, free.max(1));
         Ok(Some(stream))
     }
 
