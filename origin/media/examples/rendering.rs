@@ -29,11 +29,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = 897_000_000u64;
     let listed = u64::try_from(ticks / SEGMENT)?;
     let old: Vec<ArchivedSegment> = (first..first + listed).map(archived).collect();
+    let started = Instant::now();
     window.restore(&old, vec![(InitHash(1), Bytes::from_static(b"init"))], [(0, 0); 2]);
     let tip = Tip { complete_msn: first, complete_parts: PARTS, open_parts: 2, ended: false };
     let report = |id: &str| id.parse().map(|rendition| RenditionReport { rendition, tip });
     let reports: Arc<[RenditionReport]> =
         ["v720", "v480", "audio"].into_iter().map(report).collect::<Result<_, _>>()?;
+    let first_snapshot = window.snapshot(shown(&reports)).ok_or("nothing is listed")?;
+    let whole = first_snapshot.playlist(Listed::Media, Mode::Ultra, None).gzip.len();
+    println!(
+        "{hours} h of list, {listed} segments: restored and written for the first time in {} ms, {whole} pieces",
+        started.elapsed().as_millis()
+    );
     let (mut ultra, mut others, mut parts) = (Duration::ZERO, Duration::ZERO, 0u32);
     let mut sizes = [0usize; 3];
     for msn in first + listed..first + listed + MEASURED_SEGMENTS {
@@ -41,13 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             append(&mut window, msn, part);
             window.set_archived(Some(first..=msn - 1));
             let started = Instant::now();
-            let snapshot = window.snapshot(Shown {
-                control: ServerControl { target_duration_s: 2, part_target_ms: 334, part_hold_back_ms: 1002 },
-                next_init: None,
-                dateranges: Arc::default(),
-                reports: Arc::clone(&reports),
-                iframe_reports: Arc::clone(&reports),
-            });
+            let snapshot = window.snapshot(shown(&reports));
             let snapshot = snapshot.ok_or("nothing is listed")?;
             sizes = UPDATES.map(|skip| {
                 let text = snapshot.playlist(Listed::Media, Mode::Ultra, skip);
@@ -69,7 +70,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
-    println!("{hours} h of list, {listed} segments");
     println!(
         "a part's snapshot and the playlists of mode ultra, plain and gzip, in full and both delta updates: {} us",
         (ultra / parts).as_micros()
@@ -80,6 +80,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     println!("gzip bytes: full {}, delta {}, delta v2 {}", sizes[0], sizes[1], sizes[2]);
     Ok(())
+}
+
+fn shown(reports: &Arc<[RenditionReport]>) -> Shown {
+    Shown {
+        control: ServerControl { target_duration_s: 2, part_target_ms: 334, part_hold_back_ms: 1002 },
+        next_init: None,
+        dateranges: Arc::default(),
+        reports: Arc::clone(reports),
+        iframe_reports: Arc::clone(reports),
+    }
 }
 
 fn append(window: &mut LiveWindow, msn: u64, part: u32) {
