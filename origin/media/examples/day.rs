@@ -14,10 +14,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 const START_MS: u64 = 1_795_333_200_700;
-/// Baseline, 320x180.
+/// 1280x720, 30 frames per second.
 const AVCC: &[u8] = &[
-    1, 0x42, 0xc0, 0x0d, 0xff, 0xe1, 0, 9, 0x67, 0x42, 0xc0, 0x0d, 0xda, 0x05, 0x07, 0xe4, 0x40, 1, 0, 4,
-    0x68, 0xce, 0x3c, 0x80,
+    0x01, 0x4d, 0x40, 0x1f, 0xff, 0xe1, 0x00, 0x17, 0x67, 0x4d, 0x40, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xec,
+    0x04, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00, 0x00, 0x0f, 0x23, 0xc6, 0x0c, 0xa8, 0x01, 0x00, 0x04,
+    0x68, 0xef, 0x0f, 0xc8,
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,15 +37,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         audio_id: "audio".parse()?,
     });
     stream.begin_publishing();
-    stream.state_frame_rate(30_000.0 / 1001.0);
     stream.configure_video(AvcConfig::parse(AVCC)?, START_MS)?;
     stream.configure_audio(AacConfig::parse(Bytes::from_static(&[0x12, 0x10]))?, START_MS)?;
     let mut latest: HashMap<String, Arc<RenditionSnapshot>> = HashMap::new();
     let (mut audio, mut checked, mut worst_us, mut gaps) = (0u64, 0u64, 0i64, 0u64);
     let mut ends: HashMap<&str, i64> = HashMap::new();
     let mut newest = 0;
-    for frame in 0..hours * 3600 * 30_000 / 1001 {
-        let media_us = frame * 1_001_000 / 30;
+    for frame in 0..hours * 3600 * 30 {
+        let media_us = frame * 1_000_000 / 30;
         let raw_ms = u32::try_from((media_us / 1000) & u64::from(u32::MAX))?;
         let now_ms = START_MS + media_us / 1000;
         let idr = frame.is_multiple_of(60);
