@@ -18,9 +18,13 @@ use rust_embed::Embed;
 use sigma_http::assets::Assets;
 use sigma_http::headers::{accepts_gzip, preflight, without_body};
 use sigma_http::problem::Problem;
+use sigma_shared::freshness::{Served as Freshness, max_age_s};
 use sigma_shared::resource::LiveResource;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// The target duration that lifetimes go by where no playlist says one, seconds (DL-06).
+const TARGET_DURATION_S: u32 = 2;
 
 /// The watch page, built beside the origin's console.
 #[derive(Embed)]
@@ -101,10 +105,13 @@ impl Handler {
                 self.metrics.requests.page.inc();
                 return Err(Box::new(self.own(page, head_only)));
             }
-            return Err(refuse(&Problem::new(StatusCode::NOT_FOUND, "no such path")));
+            let max_age_s = max_age_s(Freshness::Media, false, TARGET_DURATION_S);
+            return Err(refuse(&Problem::new(StatusCode::NOT_FOUND, "no such path").max_age_s(max_age_s)));
         };
-        CacheKey::new(resource, request.uri().query(), accepts_gzip(headers))
-            .map_err(|error| refuse(&Problem::new(StatusCode::BAD_REQUEST, error.to_string())))
+        CacheKey::new(resource, request.uri().query(), accepts_gzip(headers)).map_err(|error| {
+            let max_age_s = max_age_s(Freshness::BlockingPlaylist, false, TARGET_DURATION_S);
+            refuse(&Problem::new(StatusCode::BAD_REQUEST, error.to_string()).max_age_s(max_age_s))
+        })
     }
 
     fn hit(&self, stored: &Stored, request_headers: &HeaderMap, head_only: bool) -> Response<EdgeBody> {
