@@ -11,7 +11,7 @@
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use sigma_dvr::{Limits, Log, LogReader, LoggedPart, ReadError, SegmentEntry, WriteError};
+use sigma_dvr::{Limits, Log, LogReader, LoggedPart, PartEntry, ReadError, SegmentEntry, WriteError};
 use sigma_media::stream::{Constants, Restored};
 use sigma_media::window::{ArchivedSegment, Event};
 use sigma_shared::id::{ChannelId, RenditionId};
@@ -58,6 +58,8 @@ struct Held {
     /// The first of them that may be listed: what is before it is about to be deleted (EV-07).
     listed_from: u64,
     listed_bytes: u64,
+    /// The parts of the newest segments before a restart (PT-10).
+    parts: VecDeque<(u64, Vec<PartEntry>)>,
 }
 
 impl Held {
@@ -105,6 +107,21 @@ impl Archive {
     pub(crate) fn find(&self, msn: u64) -> Option<SegmentEntry> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         held.find(msn).filter(|entry| !entry.line.gap)
+    }
+
+    /// A part that can be had although it is not in memory: of just before a restart.
+    pub(crate) fn find_part(&self, msn: u64, part: u32) -> Option<PartEntry> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let (_, parts) = held.parts.iter().find(|(known, _)| *known == msn)?;
+        parts.get(usize::try_from(part).ok()?).copied().filter(|part| !part.line.gap)
+    }
+
+    /// Reads a part of segment `msn`. Blocks.
+    ///
+    /// # Errors
+    /// It has just been deleted, or the disk fails.
+    pub(crate) fn read_part(&self, msn: u64, part: &PartEntry) -> Result<Bytes, ReadError> {
+        self.reader.part(msn, part)
     }
 
     /// Reads a segment, or its first part. Blocks.
@@ -368,6 +385,7 @@ impl Writer {
                 };
                 let segments = found.segments.iter().map(as_listed).collect();
                 archive.change(|held| {
+                    held.parts = found.parts;
                     found.segments.iter().for_each(|entry| held.push(*entry, self.spec.bytes_max / 2));
                 });
                 let constants = constants.into();

@@ -47,6 +47,17 @@ impl SegmentEntry {
     }
 }
 
+/// Where a part of one of the newest segments is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartEntry {
+    /// As it is listed.
+    pub line: PartLine,
+    pair: u64,
+    offset: u64,
+    length: u32,
+    crc: u32,
+}
+
 /// A part to be logged.
 #[derive(Debug, Clone)]
 pub struct LoggedPart {

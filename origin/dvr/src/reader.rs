@@ -1,7 +1,7 @@
 //! Reading segments back, from any thread.
 
-use crate::SegmentEntry;
 use crate::log::path;
+use crate::{PartEntry, SegmentEntry};
 use bytes::Bytes;
 use std::fs::File;
 use std::io;
@@ -42,7 +42,7 @@ impl LogReader {
     /// # Errors
     /// See [`ReadError`].
     pub fn segment(&self, entry: &SegmentEntry) -> Result<Bytes, ReadError> {
-        self.read(entry, entry.length, entry.crc)
+        self.read((entry.pair, entry.offset, entry.length), entry.crc, entry.line.msn)
     }
 
     /// The first part of a segment.
@@ -50,17 +50,21 @@ impl LogReader {
     /// # Errors
     /// See [`ReadError`].
     pub fn first_part(&self, entry: &SegmentEntry) -> Result<Bytes, ReadError> {
-        self.read(entry, entry.first_part.0, entry.first_part.1)
+        self.read((entry.pair, entry.offset, entry.first_part.0), entry.first_part.1, entry.line.msn)
     }
 
-    fn read(&self, entry: &SegmentEntry, length: u32, crc: u32) -> Result<Bytes, ReadError> {
-        let file = File::open(path(&self.0, entry.pair, "media"))?;
-        let bytes = read_at(&file, entry.offset, length)?;
-        if crc32fast::hash(&bytes) == crc {
-            Ok(bytes)
-        } else {
-            Err(ReadError::Corrupt { msn: entry.line.msn })
-        }
+    /// A part of segment `msn`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn part(&self, msn: u64, part: &PartEntry) -> Result<Bytes, ReadError> {
+        self.read((part.pair, part.offset, part.length), part.crc, msn)
+    }
+
+    fn read(&self, (pair, offset, length): (u64, u64, u32), crc: u32, msn: u64) -> Result<Bytes, ReadError> {
+        let file = File::open(path(&self.0, pair, "media"))?;
+        let bytes = read_at(&file, offset, length)?;
+        if crc32fast::hash(&bytes) == crc { Ok(bytes) } else { Err(ReadError::Corrupt { msn }) }
     }
 }
 

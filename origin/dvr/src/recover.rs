@@ -5,9 +5,9 @@
 
 use crate::log::{Kept, path};
 use crate::record::{MAGIC, Record};
-use crate::{SegmentEntry, reader};
+use crate::{PartEntry, SegmentEntry, reader};
 use bytes::Bytes;
-use sigma_shared::playlist::SegmentLine;
+use sigma_shared::playlist::{PartLine, SegmentLine};
 use sigma_shared::resource::InitHash;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::OpenOptions;
@@ -17,6 +17,9 @@ use std::path::Path;
 /// A larger index is none: 256 segments of a hundred parts have less than a megabyte.
 const INDEX_MAX: u64 = 64 << 20;
 
+/// Of how many segments the parts are known again.
+const RECENT_SEGMENTS: usize = 16;
+
 /// What a log had when it was opened.
 #[derive(Debug, Default)]
 pub struct Recovered {
@@ -24,6 +27,8 @@ pub struct Recovered {
     pub segments: Vec<SegmentEntry>,
     /// Init sections, the oldest first.
     pub inits: Vec<(InitHash, Bytes)>,
+    /// The parts of the newest segments, by number: they may still be asked for one by one (PT-10).
+    pub parts: VecDeque<(u64, Vec<PartEntry>)>,
     /// The newest note of each kind.
     pub notes: BTreeMap<u8, Bytes>,
     /// Segments that cannot be used, because something between them and the newest is missing or spoilt.
@@ -33,8 +38,8 @@ pub struct Recovered {
 /// A segment whose records are being read.
 struct Reading {
     entry: SegmentEntry,
-    /// What the segment is with each part: its length and line, and the part's length and checksum.
-    parts: Vec<(u32, SegmentLine, (u32, u32))>,
+    /// What the segment is with each part, its length and line, and the part.
+    parts: Vec<(u32, SegmentLine, PartEntry)>,
 }
 
 pub(crate) fn recover(dir: &Path) -> io::Result<(Recovered, VecDeque<Kept>)> {
@@ -105,11 +110,12 @@ fn read_pair(dir: &Path, first_msn: u64, last: bool, recovered: &mut Recovered) 
             Record::Part { .. } => open.as_mut().is_some_and(|open| open.part(&record, media.len())),
             Record::Close { gap, crc } => match open.take() {
                 Some(reading) => {
-                    recovered.push(SegmentEntry {
+                    let entry = SegmentEntry {
                         line: SegmentLine { gap, ..reading.entry.line },
                         crc,
                         ..reading.entry
-                    });
+                    };
+                    recovered.push(entry, &reading.parts);
                     true
                 }
                 None => false,
@@ -144,15 +150,15 @@ fn finish_last(
     };
     while let Some((length, line, _)) = reading.parts.last().copied() {
         let mut checksum = crc32fast::Hasher::new();
-        for (_, _, (length, crc)) in &reading.parts {
-            checksum.combine(&crc32fast::Hasher::new_with_initial_len(*crc, u64::from(*length)));
+        for (.., part) in &reading.parts {
+            checksum.combine(&crc32fast::Hasher::new_with_initial_len(part.crc, u64::from(part.length)));
         }
         let crc = checksum.finalize();
         let end = SegmentEntry { line, length, crc, ..reading.entry };
         if reader::is_whole(dir, &end) {
             let mut file = OpenOptions::new().append(true).open(path(dir, first_msn, "index"))?;
             file.write_all(&Record::Close { gap: line.gap, crc }.encode())?;
-            recovered.push(end);
+            recovered.push(end, &reading.parts);
             break;
         }
         reading.parts.pop();
@@ -196,17 +202,22 @@ impl Reading {
         // What is not whole is a gap as a whole (EV-11).
         entry.line.gap |= gap;
         entry.line.duration = entry.line.duration.saturating_add(duration);
-        self.parts.push((whole, entry.line, (length, crc)));
+        let line = PartLine { duration, independent, gap };
+        self.parts.push((whole, entry.line, PartEntry { line, pair: entry.pair, offset, length, crc }));
         true
     }
 }
 
 impl Recovered {
-    fn push(&mut self, entry: SegmentEntry) {
+    fn push(&mut self, entry: SegmentEntry, parts: &[(u32, SegmentLine, PartEntry)]) {
         if self.segments.last().is_some_and(|last| last.line.msn + 1 != entry.line.msn) {
             self.left_out += self.segments.len() as u64;
             self.segments.clear();
         }
         self.segments.push(entry);
+        if self.parts.len() == RECENT_SEGMENTS {
+            self.parts.pop_front();
+        }
+        self.parts.push_back((entry.line.msn, parts.iter().map(|(.., part)| *part).collect()));
     }
 }

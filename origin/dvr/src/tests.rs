@@ -86,6 +86,11 @@ fn what_was_written_is_there_again_with_the_same_bytes() {
         assert_eq!(reader.first_part(entry).expect("there"), bytes_of(entry.line.msn, 0));
         assert!(entry.line.independent && entry.line.duration == 180_015);
     }
+    for (msn, parts) in &recovered.parts {
+        let read = parts.iter().map(|part| reader.part(*msn, part).expect("there")).collect::<Vec<_>>();
+        assert_eq!(read, (0..6).map(|part| bytes_of(*msn, part)).collect::<Vec<_>>(), "PT-10");
+    }
+    assert_eq!(recovered.parts.len(), 10);
 }
 
 #[test]

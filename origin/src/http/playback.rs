@@ -80,7 +80,10 @@ impl Playback {
                     MediaResource::Playlist(listed, mode) => {
                         self.playlist(snapshots, (*listed, *mode), query, head).await
                     }
-                    MediaResource::Part { msn, part } => self.part(snapshots, rendition, (*msn, *part)).await,
+                    MediaResource::Part { msn, part } => {
+                        let archive = view.as_ref().and_then(|view| view.archives.get(rendition).cloned());
+                        self.part(snapshots, archive, rendition, (*msn, *part)).await
+                    }
                     MediaResource::Segment { msn } | MediaResource::IFrame { msn } => {
                         let alone = matches!(object, MediaResource::IFrame { .. });
                         let snapshot = Arc::clone(&snapshots.borrow());
@@ -178,6 +181,7 @@ impl Playback {
     async fn part(
         &self,
         mut snapshots: Renditions,
+        archive: Option<Arc<Archive>>,
         rendition: &RenditionId,
         at: (u64, u32),
     ) -> Response<Body> {
@@ -196,7 +200,7 @@ impl Playback {
                         };
                         return media(&snapshot, Body::Left(part.bytes.clone().into()), delivered);
                     }
-                    PartLookup::Absent => return not_found("no such part").map(Body::Left), // PH-06
+                    PartLookup::Absent => break, // PH-06
                     PartLookup::Hinted => {}
                 }
             }
@@ -211,6 +215,8 @@ impl Playback {
                 Ok(Err(_)) | Err(_) => return unavailable("the part did not come in time"),
             }
         }
+        let snapshot = Arc::clone(&snapshots.borrow());
+        archived_part(archive, &snapshot, rendition, at).await
     }
 
     fn hold(&self) -> Option<Held<'_>> {
@@ -276,6 +282,25 @@ async fn archived(
     };
     let Some(bytes) = bytes else {
         return not_found("no such segment").map(Body::Left);
+    };
+    let delivered = Delivered { duration_ms: Some(entry.line.duration / 90), ..Delivered::init(rendition) };
+    media(snapshot, Body::Left(bytes.into()), delivered)
+}
+
+/// A part of just before a restart (PT-10).
+async fn archived_part(
+    archive: Option<Arc<Archive>>,
+    snapshot: &RenditionSnapshot,
+    rendition: &RenditionId,
+    (msn, part): (u64, u32),
+) -> Response<Body> {
+    let found = archive.and_then(|archive| archive.find_part(msn, part).map(|entry| (archive, entry)));
+    let Some((archive, entry)) = found else {
+        return not_found("no such part").map(Body::Left);
+    };
+    let read = tokio::task::spawn_blocking(move || archive.read_part(msn, &entry)).await;
+    let Ok(Ok(bytes)) = read else {
+        return not_found("no such part").map(Body::Left);
     };
     let delivered = Delivered { duration_ms: Some(entry.line.duration / 90), ..Delivered::init(rendition) };
     media(snapshot, Body::Left(bytes.into()), delivered)

@@ -34,7 +34,7 @@ fn numbers(playlist: &str) -> Vec<u64> {
 fn hours_are_listed_served_and_there_again_after_a_crash() {
     let data = tempfile::tempdir().expect("a folder");
     let folder = || tempfile::tempdir().expect("a folder");
-    let (before, oldest, iframe) = until_killed(async {
+    let (before, oldest, iframe, part) = until_killed(async {
         let origin = Origin { running: start(data.path(), LIVE, CHANNEL).await, _data: folder() };
         let mut publisher = Publisher::connect(&origin, "key-of-one").await.expect("accepted");
         publisher.frames(60 * 50 + 10).await;
@@ -47,6 +47,8 @@ fn hours_are_listed_served_and_there_again_after_a_crash() {
         assert!(delta.text().contains("#EXT-X-SKIP:SKIPPED-SEGMENTS=43"), "SK-01: {}", delta.text());
         // Twelve seconds are in the live window and as long again in memory: this one comes from disk.
         let oldest = eventually(&origin, &format!("/live/one/source/{first}.m4s")).await;
+        let part = get(&origin, &format!("/live/one/source/{}.3.m4s", first + 45)).await;
+        assert_eq!(part.status, 200);
         assert_eq!(
             get(&origin, &format!("/live/one/source/{first}.0.m4s")).await.status,
             404,
@@ -60,7 +62,7 @@ fn hours_are_listed_served_and_there_again_after_a_crash() {
         );
         // The writer is asynchronous: what counts as written is what the archive says.
         with(&origin, "/live/one/source/low.m3u8", &format!("\n{}.m4s", first + 49)).await;
-        (playlist, oldest.body, iframe.body)
+        (playlist, oldest.body, iframe.body, part.body)
     });
     until_killed(async {
         let origin = Origin { running: start(data.path(), LIVE, CHANNEL).await, _data: folder() };
@@ -76,6 +78,9 @@ fn hours_are_listed_served_and_there_again_after_a_crash() {
         assert!(new.starts_with(&sure), "{old}\n{new}");
         assert_eq!(eventually(&origin, &format!("/live/one/source/{first}.m4s")).await.body, oldest);
         assert_eq!(eventually(&origin, &format!("/live/one/source/{first}.i.m4s")).await.body, iframe);
+        let at = format!("/live/one/source/{}.3.m4s", first + 45);
+        assert_eq!(get(&origin, &at).await.body, part, "PT-10");
+        assert_eq!(get(&origin, &format!("/live/one/source/{}.99.m4s", first + 45)).await.status, 404);
         let mut publisher = Publisher::connect(&origin, "key-of-one").await.expect("accepted");
         publisher.frames(200).await;
         let playlist = with(&origin, "/live/one/source/low.m3u8", "#EXT-X-DISCONTINUITY\n").await;
