@@ -27,6 +27,15 @@ pub(crate) struct Config {
     pub(crate) cache: CacheConfig,
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
+    #[serde(default)]
+    pub(crate) access_log: AccessLogConfig,
+}
+
+/// `[access_log]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AccessLogConfig {
+    pub(crate) one_in: u32,
 }
 
 /// `[http]`

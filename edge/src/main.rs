@@ -3,6 +3,7 @@
 //! The way of a request: listener (sigma-http) -> `handler` -> `cache` (+ `fill`, `coalesce`) -> `upstream`; back out
 //! through `body`. Pure: `key`, `freshness`, `coalesce`, `head`. Deliberately absent: parsing media or playlists (A5).
 
+mod account;
 mod app;
 mod body;
 mod cache;
