@@ -68,16 +68,27 @@ impl Handler {
     }
 
     /// Answers one request. Never fails: what goes wrong is a response.
-    pub(crate) async fn serve(
+    ///
+    /// The request is gone when this returns, before anything is waited for: thousands wait at once, and hyper can go on
+    /// with the buffer that the request was read into.
+    #[expect(clippy::needless_pass_by_value, reason = "it is dropped here on purpose")]
+    pub(crate) fn serve(
         self: Arc<Self>,
         request: Request<()>,
         from: PeerConnection,
-    ) -> Response<EdgeBody> {
+    ) -> impl Future<Output = Response<EdgeBody>> + Send + 'static {
         let head_only = request.method() == Method::HEAD;
         let account = Account::open(&self.metrics, &request, from, self.own.sampling);
         let answer = self.route(&request).unwrap_or_else(|refusal| Answer::Own(*refusal));
-        // The request is not kept while waiting: thousands wait at once.
-        drop(request);
+        self.deliver(answer, head_only, account)
+    }
+
+    async fn deliver(
+        self: Arc<Self>,
+        answer: Answer,
+        head_only: bool,
+        account: Account,
+    ) -> Response<EdgeBody> {
         match answer {
             Answer::Stored(stored, known) => self.hit(&stored, known, head_only, account),
             Answer::Own(response) => own(response, head_only, account),

@@ -120,6 +120,10 @@ impl Head {
             headers.remove(name);
         }
         sigma_http::headers::apply_cors(&mut headers);
+        // Places for what each answer says for itself, so that the copies made for viewers do not have to grow.
+        for name in [header::AGE, CACHE_STATUS, SERVER_TIMING] {
+            headers.insert(name, HeaderValue::from_static(""));
+        }
         Self { status: response.status(), headers, arrived, age_s, content_length }
     }
 

@@ -92,9 +92,19 @@ fn say(to: &mut impl Write, line: &str) {
     let _ = writeln!(to, "{line}");
 }
 
-#[tokio::main]
-async fn serve(file: &Path) -> Result<(), String> {
+fn serve(file: &Path) -> Result<(), String> {
     let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // On one core nothing is gained by threads that hand tasks to each other.
+    let mut runtime = match cores {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
+    runtime.block_on(run(config))
+}
+
+async fn run(config: config::Config) -> Result<(), String> {
     let running = app::start(&config).map_err(|error| error.to_string())?;
     let certificate = running.certificate.as_ref().map(Arc::clone);
     let on_reload = move || match certificate.as_ref().map(|certificate| certificate.reload()) {

@@ -1,6 +1,6 @@
-//! QUIC streams as the h3 crate takes them: quinn's, and with each request stream the notice that its peer gave it up.
+//! QUIC streams as the h3 crate takes them: quinn's, with notice when a peer gives a request up, and without copying bodies.
 //!
-//! Invariant: the notice of the newest accepted request stream is in [`StopNotice`] from the moment the stream was handed
+//! Invariant: what belongs to the newest accepted request stream is in [`Newest`] from the moment the stream was handed
 //! out until it is taken or the next stream replaces it. Deliberately absent: opening request streams, which only clients do.
 
 use bytes::{Buf, Bytes};
@@ -17,18 +17,42 @@ type Accepting<T> = Pin<Box<dyn Future<Output = Result<T, ConnectionError>> + Se
 /// Ends when the peer wants no (more) response on a stream, or its connection is gone.
 pub(crate) type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Where the notice of the newest request stream is left.
-#[derive(Clone, Default)]
-pub(crate) struct StopNotice(Arc<Mutex<Option<Stopped>>>);
+/// What h3 has no place for, of one request stream.
+pub(crate) struct Aside {
+    pub(crate) stopped: Stopped,
+    pub(crate) payload: Payload,
+}
 
-impl StopNotice {
-    /// The notice of the stream that was accepted last.
-    pub(crate) fn take(&self) -> Option<Stopped> {
+/// The bytes that are sent next. h3 hands on slices of them; with the owner at hand they need not be copied.
+#[derive(Clone, Default)]
+pub(crate) struct Payload(Arc<Mutex<Bytes>>);
+
+impl Payload {
+    /// Says what the next `send_data` sends.
+    pub(crate) fn set(&self, bytes: Bytes) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
+    }
+
+    /// `slice` with its owner, if it is of what was set.
+    fn owned(&self, slice: &[u8]) -> Option<Bytes> {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (whole, part) = (bytes.as_ptr_range(), slice.as_ptr_range());
+        (whole.start <= part.start && part.end <= whole.end).then(|| bytes.slice_ref(slice))
+    }
+}
+
+/// Where what belongs to the newest request stream is left.
+#[derive(Clone, Default)]
+pub(crate) struct Newest(Arc<Mutex<Option<Aside>>>);
+
+impl Newest {
+    /// What belongs to the stream that was accepted last.
+    pub(crate) fn take(&self) -> Option<Aside> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn put(&self, stopped: Stopped) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(stopped);
+    fn put(&self, aside: Aside) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(aside);
     }
 }
 
@@ -38,13 +62,13 @@ pub(crate) struct Streams {
     request: Option<Accepting<(quinn::SendStream, quinn::RecvStream)>>,
     one_way: Option<Accepting<quinn::RecvStream>>,
     opener: Opener,
-    notice: StopNotice,
+    newest: Newest,
 }
 
 impl Streams {
-    pub(crate) fn new(connection: quinn::Connection, notice: StopNotice) -> Self {
+    pub(crate) fn new(connection: quinn::Connection, newest: Newest) -> Self {
         let opener = Opener::new(connection.clone());
-        Self { connection, request: None, one_way: None, opener, notice }
+        Self { connection, request: None, one_way: None, opener, newest }
     }
 }
 
@@ -83,10 +107,12 @@ impl<B: Buf> h3::quic::Connection<B> for Streams {
         };
         let (send, receive) = ready!(poll_made(&mut self.request, cx, make))?;
         let stopped = send.stopped();
-        self.notice.put(Box::pin(async move {
+        let stopped = Box::pin(async move {
             let _ = stopped.await;
-        }));
-        Poll::Ready(Ok(Exchange { send: Reply::new(send), receive: Receive(receive) }))
+        });
+        let payload = Payload::default();
+        self.newest.put(Aside { stopped, payload: payload.clone() });
+        Poll::Ready(Ok(Exchange { send: Reply::with_payload(send, payload), receive: Receive(receive) }))
     }
 
     fn opener(&self) -> Opener {
@@ -204,6 +230,7 @@ impl<B: Buf> h3::quic::SendStream<B> for Exchange<B> {
 pub(crate) struct Reply<B> {
     stream: quinn::SendStream,
     writing: Option<WriteBuf<B>>,
+    payload: Payload,
     finished: bool,
 }
 
@@ -218,7 +245,11 @@ impl<B> Drop for Reply<B> {
 
 impl<B> Reply<B> {
     fn new(stream: quinn::SendStream) -> Self {
-        Self { stream, writing: None, finished: false }
+        Self::with_payload(stream, Payload::default())
+    }
+
+    fn with_payload(stream: quinn::SendStream, payload: Payload) -> Self {
+        Self { stream, writing: None, payload, finished: false }
     }
 }
 
@@ -226,10 +257,17 @@ impl<B: Buf> h3::quic::SendStream<B> for Reply<B> {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
         if let Some(data) = &mut self.writing {
             while data.has_remaining() {
-                let written = ready!(Pin::new(&mut self.stream).poll_write(cx, data.chunk()));
+                let written = match self.payload.owned(data.chunk()) {
+                    Some(bytes) => {
+                        let written = ready!(pin!(self.stream.write_chunks(&mut [bytes])).poll(cx));
+                        written.map(|written| written.bytes)
+                    }
+                    None => ready!(Pin::new(&mut self.stream).poll_write(cx, data.chunk())),
+                };
                 data.advance(written.map_err(not_written)?);
             }
             self.writing = None;
+            self.payload.set(Bytes::new());
         }
         Poll::Ready(Ok(()))
     }

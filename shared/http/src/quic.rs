@@ -6,7 +6,7 @@
 //! times the bytes it sent. Deliberately absent: server push, datagrams, request bodies.
 
 use crate::connections::{Activity, InFlight};
-use crate::h3_streams::{StopNotice, Stopped, Streams};
+use crate::h3_streams::{Aside, Newest, Payload, Streams};
 use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
 use crate::tls::{ReloadableCertificate, TlsError, quic_tls_config};
 use bytes::Bytes;
@@ -49,7 +49,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// A peer that is silent this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// What is written at once, and has to be taken within `STALL_MAX`.
-const WRITE_BYTES_MAX: usize = 64 * 1024;
+const WRITE_BYTES_MAX: usize = 256 * 1024;
 const STALL_MAX: Duration = Duration::from_secs(10);
 
 /// A bound UDP port that nobody is answering yet.
@@ -254,8 +254,8 @@ impl QuicConnection {
             ended.await;
             drop(handshake);
         });
-        let notice = StopNotice::default();
-        let streams = Streams::new(connection.clone(), notice.clone());
+        let newest = Newest::default();
+        let streams = Streams::new(connection.clone(), newest.clone());
         let mut builder = h3::server::builder();
         builder.max_field_section_size(self.server.limits().h2_header_list_bytes_max.into());
         let begun = tokio::time::timeout(self.server.limits().handshake_timeout, builder.build(streams));
@@ -265,7 +265,7 @@ impl QuicConnection {
             Err(elapsed) => return failed(&elapsed),
         };
         let from = PeerConnection { peer, local: self.local, tls: true, alpn: Alpn::Http3 };
-        self.requests(http3, &connection, (notice, from), handler).await;
+        self.requests(http3, &connection, (newest, from), handler).await;
         connection.close(VarInt::from_u32(0x100), b"");
         drop(self.permit);
     }
@@ -275,7 +275,7 @@ impl QuicConnection {
         &self,
         mut http3: Http3,
         connection: &quinn::Connection,
-        (notice, from): (StopNotice, PeerConnection),
+        (newest, from): (Newest, PeerConnection),
         handler: H,
     ) where
         H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
@@ -290,15 +290,15 @@ impl QuicConnection {
         let mut leaving = false;
         loop {
             tokio::select! {
-                accepted = http3.accept() => match (accepted, notice.take()) {
-                    (Ok(Some(resolver)), Some(stopped)) => {
+                accepted = http3.accept() => match (accepted, newest.take()) {
+                    (Ok(Some(resolver)), Some(aside)) => {
                         let peer = PeerConnection { peer: connection.remote_address(), ..from };
                         let (in_flight, handler) = (activity.begin(), handler.clone());
                         let patience = limits.header_read_timeout;
                         tokio::spawn(async move {
                             let resolved = tokio::time::timeout(patience, resolver.resolve_request()).await;
                             if let Ok(Ok((request, exchange))) = resolved {
-                                answer(exchange, stopped, handler(request, peer), in_flight).await;
+                                answer(exchange, aside, handler(request, peer), in_flight).await;
                             }
                         });
                         continue;
@@ -327,7 +327,7 @@ impl QuicConnection {
 }
 
 /// Sends the response when it is there, unless the viewer gives up before.
-async fn answer<F, B>(mut exchange: Exchange, mut stopped: Stopped, response: F, _in_flight: InFlight)
+async fn answer<F, B>(mut exchange: Exchange, mut aside: Aside, response: F, _in_flight: InFlight)
 where
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes>,
@@ -335,15 +335,15 @@ where
 {
     let response = tokio::select! {
         response = response => response,
-        () = &mut stopped => return,
+        () = &mut aside.stopped => return,
     };
-    if let Err(error) = send(&mut exchange, response).await {
+    if let Err(error) = send(&mut exchange, &aside.payload, response).await {
         tracing::debug!(%error, "response not sent");
         exchange.stop_stream(Code::H3_INTERNAL_ERROR);
     }
 }
 
-async fn send<B>(exchange: &mut Exchange, response: Response<B>) -> Result<(), BoxError>
+async fn send<B>(exchange: &mut Exchange, payload: &Payload, response: Response<B>) -> Result<(), BoxError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -361,6 +361,7 @@ where
         let Ok(mut bytes) = frame?.into_data() else { continue };
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(WRITE_BYTES_MAX));
+            payload.set(piece.clone());
             tokio::time::timeout(STALL_MAX, exchange.send_data(piece)).await??;
         }
     }
