@@ -4,12 +4,18 @@
 //! own connection at most; after the drain signal nothing is accepted and every connection ends within
 //! `drain_timeout`. Deliberately absent: routing, and upgrades (WebSocket, CONNECT).
 
-use crate::connections::{Activity, ConnectionMetrics, CountedIo, TrackedBody};
+use crate::activity::{Activity, CountedIo, Finding, TrackedBody};
+use crate::admission::Admission;
+use crate::connections::ConnectionMetrics;
 use crate::drain::Drain;
-pub use crate::limits::Limits;
+use crate::gate::{self, Verdict};
+pub use crate::limits::{Limits, loopback};
+use crate::problem::Problem;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::{self, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,7 +29,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -98,7 +103,7 @@ impl Bound {
 #[derive(Clone)]
 pub struct Server {
     limits: Arc<Limits>,
-    permits: Arc<Semaphore>,
+    admission: Admission,
     metrics: ConnectionMetrics,
     drain: Drain,
 }
@@ -107,8 +112,8 @@ impl Server {
     /// A server without listeners.
     #[must_use]
     pub fn new(limits: Limits, metrics: ConnectionMetrics, drain: Drain) -> Self {
-        let permits = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { limits: Arc::new(limits), permits, metrics, drain }
+        let admission = Admission::new(limits.admission());
+        Self { limits: Arc::new(limits), admission, metrics, drain }
     }
 
     /// Answers everything that connects to `bound` with `handler` until the drain signal; with `tls`, encrypted.
@@ -132,11 +137,8 @@ impl Server {
 
     /// Waits until every connection is gone. Bounded by `drain_timeout` once the drain signal was given.
     pub async fn drained(&self) {
-        let all = u32::try_from(self.limits.connections_max).unwrap_or(u32::MAX);
-        let wait = self.permits.acquire_many(all);
         // The connections end themselves in time; the slack covers a busy machine.
-        let bound = self.limits.drain_timeout + Duration::from_secs(1);
-        if tokio::time::timeout(bound, wait).await.is_err() {
+        if !self.admission.emptied(self.limits.drain_timeout + Duration::from_secs(1)).await {
             tracing::warn!("connections were still open when the drain ended");
         }
     }
@@ -164,9 +166,12 @@ impl Server {
                 }
             };
             backoff = AcceptBackoff::default();
-            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-                self.metrics.refused.inc();
-                continue;
+            let permit = match self.admission.admit(peer.ip()) {
+                Ok(permit) => permit,
+                Err(refusal) => {
+                    self.metrics.refused(refusal);
+                    continue;
+                }
             };
             let open = self.metrics.opened();
             let (server, acceptor, handler) = (self.clone(), acceptor.clone(), handler.clone());
@@ -233,13 +238,28 @@ impl Server {
         B::Error: Into<BoxError>,
     {
         let activity = Activity::new(Instant::now());
-        let io = TokioIo::new(CountedIo::new(io, Arc::clone(&activity)));
+        let io = TokioIo::new(CountedIo::new(io, Arc::clone(&activity), self.limits.control_frames()));
         let requests = Arc::clone(&activity);
-        let service = service_fn(move |request| {
+        let malformed = self.metrics.malformed.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
             let in_flight = requests.begin();
-            let answer = handler(request, from);
+            let verdict = gate::judge(&request, !request.body().is_end_stream());
+            let close = verdict != Verdict::Answer && request.version() < Version::HTTP_2;
+            let answer = match verdict {
+                Verdict::Refuse(words) => {
+                    malformed.inc();
+                    Err(words)
+                }
+                Verdict::Answer | Verdict::AnswerAndClose => Ok(handler(request, from)),
+            };
             async move {
-                let response = answer.await;
+                let mut response = match answer {
+                    Ok(answer) => answer.await.map(Either::Left),
+                    Err(words) => Problem::new(StatusCode::BAD_REQUEST, words).response().map(Either::Right),
+                };
+                if close {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
             }
         });
@@ -251,21 +271,28 @@ impl Server {
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
+                    if activity.flooded() {
+                        self.metrics.flooded.inc();
+                    }
                     if let Err(error) = ended {
                         tracing::debug!(peer = %from.peer, %error, "connection ended early");
                     }
                     return;
                 }
                 () = &mut drain, if leaving != Leaving::Drained => leaving = Leaving::Drained,
-                () = &mut timer => match (leaving, activity.next_check(Instant::now(), &self.limits)) {
-                    (Leaving::Drained, _) | (Leaving::Idle, None) => return,
+                () = &mut timer => match (leaving, activity.look(Instant::now(), &self.limits)) {
+                    (_, Finding::Slow) => {
+                        self.metrics.slow.inc();
+                        return;
+                    }
+                    (Leaving::Drained, _) | (Leaving::Idle, Finding::Idle) => return,
                     // A request was on its way while the connection looked idle: it is answered.
-                    (Leaving::Idle, Some(_)) => leaving = Leaving::Drained,
-                    (Leaving::No, Some(next)) => {
+                    (Leaving::Idle, Finding::Later(_)) => leaving = Leaving::Drained,
+                    (Leaving::No, Finding::Later(next)) => {
                         timer.as_mut().reset(tokio::time::Instant::now() + next);
                         continue;
                     }
-                    (Leaving::No, None) => {
+                    (Leaving::No, Finding::Idle) => {
                         self.metrics.timed_out.inc();
                         leaving = Leaving::Idle;
                     }
