@@ -354,6 +354,7 @@ mod tests {
             let _owed = activity.owe();
             activity.owed_since_ms.store(0, Relaxed);
             activity.bytes_written.store(taken, Relaxed);
+            activity.bytes_read.store(100, Relaxed);
             let at = |s| activity.look(activity.opened + Duration::from_secs(s), &limits);
             assert_eq!(at(4), Finding::Later(Duration::from_secs(6)), "counted as idle or slow too early");
             assert_eq!(at(10), expected);

@@ -114,7 +114,13 @@ impl Lab {
         Self(addr)
     }
 
-    pub(super) async fn run(&self, case: &Case) -> Outcome {
+    /// Plays a row; `known` is what it is known to end with instead of what is expected.
+    pub(super) async fn run(&self, case: &Case, known: Option<&Outcome>) -> Outcome {
+        let expect = match known {
+            Some(Outcome::Ignored) => Expect::Ignored,
+            Some(Outcome::Answered(stream)) => Expect::Answer(*stream),
+            _ => case.expect,
+        };
         let run = async {
             let mut client = Client::connect(self.0).await;
             if !case.id.starts_with("http2/3.5/") {
@@ -139,7 +145,7 @@ impl Lab {
                     }
                 }
             }
-            client.outcome(&case.expect).await
+            client.outcome(&expect).await
         };
         tokio::time::timeout(PATIENCE, run).await.unwrap_or(Outcome::Nothing)
     }
@@ -165,7 +171,9 @@ struct Client {
 
 impl Client {
     async fn connect(addr: SocketAddr) -> Self {
-        Self { tcp: TcpStream::connect(addr).await.unwrap(), unread: Vec::new() }
+        let tcp = TcpStream::connect(addr).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        Self { tcp, unread: Vec::new() }
     }
 
     /// The server may have closed already: what it said is read afterwards.
