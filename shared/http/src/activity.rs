@@ -16,13 +16,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 /// HTTP/2's connection preface: what protocol detection may wait for.
 const PREFACE_BYTES: u64 = 24;
-/// Over how long a peer's rate is averaged.
-pub(crate) const RATE_WINDOW: Duration = Duration::from_secs(10);
-/// How often a connection is looked at while nothing is owed: half a window, so that a slow peer is noticed in one.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What happened on one connection, written by its requests and its socket.
 #[derive(Debug)]
@@ -34,6 +31,8 @@ pub(crate) struct Activity {
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
     flooded: AtomicBool,
+    /// The connection is closed against the peer's will.
+    cut: AtomicBool,
     /// Buffers and bodies that wait for the transport.
     owed: AtomicUsize,
     /// When `owed` became more than zero, or the last window ended; milliseconds since `opened`.
@@ -62,6 +61,7 @@ impl Activity {
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
             flooded: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             owed: AtomicUsize::new(0),
             owed_since_ms: AtomicU64::new(0),
             owed_since_bytes: AtomicU64::new(0),
@@ -78,13 +78,19 @@ impl Activity {
         self.flooded.load(Relaxed)
     }
 
+    /// Makes the socket forget what it holds when it is closed.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Relaxed);
+    }
+
     /// Judges the connection, seen from `now`.
     pub(crate) fn look(&self, now: Instant, limits: &Limits) -> Finding {
         let age = now.saturating_duration_since(self.opened);
         let rate = match self.rate(age, limits) {
             Some(Finding::Slow) => return Finding::Slow,
             Some(Finding::Later(rest)) => rest,
-            Some(Finding::Idle) | None => LOOK_INTERVAL,
+            // Half a window, so that a slow peer is noticed in one.
+            Some(Finding::Idle) | None => limits.read_rate_window / 2,
         };
         if self.in_flight.load(Relaxed) > 0 {
             return Finding::Later(rate);
@@ -104,8 +110,9 @@ impl Activity {
         }
         let since = Duration::from_millis(self.owed_since_ms.load(Relaxed));
         let lasted = age.saturating_sub(since);
-        if lasted < RATE_WINDOW {
-            return Some(Finding::Later(RATE_WINDOW.saturating_sub(lasted)));
+        let window = limits.read_rate_window;
+        if lasted < window {
+            return Some(Finding::Later(window.saturating_sub(lasted)));
         }
         let written = self.bytes_written.load(Relaxed);
         let taken = written.saturating_sub(self.owed_since_bytes.load(Relaxed));
@@ -113,7 +120,7 @@ impl Activity {
             return Some(Finding::Slow);
         }
         self.begin_window(age);
-        Some(Finding::Later(RATE_WINDOW))
+        Some(Finding::Later(window))
     }
 
     fn begin_window(&self, age: Duration) {
@@ -225,21 +232,48 @@ impl<B: Body<Data = Bytes>> Body for TrackedBody<B> {
 
 pin_project! {
     /// A socket whose bytes are counted, and whose reads fail once the peer floods.
-    pub(crate) struct CountedIo<IO> {
+    pub(crate) struct CountedIo<IO: Socket> {
         #[pin]
         io: IO,
         activity: Arc<Activity>,
         budget: FrameBudget,
     }
+
+    impl<IO: Socket> PinnedDrop for CountedIo<IO> {
+        fn drop(this: Pin<&mut Self>) {
+            if this.activity.cut.load(Relaxed) {
+                this.io.cut();
+            }
+        }
+    }
 }
 
-impl<IO> CountedIo<IO> {
+/// What connections come over.
+pub(crate) trait Socket: AsyncRead + AsyncWrite {
+    /// Forgets what the peer has not taken: without this the system would keep megabytes for a peer that takes none.
+    fn cut(&self);
+}
+
+impl Socket for TcpStream {
+    fn cut(&self) {
+        // A socket that refuses is closed the usual way.
+        let _ = socket2::SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Socket for tokio_rustls::server::TlsStream<TcpStream> {
+    fn cut(&self) {
+        self.get_ref().0.cut();
+    }
+}
+
+impl<IO: Socket> CountedIo<IO> {
     pub(crate) fn new(io: IO, activity: Arc<Activity>, allowance: Allowance) -> Self {
         Self { io, activity, budget: FrameBudget::new(allowance) }
     }
 }
 
-impl<IO: AsyncRead> AsyncRead for CountedIo<IO> {
+impl<IO: Socket> AsyncRead for CountedIo<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         let before = buf.filled().len();
@@ -249,13 +283,14 @@ impl<IO: AsyncRead> AsyncRead for CountedIo<IO> {
         let opened = this.activity.opened;
         if let Err(flood) = this.budget.received(arrived, || opened.elapsed()) {
             this.activity.flooded.store(true, Relaxed);
+            this.activity.cut();
             return Poll::Ready(Err(io::Error::other(flood)));
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<IO: AsyncWrite> AsyncWrite for CountedIo<IO> {
+impl<IO: Socket> AsyncWrite for CountedIo<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.project();
         let written = ready!(this.io.poll_write(cx, buf))?;
@@ -343,13 +378,13 @@ mod tests {
         assert!(poll(&mut body).is_none());
         assert_eq!(activity.owed.load(Relaxed), 0);
         let later = activity.opened + Duration::from_secs(600);
-        assert_eq!(activity.look(later, &rate_limits()), Finding::Later(LOOK_INTERVAL));
+        assert_eq!(activity.look(later, &rate_limits()), Finding::Later(Duration::from_secs(5)));
     }
 
     #[test]
     fn slow_is_less_than_the_rate_over_a_window() {
         let limits = rate_limits();
-        for (taken, expected) in [(999, Finding::Slow), (1000, Finding::Later(RATE_WINDOW))] {
+        for (taken, expected) in [(999, Finding::Slow), (1000, Finding::Later(Duration::from_secs(10)))] {
             let activity = Activity::new(Instant::now());
             let _owed = activity.owe();
             activity.owed_since_ms.store(0, Relaxed);
@@ -366,13 +401,13 @@ mod tests {
         let limits = Limits::default();
         let activity = Activity::new(Instant::now());
         let at = |s| activity.look(activity.opened + Duration::from_secs(s), &limits);
-        assert_eq!(at(1), Finding::Later(LOOK_INTERVAL));
+        assert_eq!(at(1), Finding::Later(Duration::from_secs(5)));
         assert_eq!(at(10), Finding::Idle, "it said nothing at all");
         activity.bytes_read.store(100, Relaxed);
         assert_eq!(at(58), Finding::Later(Duration::from_secs(2)));
         assert_eq!(at(60), Finding::Idle);
         let held = activity.begin();
-        assert_eq!(at(600), Finding::Later(LOOK_INTERVAL), "a held request is no idleness");
+        assert_eq!(at(600), Finding::Later(Duration::from_secs(5)), "a held request is no idleness");
         drop(held);
     }
 }

@@ -13,9 +13,11 @@ pub struct Limits {
     pub connections_per_ip_max: usize,
     /// Peers that `connections_per_ip_max` does not hold for: proxies that speak for many.
     pub connections_per_ip_exempt: Vec<AddressRange>,
-    /// A peer that takes what it asked for slower than this, averaged over 10 s, is closed; bytes per second. Requests
-    /// that are held and have nothing to send yet do not count.
+    /// A peer that takes what it asked for slower than this is closed; bytes per second. Requests that are held and
+    /// have nothing to send yet do not count.
     pub read_bytes_per_s_min: u32,
+    /// Over how long that is averaged.
+    pub read_rate_window: Duration,
     /// A TLS handshake that takes longer is cut.
     pub handshake_timeout: Duration,
     /// A request head that takes longer is cut. Also how long an HTTP/1.1 connection may stay silent.
@@ -54,6 +56,7 @@ impl Default for Limits {
             connections_per_ip_max: 2_000,
             connections_per_ip_exempt: loopback(),
             read_bytes_per_s_min: 16 * 1024,
+            read_rate_window: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),

@@ -4,7 +4,7 @@
 //! own connection at most; after the drain signal nothing is accepted and every connection ends within
 //! `drain_timeout`. Deliberately absent: routing, and upgrades (WebSocket, CONNECT).
 
-use crate::activity::{Activity, CountedIo, Finding, TrackedBody};
+use crate::activity::{Activity, CountedIo, Finding, Socket, TrackedBody};
 use crate::admission::Admission;
 use crate::connections::ConnectionMetrics;
 use crate::drain::Drain;
@@ -27,7 +27,6 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -231,7 +230,7 @@ impl Server {
     /// Serves one connection until it ends, is found idle, or the drain cuts it.
     async fn serve_io<IO, H, F, B>(&self, io: IO, from: PeerConnection, handler: H)
     where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        IO: Socket + Unpin + Send + 'static,
         H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
@@ -283,6 +282,7 @@ impl Server {
                 () = &mut timer => match (leaving, activity.look(Instant::now(), &self.limits)) {
                     (_, Finding::Slow) => {
                         self.metrics.slow.inc();
+                        activity.cut();
                         return;
                     }
                     (Leaving::Drained, _) | (Leaving::Idle, Finding::Idle) => return,

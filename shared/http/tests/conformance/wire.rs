@@ -180,9 +180,21 @@ impl Received {
         self.payload.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes)
     }
 
-    /// Whether these are response headers with status 200, which every encoder writes as one byte.
+    /// Whether these are response headers with status 200, which encoders write as one byte at the beginning.
     pub fn is_ok(&self) -> bool {
-        self.kind == kind::HEADERS && self.payload.contains(&0x88)
+        let mut block = self.payload.as_slice();
+        // Updates of the dynamic table's size come before.
+        while let [first, rest @ ..] = block
+            && first & 0xe0 == 0x20
+        {
+            let integer = if first & 0x1f == 0x1f {
+                rest.iter().take_while(|byte| *byte & 0x80 != 0).count() + 1
+            } else {
+                0
+            };
+            block = rest.get(integer..).unwrap_or_default();
+        }
+        self.kind == kind::HEADERS && block.first() == Some(&0x88)
     }
 }
 
