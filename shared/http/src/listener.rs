@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use prometheus_client::metrics::counter::Counter;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -242,23 +243,16 @@ impl Server {
         let malformed = self.metrics.malformed.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let in_flight = requests.begin();
-            let verdict = gate::judge(&request, !request.body().is_end_stream());
-            let close = verdict != Verdict::Answer && request.version() < Version::HTTP_2;
-            let answer = match verdict {
-                Verdict::Refuse(words) => {
-                    malformed.inc();
-                    Err(words)
-                }
-                Verdict::Answer | Verdict::AnswerAndClose => Ok(handler(request, from)),
+            let screened = Screened::of(&request, &malformed);
+            let answer = match screened.refusal {
+                Some(words) => Err(words),
+                None => Ok(handler(request, from)),
             };
             async move {
-                let mut response = match answer {
+                let response = screened.seal(match answer {
                     Ok(answer) => answer.await.map(Either::Left),
                     Err(words) => Problem::new(StatusCode::BAD_REQUEST, words).response().map(Either::Right),
-                };
-                if close {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
+                });
                 Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
             }
         });
@@ -331,6 +325,34 @@ impl Server {
             Alpn::Http1 => builder.http1_only(),
             Alpn::Http2 => builder.http2_only(),
         }
+    }
+}
+
+/// What the gate makes of a request.
+#[derive(Clone, Copy)]
+struct Screened {
+    refusal: Option<&'static str>,
+    /// No other request is taken from this connection.
+    close: bool,
+}
+
+impl Screened {
+    fn of(request: &Request<Incoming>, malformed: &Counter) -> Self {
+        let verdict = gate::judge(request, !request.body().is_end_stream());
+        let refusal = match verdict {
+            Verdict::Refuse(words) => Some(words),
+            Verdict::Answer | Verdict::AnswerAndClose => None,
+        };
+        malformed.inc_by(refusal.is_some().into());
+        // On HTTP/2 one request does not endanger the next.
+        Self { refusal, close: verdict != Verdict::Answer && request.version() < Version::HTTP_2 }
+    }
+
+    fn seal<B>(self, mut response: Response<B>) -> Response<B> {
+        if self.close {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 }
 

@@ -8,7 +8,7 @@ use super::wire::{
 use Expect::{Answer, Close, Ignored};
 
 pub(super) fn cases() -> Vec<Case> {
-    [streams(), frames(), exchanges(), header_blocks()].concat()
+    [streams(), frames(), connection_frames(), exchanges(), header_blocks()].concat()
 }
 
 fn streams() -> Vec<Case> {
@@ -52,13 +52,6 @@ fn frames() -> Vec<Case> {
         let payload = [&depends_on.to_be_bytes()[..], &[weight], &pseudo("GET", "/")].concat();
         headers(1, flag::WHOLE | flag::PRIORITY, &payload)
     };
-    let pieces = || {
-        let block = pseudo("GET", "/");
-        let (one, two) = block.split_at(10);
-        (one.to_vec(), two.to_vec())
-    };
-    let (one, two) = pieces();
-    let (three, four) = two.split_at(10);
     vec![
         row("generic/3.1/1", "DATA", &[post(), data(1, flag::END_STREAM, b"test")], Answer(1)),
         row("generic/3.1/2", "two DATA", &[post(), data(1, 0, b"te"), data(1, 1, b"st")], Answer(1)),
@@ -91,6 +84,19 @@ fn frames() -> Vec<Case> {
             ],
             Answer(1),
         ),
+    ]
+}
+
+/// What belongs to the connection, and header blocks in pieces.
+fn connection_frames() -> Vec<Case> {
+    let pieces = || {
+        let block = pseudo("GET", "/");
+        let (one, two) = block.split_at(10);
+        (one.to_vec(), two.to_vec())
+    };
+    let (one, two) = pieces();
+    let (three, four) = two.split_at(10);
+    vec![
         row("generic/3.7/1", "PING", &[ping(0, b"h2spec\0\0")], Ignored),
         row("generic/3.8/1", "GOAWAY", &[goaway(0, 0, 0)], Close),
         row(
