@@ -5,8 +5,9 @@
 use http::uri::{Authority, Scheme};
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
+use sigma_http::admission::AddressRange;
 use sigma_http::config::{Problem, Validate};
-use sigma_http::listener::Limits;
+use sigma_http::listener::{Limits, loopback as loopback_ranges};
 use sigma_shared::id::PopId;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -100,6 +101,9 @@ pub(crate) struct CacheConfig {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LimitsConfig {
     pub(crate) connections_max: usize,
+    pub(crate) connections_per_ip_max: usize,
+    pub(crate) connections_per_ip_exempt: Vec<AddressRange>,
+    pub(crate) read_bytes_per_s_min: u32,
     pub(crate) h2_streams_max: u32,
     pub(crate) waiters_per_object_max: usize,
     pub(crate) waiters_max: usize,
@@ -167,6 +171,9 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             connections_max: 20_000,
+            connections_per_ip_max: 2_000,
+            connections_per_ip_exempt: loopback_ranges(),
+            read_bytes_per_s_min: 16 * 1024,
             h2_streams_max: 128,
             waiters_per_object_max: 20_000,
             waiters_max: 50_000,
@@ -200,6 +207,9 @@ impl LimitsConfig {
     pub(crate) fn listener(&self) -> Limits {
         Limits {
             connections_max: self.connections_max,
+            connections_per_ip_max: self.connections_per_ip_max,
+            connections_per_ip_exempt: self.connections_per_ip_exempt.clone(),
+            read_bytes_per_s_min: self.read_bytes_per_s_min,
             h2_streams_max: self.h2_streams_max,
             header_read_timeout: Duration::from_millis(self.header_timeout_ms),
             handshake_timeout: Duration::from_millis(self.header_timeout_ms),
@@ -277,6 +287,20 @@ impl Validate for Config {
             ("cache.negative_bytes_max", cache.negative_bytes_max, 64 * 1024, 1 << 40, "bytes"),
             ("cache.negative_age_ms_max", cache.negative_age_ms_max, 0, 60_000, "milliseconds"),
             ("limits.connections_max", count(limits.connections_max), 1, 1 << 24, "connections"),
+            (
+                "limits.connections_per_ip_max",
+                count(limits.connections_per_ip_max),
+                1,
+                1 << 24,
+                "connections",
+            ),
+            (
+                "limits.read_bytes_per_s_min",
+                limits.read_bytes_per_s_min.into(),
+                1,
+                1 << 30,
+                "bytes per second",
+            ),
             ("limits.h2_streams_max", limits.h2_streams_max.into(), 1, 100_000, "requests"),
             ("limits.waiters_per_object_max", count(limits.waiters_per_object_max), 1, 1 << 24, "requests"),
             ("limits.waiters_max", count(limits.waiters_max), 1, 1 << 24, "requests"),

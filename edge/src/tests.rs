@@ -5,6 +5,9 @@ mod answers;
 mod fake;
 mod fills;
 mod ports;
+mod smuggling;
+#[path = "../../shared/http/tests/conformance/wire.rs"]
+mod wire;
 
 use crate::app::{self, Running};
 use crate::config::Config;

@@ -9,8 +9,9 @@ mod tests;
 pub(crate) use channels::{ChannelConfig, ChannelType, ProfileConfig, SourceConfig};
 
 use serde::Deserialize;
+use sigma_http::admission::AddressRange;
 use sigma_http::config::{Problem, Validate};
-use sigma_http::listener::Limits;
+use sigma_http::listener::{Limits, loopback as loopback_ranges};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -102,6 +103,9 @@ pub(crate) struct TranscodeConfig {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LimitsConfig {
     pub(crate) connections_max: usize,
+    pub(crate) connections_per_ip_max: usize,
+    pub(crate) connections_per_ip_exempt: Vec<AddressRange>,
+    pub(crate) read_bytes_per_s_min: u32,
     pub(crate) h2_streams_max: u32,
     pub(crate) header_timeout_ms: u64,
     pub(crate) idle_timeout_ms: u64,
@@ -166,6 +170,9 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             connections_max: 50_000,
+            connections_per_ip_max: 2_000,
+            connections_per_ip_exempt: loopback_ranges(),
+            read_bytes_per_s_min: 16 * 1024,
             h2_streams_max: 5000,
             header_timeout_ms: 10_000,
             idle_timeout_ms: 600_000,
@@ -179,6 +186,9 @@ impl LimitsConfig {
     pub(crate) fn listener(&self) -> Limits {
         Limits {
             connections_max: self.connections_max,
+            connections_per_ip_max: self.connections_per_ip_max,
+            connections_per_ip_exempt: self.connections_per_ip_exempt.clone(),
+            read_bytes_per_s_min: self.read_bytes_per_s_min,
             h2_streams_max: self.h2_streams_max,
             header_read_timeout: Duration::from_millis(self.header_timeout_ms),
             idle_timeout: Duration::from_millis(self.idle_timeout_ms),
@@ -223,6 +233,10 @@ impl Validate for Config {
             "samples",
         );
         ranges.check("limits.connections_max", limits.connections_max as u64, 1..=10_000_000, "connections");
+        let per_ip = limits.connections_per_ip_max as u64;
+        ranges.check("limits.connections_per_ip_max", per_ip, 1..=10_000_000, "connections");
+        let rate = u64::from(limits.read_bytes_per_s_min);
+        ranges.check("limits.read_bytes_per_s_min", rate, 1..=1 << 30, "bytes per second");
         ranges.check("limits.h2_streams_max", limits.h2_streams_max.into(), 1..=100_000, "streams");
         ranges.check("limits.header_timeout_ms", limits.header_timeout_ms, 100..=60_000, "milliseconds");
         ranges.check("limits.idle_timeout_ms", limits.idle_timeout_ms, 12_000..=3_600_000, "milliseconds");

@@ -40,6 +40,12 @@ pub enum DirectiveError {
     /// BR-07
     #[error("_HLS_part needs _HLS_msn beside it")]
     PartWithoutMsn,
+    /// A directive's name in percent-encoding: one server would read it and the next one would not.
+    #[error("{name} is to be written as it is, not percent-encoded")]
+    Encoded {
+        /// The directive's name.
+        name: &'static str,
+    },
     /// Each directive may be given once.
     #[error("{name} is given more than once")]
     Repeated {
@@ -52,7 +58,7 @@ impl Directives {
     /// Reads the directives out of a query string (without the `?`); everything else in it is ignored.
     ///
     /// # Errors
-    /// A directive that is repeated or not a decimal integer (BR-08), or a part without an MSN (BR-07).
+    /// A directive that is repeated, percent-encoded or not a decimal integer (BR-08), or a part without an MSN (BR-07).
     pub fn parse(query: &str) -> Result<Self, DirectiveError> {
         let mut found = Self::default();
         for pair in query.split('&') {
@@ -66,7 +72,7 @@ impl Directives {
                     "v2" => set(&mut found.skip, "_HLS_skip", Skip::V2)?,
                     _ => {}
                 },
-                _ => {}
+                name => plainly_spelled(name)?,
             }
         }
         if found.part.is_some() && found.msn.is_none() {
@@ -84,6 +90,33 @@ impl Directives {
 
 fn set<T>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), DirectiveError> {
     if slot.replace(value).is_some() { Err(DirectiveError::Repeated { name }) } else { Ok(()) }
+}
+
+/// Refuses a name that is a directive only once it is decoded.
+fn plainly_spelled(name: &str) -> Result<(), DirectiveError> {
+    if !name.contains('%') {
+        return Ok(());
+    }
+    let disguised = ["_HLS_msn", "_HLS_part", "_HLS_skip"].into_iter().find(|known| decodes_to(name, known));
+    disguised.map_or(Ok(()), |name| Err(DirectiveError::Encoded { name }))
+}
+
+fn decodes_to(encoded: &str, plain: &str) -> bool {
+    let mut rest = encoded.as_bytes();
+    let all = plain.bytes().all(|wanted| {
+        let hex = |digit: u8| char::from(digit).to_digit(16);
+        let (byte, used) = match rest {
+            [b'%', high, low, ..] => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high * 16 + low, 3),
+                _ => return false,
+            },
+            [byte, ..] => (u32::from(*byte), 1),
+            [] => return false,
+        };
+        rest = &rest[used..];
+        byte == u32::from(wanted)
+    });
+    all && rest.is_empty()
 }
 
 fn integer<T: std::str::FromStr>(name: &'static str, value: &str) -> Result<T, DirectiveError> {
@@ -128,6 +161,7 @@ mod tests {
             ("CMCD=bl%3D1&_HLS_msn=7&token=x&_HLS_skip=YES", d(Some(7), None, Some(Skip::Yes))),
             ("_HLS_skip=v2", d(None, None, Some(Skip::V2))),
             ("_HLS_skip=v9", d(None, None, None)),
+            ("_HLS%5Fmsn2=1&%5F=1&%=1&%zz_HLS_msn=1&_HLS%255Fmsn=1", d(None, None, None)),
             ("_HLS_msn=18446744073709551615", d(Some(u64::MAX), None, None)),
         ] {
             assert_eq!(Directives::parse(query), Ok(expected), "{query}");
@@ -148,6 +182,11 @@ mod tests {
             "_HLS_msn=1&_HLS_part=-1",
             "_HLS_msn=1&_HLS_part=4294967296",
             "_HLS_msn=1&_HLS_msn=1",
+            "_HLS%5Fmsn=1",
+            "%5f%48%4C%53%5f%6d%73%6e=1",
+            "_HLS_msn=1&_HLS_par%74=1",
+            "_HLS%5fskip=YES",
+            "_HLS_msn=%31",
         ] {
             assert!(Directives::parse(query).is_err(), "{query}");
         }

@@ -20,7 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// A request to the upstream that waits for its answer.
 pub(super) struct Ask {
+    pub(super) method: http::Method,
     pub(super) path: String,
+    pub(super) has_body: bool,
     pub(super) headers: HeaderMap,
     reply: oneshot::Sender<Response<Fed>>,
 }
@@ -120,6 +122,8 @@ impl Fake {
 async fn serve(request: Request<Incoming>, asks: mpsc::Sender<Ask>) -> Response<Fed> {
     let (reply, answer) = oneshot::channel();
     let ask = Ask {
+        method: request.method().clone(),
+        has_body: !request.body().is_end_stream(),
         path: request.uri().path_and_query().unwrap().to_string(),
         headers: request.headers().clone(),
         reply,

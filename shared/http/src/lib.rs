@@ -5,10 +5,14 @@
 //! [`listener::Limits`], and what is refused is counted in [`connections::ConnectionMetrics`].
 //! Deliberately absent: routing, caching, anything about live streams.
 
+mod activity;
+pub mod admission;
 pub mod assets;
 pub mod config;
 pub mod connections;
 pub mod drain;
+mod flood;
+mod gate;
 mod h3_streams;
 pub mod headers;
 mod limits;

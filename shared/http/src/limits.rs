@@ -1,5 +1,7 @@
 //! What one server lets its peers take.
 
+use crate::admission::{AddressRange, AdmissionLimits};
+use crate::flood::Allowance;
 use std::time::Duration;
 
 /// What peers may take. Every field is a bound; none can be switched off.
@@ -7,6 +9,15 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections open at once over all listeners of a [`crate::listener::Server`]; one more is closed at once and counted.
     pub connections_max: usize,
+    /// Connections open at once from one IPv4 address or one IPv6 /64.
+    pub connections_per_ip_max: usize,
+    /// Peers that `connections_per_ip_max` does not hold for: proxies that speak for many.
+    pub connections_per_ip_exempt: Vec<AddressRange>,
+    /// A peer that takes what it asked for slower than this is closed; bytes per second. Requests that are held and
+    /// have nothing to send yet do not count.
+    pub read_bytes_per_s_min: u32,
+    /// Over how long that is averaged.
+    pub read_rate_window: Duration,
     /// A TLS handshake that takes longer is cut.
     pub handshake_timeout: Duration,
     /// A request head that takes longer is cut. Also how long an HTTP/1.1 connection may stay silent.
@@ -21,6 +32,11 @@ pub struct Limits {
     pub h2_header_list_bytes_max: u32,
     /// Resets that a peer may provoke by breaking the protocol before its connection is closed (MadeYouReset).
     pub h2_local_error_resets_max: usize,
+    /// HTTP/2 frames that ask for nothing (pings, settings, resets, window updates, bodies) which a peer may send at
+    /// once, beside twice `h2_streams_max` and one per KiB that it takes…
+    pub h2_control_frames_burst: u32,
+    /// …and per second. One more closes the connection.
+    pub h2_control_frames_per_s: u32,
     /// Initial flow-control window of a stream and of the connection, bytes.
     pub h2_window_bytes: u32,
     /// Response bytes buffered per stream, bytes.
@@ -39,6 +55,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 20_000,
+            connections_per_ip_max: 2_000,
+            connections_per_ip_exempt: loopback(),
+            read_bytes_per_s_min: 16 * 1024,
+            read_rate_window: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
@@ -46,6 +66,8 @@ impl Default for Limits {
             h2_streams_max: 128,
             h2_header_list_bytes_max: 16 * 1024,
             h2_local_error_resets_max: 64,
+            h2_control_frames_burst: 1024,
+            h2_control_frames_per_s: 100,
             h2_window_bytes: 1024 * 1024,
             h2_send_buffer_bytes: 128 * 1024,
             ping_interval: Duration::from_secs(10),
@@ -53,5 +75,29 @@ impl Default for Limits {
             quic_handshakes_max: 256,
             tcp_user_timeout: Duration::from_secs(15),
         }
+    }
+}
+
+/// What is on this machine speaks for others: a proxy, a load tester.
+#[must_use]
+pub fn loopback() -> Vec<AddressRange> {
+    ["127.0.0.0/8", "::1"].iter().filter_map(|range| range.parse().ok()).collect()
+}
+
+impl Limits {
+    /// As [`crate::admission::Admission`] takes them.
+    #[must_use]
+    pub fn admission(&self) -> AdmissionLimits {
+        AdmissionLimits {
+            total_max: self.connections_max,
+            per_ip_max: self.connections_per_ip_max,
+            exempt: self.connections_per_ip_exempt.clone(),
+        }
+    }
+
+    pub(crate) fn control_frames(&self) -> Allowance {
+        // An edge may give up all it asked for at once, and then some.
+        let burst = self.h2_control_frames_burst.saturating_add(self.h2_streams_max.saturating_mul(2));
+        Allowance { burst, per_s: self.h2_control_frames_per_s }
     }
 }

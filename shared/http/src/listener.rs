@@ -4,27 +4,31 @@
 //! own connection at most; after the drain signal nothing is accepted and every connection ends within
 //! `drain_timeout`. Deliberately absent: routing, and upgrades (WebSocket, CONNECT).
 
-use crate::connections::{Activity, ConnectionMetrics, CountedIo, TrackedBody};
+use crate::activity::{Activity, CountedIo, Finding, Socket, TrackedBody};
+use crate::admission::{Admission, Permit};
+use crate::connections::ConnectionMetrics;
 use crate::drain::Drain;
-pub use crate::limits::Limits;
+use crate::gate::{self, Verdict};
+pub use crate::limits::{Limits, loopback};
+use crate::problem::Problem;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use prometheus_client::metrics::counter::Counter;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -101,7 +105,7 @@ impl Bound {
 #[derive(Clone)]
 pub struct Server {
     limits: Arc<Limits>,
-    permits: Arc<Semaphore>,
+    admission: Admission,
     metrics: ConnectionMetrics,
     drain: Drain,
     alt_svc: Option<HeaderValue>,
@@ -111,8 +115,8 @@ impl Server {
     /// A server without listeners.
     #[must_use]
     pub fn new(limits: Limits, metrics: ConnectionMetrics, drain: Drain) -> Self {
-        let permits = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { limits: Arc::new(limits), permits, metrics, drain, alt_svc: None }
+        let admission = Admission::new(limits.admission());
+        Self { limits: Arc::new(limits), admission, metrics, drain, alt_svc: None }
     }
 
     /// Says in every answer over TLS that HTTP/3 is to be had on UDP `port` of the same host (RFC 7838), for a day.
@@ -143,11 +147,8 @@ impl Server {
 
     /// Waits until every connection is gone. Bounded by `drain_timeout` once the drain signal was given.
     pub async fn drained(&self) {
-        let all = u32::try_from(self.limits.connections_max).unwrap_or(u32::MAX);
-        let wait = self.permits.acquire_many(all);
         // The connections end themselves in time; the slack covers a busy machine.
-        let bound = self.limits.drain_timeout + Duration::from_secs(1);
-        if tokio::time::timeout(bound, wait).await.is_err() {
+        if !self.admission.emptied(self.limits.drain_timeout + Duration::from_secs(1)).await {
             tracing::warn!("connections were still open when the drain ended");
         }
     }
@@ -164,13 +165,9 @@ impl Server {
         &self.drain
     }
 
-    /// A place for one more connection; without one it is counted as refused.
-    pub(crate) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
-        if permit.is_none() {
-            self.metrics.refused.inc();
-        }
-        permit
+    /// A place for one more connection of this peer; without one it is counted as refused.
+    pub(crate) fn admit(&self, peer: IpAddr) -> Option<Permit> {
+        self.admission.admit(peer).map_err(|refusal| self.metrics.refused(refusal)).ok()
     }
 
     async fn accept_loop<H, F, B>(&self, bound: &Bound, acceptor: Option<TlsAcceptor>, handler: H)
@@ -196,7 +193,7 @@ impl Server {
                 }
             };
             backoff = AcceptBackoff::default();
-            let Some(permit) = self.try_permit() else { continue };
+            let Some(permit) = self.admit(peer.ip()) else { continue };
             let open = self.metrics.opened();
             let (server, acceptor, handler) = (self.clone(), acceptor.clone(), handler.clone());
             let local = bound.addr;
@@ -255,22 +252,30 @@ impl Server {
     /// Serves one connection until it ends, is found idle, or the drain cuts it.
     async fn serve_io<IO, H, F, B>(&self, io: IO, from: PeerConnection, handler: H)
     where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        IO: Socket + Unpin + Send + 'static,
         H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let activity = Activity::new(Instant::now());
-        let io = TokioIo::new(CountedIo::new(io, Arc::clone(&activity)));
+        let io = TokioIo::new(CountedIo::new(io, Arc::clone(&activity), self.limits.control_frames()));
         let requests = Arc::clone(&activity);
+        let malformed = self.metrics.malformed.clone();
         let alt_svc = self.alt_svc.clone().filter(|_| from.tls);
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
             let in_flight = requests.begin();
-            let answer = handler(request, from);
+            let screened = Screened::of(&request, &malformed);
+            let answer = match screened.refusal {
+                Some(words) => Err(words),
+                None => Ok(handler(request, from)),
+            };
             let alt_svc = alt_svc.clone();
             async move {
-                let mut response = answer.await;
+                let mut response = screened.seal(match answer {
+                    Ok(answer) => answer.await.map(Either::Left),
+                    Err(words) => Problem::new(StatusCode::BAD_REQUEST, words).response().map(Either::Right),
+                });
                 if let Some(alt_svc) = alt_svc {
                     response.headers_mut().insert(header::ALT_SVC, alt_svc);
                 }
@@ -285,21 +290,29 @@ impl Server {
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
+                    if activity.flooded() {
+                        self.metrics.flooded.inc();
+                    }
                     if let Err(error) = ended {
                         tracing::debug!(peer = %from.peer, %error, "connection ended early");
                     }
                     return;
                 }
                 () = &mut drain, if leaving != Leaving::Drained => leaving = Leaving::Drained,
-                () = &mut timer => match (leaving, activity.next_check(Instant::now(), &self.limits)) {
-                    (Leaving::Drained, _) | (Leaving::Idle, None) => return,
+                () = &mut timer => match (leaving, activity.look(Instant::now(), &self.limits)) {
+                    (_, Finding::Slow) => {
+                        self.metrics.slow.inc();
+                        activity.cut();
+                        return;
+                    }
+                    (Leaving::Drained, _) | (Leaving::Idle, Finding::Idle) => return,
                     // A request was on its way while the connection looked idle: it is answered.
-                    (Leaving::Idle, Some(_)) => leaving = Leaving::Drained,
-                    (Leaving::No, Some(next)) => {
+                    (Leaving::Idle, Finding::Later(_)) => leaving = Leaving::Drained,
+                    (Leaving::No, Finding::Later(next)) => {
                         timer.as_mut().reset(tokio::time::Instant::now() + next);
                         continue;
                     }
-                    (Leaving::No, None) => {
+                    (Leaving::No, Finding::Idle) => {
                         self.metrics.timed_out.inc();
                         leaving = Leaving::Idle;
                     }
@@ -338,6 +351,34 @@ impl Server {
             Alpn::Http1 => builder.http1_only(),
             Alpn::Http2 => builder.http2_only(),
         }
+    }
+}
+
+/// What the gate makes of a request.
+#[derive(Clone, Copy)]
+struct Screened {
+    refusal: Option<&'static str>,
+    /// No other request is taken from this connection.
+    close: bool,
+}
+
+impl Screened {
+    fn of(request: &Request<Incoming>, malformed: &Counter) -> Self {
+        let verdict = gate::judge(request, !request.body().is_end_stream());
+        let refusal = match verdict {
+            Verdict::Refuse(words) => Some(words),
+            Verdict::Answer | Verdict::AnswerAndClose => None,
+        };
+        malformed.inc_by(refusal.is_some().into());
+        // On HTTP/2 one request does not endanger the next.
+        Self { refusal, close: verdict != Verdict::Answer && request.version() < Version::HTTP_2 }
+    }
+
+    fn seal<B>(self, mut response: Response<B>) -> Response<B> {
+        if self.close {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 }
 

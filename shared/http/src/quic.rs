@@ -5,15 +5,18 @@
 //! them; a peer whose address is not proven has to prove it (Retry) while many handshakes are open, and gets at most three
 //! times the bytes it sent. Deliberately absent: server push, datagrams, request bodies.
 
-use crate::connections::{Activity, InFlight};
+use crate::activity::{Activity, Finding, InFlight};
+use crate::admission::Permit;
+use crate::gate::{self, Verdict};
 use crate::h3_streams::{Aside, Newest, Payload, Streams};
 use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
+use crate::problem::Problem;
 use crate::tls::{ReloadableCertificate, TlsError, quic_tls_config};
 use bytes::Bytes;
 use h3::error::Code;
 use h3::server::RequestStream;
 use http::header::{self, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
 use quinn::congestion::CubicConfig;
@@ -25,7 +28,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -204,7 +206,7 @@ impl QuicListener {
                 }
                 continue;
             }
-            let Some(permit) = self.server.try_permit() else {
+            let Some(permit) = self.server.admit(incoming.remote_address().ip()) else {
                 incoming.refuse();
                 continue;
             };
@@ -227,7 +229,7 @@ impl QuicListener {
 struct QuicConnection {
     server: Server,
     local: SocketAddr,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
 }
 
 impl QuicConnection {
@@ -293,12 +295,18 @@ impl QuicConnection {
                 accepted = http3.accept() => match (accepted, newest.take()) {
                     (Ok(Some(resolver)), Some(aside)) => {
                         let peer = PeerConnection { peer: connection.remote_address(), ..from };
+                        activity.heard();
                         let (in_flight, handler) = (activity.begin(), handler.clone());
                         let patience = limits.header_read_timeout;
                         tokio::spawn(async move {
                             let resolved = tokio::time::timeout(patience, resolver.resolve_request()).await;
-                            if let Ok(Ok((request, exchange))) = resolved {
-                                answer(exchange, aside, handler(request, peer), in_flight).await;
+                            let Ok(Ok((request, exchange))) = resolved else { return };
+                            match gate::judge(&request, false) {
+                                Verdict::Refuse(words) => {
+                                    let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response();
+                                    answer(exchange, aside, std::future::ready(refusal), in_flight).await;
+                                }
+                                _ => answer(exchange, aside, handler(request, peer), in_flight).await,
                             }
                         });
                         continue;
@@ -310,7 +318,7 @@ impl QuicConnection {
                     if leaving {
                         return;
                     }
-                    if let Some(next) = activity.next_check(Instant::now(), limits) {
+                    if let Finding::Later(next) = activity.look(Instant::now(), limits) {
                         timer.as_mut().reset(tokio::time::Instant::now() + next);
                         continue;
                     }

@@ -1,0 +1,418 @@
+//! What happens on one connection: whether it is idle, whether its peer takes what it asked for, whether it floods.
+//!
+//! Invariants: a request is in flight exactly as long as its response body lives. Something is owed to the peer exactly
+//! while a response waits for the transport: bytes that the socket has not taken, or a body that is not asked for more.
+//! A held request owes nothing, and neither does a body that waits for its source.
+
+use crate::flood::{Allowance, FrameBudget};
+use crate::limits::Limits;
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// HTTP/2's connection preface: what protocol detection may wait for.
+const PREFACE_BYTES: u64 = 24;
+
+/// What happened on one connection, written by its requests and its socket.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    opened: Instant,
+    in_flight: AtomicUsize,
+    /// Milliseconds since `opened` at which the last response ended.
+    last_end_ms: AtomicU64,
+    bytes_read: AtomicU64,
+    bytes_written: AtomicU64,
+    flooded: AtomicBool,
+    /// The connection is closed against the peer's will.
+    cut: AtomicBool,
+    /// Buffers and bodies that wait for the transport.
+    owed: AtomicUsize,
+    /// When `owed` became more than zero, or the last window ended; milliseconds since `opened`.
+    owed_since_ms: AtomicU64,
+    /// `bytes_written` at that moment.
+    owed_since_bytes: AtomicU64,
+}
+
+/// What a look at a connection found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// Look again after this.
+    Later(Duration),
+    /// Nothing was asked for too long.
+    Idle,
+    /// It takes what it asked for too slowly.
+    Slow,
+}
+
+impl Activity {
+    pub(crate) fn new(now: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            opened: now,
+            in_flight: AtomicUsize::new(0),
+            last_end_ms: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            bytes_written: AtomicU64::new(0),
+            flooded: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            owed: AtomicUsize::new(0),
+            owed_since_ms: AtomicU64::new(0),
+            owed_since_bytes: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// Notes a request where no socket of its own is read.
+    pub(crate) fn heard(&self) {
+        self.bytes_read.store(PREFACE_BYTES + 1, Relaxed);
+    }
+
+    /// Whether the connection was closed for flooding.
+    pub(crate) fn flooded(&self) -> bool {
+        self.flooded.load(Relaxed)
+    }
+
+    /// Makes the socket forget what it holds when it is closed.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Relaxed);
+    }
+
+    /// Judges the connection, seen from `now`.
+    pub(crate) fn look(&self, now: Instant, limits: &Limits) -> Finding {
+        let age = now.saturating_duration_since(self.opened);
+        let rate = match self.rate(age, limits) {
+            Some(Finding::Slow) => return Finding::Slow,
+            Some(Finding::Later(rest)) => rest,
+            // Half a window, so that a slow peer is noticed in one.
+            Some(Finding::Idle) | None => limits.read_rate_window / 2,
+        };
+        if self.in_flight.load(Relaxed) > 0 {
+            return Finding::Later(rate);
+        }
+        if self.bytes_read.load(Relaxed) <= PREFACE_BYTES && age >= limits.header_read_timeout {
+            return Finding::Idle;
+        }
+        let last_end = Duration::from_millis(self.last_end_ms.load(Relaxed));
+        let left = limits.idle_timeout.saturating_sub(age.saturating_sub(last_end));
+        if left.is_zero() { Finding::Idle } else { Finding::Later(left.min(rate)) }
+    }
+
+    /// Whether what is owed is taken fast enough; `None` when nothing is.
+    fn rate(&self, age: Duration, limits: &Limits) -> Option<Finding> {
+        if self.owed.load(Relaxed) == 0 {
+            return None;
+        }
+        let since = Duration::from_millis(self.owed_since_ms.load(Relaxed));
+        let lasted = age.saturating_sub(since);
+        let window = limits.read_rate_window;
+        if lasted < window {
+            return Some(Finding::Later(window.saturating_sub(lasted)));
+        }
+        let written = self.bytes_written.load(Relaxed);
+        let taken = written.saturating_sub(self.owed_since_bytes.load(Relaxed));
+        if u128::from(taken) * 1000 < u128::from(limits.read_bytes_per_s_min) * lasted.as_millis() {
+            return Some(Finding::Slow);
+        }
+        self.begin_window(age);
+        Some(Finding::Later(window))
+    }
+
+    fn begin_window(&self, age: Duration) {
+        self.owed_since_ms.store(millis(age), Relaxed);
+        self.owed_since_bytes.store(self.bytes_written.load(Relaxed), Relaxed);
+    }
+
+    fn owe(self: &Arc<Self>) -> Owed {
+        if self.owed.fetch_add(1, Relaxed) == 0 {
+            self.begin_window(self.opened.elapsed());
+        }
+        Owed(Arc::clone(self))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One request that is being answered.
+pub(crate) struct InFlight(Arc<Activity>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.last_end_ms.store(millis(self.0.opened.elapsed()), Relaxed);
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Something that waits for the transport.
+struct Owed(Arc<Activity>);
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.0.owed.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A chunk of a response that is owed until the transport took it all, or dropped it.
+pub(crate) struct OwedBytes {
+    bytes: Bytes,
+    _owed: Owed,
+}
+
+impl Buf for OwedBytes {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
+        self.bytes.copy_to_bytes(count)
+    }
+}
+
+pin_project! {
+    /// A response body that keeps its request in flight until it is dropped.
+    pub(crate) struct TrackedBody<B> {
+        #[pin]
+        body: B,
+        // Held while the transport, not the source, is what the body waits for.
+        owed: Option<Owed>,
+        in_flight: InFlight,
+    }
+}
+
+impl<B: Body> TrackedBody<B> {
+    pub(crate) fn new(body: B, in_flight: InFlight) -> Self {
+        let owed = (!body.is_end_stream()).then(|| in_flight.0.owe());
+        Self { body, owed, in_flight }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for TrackedBody<B> {
+    type Data = OwedBytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<OwedBytes>, B::Error>>> {
+        let this = self.project();
+        let activity = &this.in_flight.0;
+        let polled = this.body.poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(_))) => {
+                this.owed.get_or_insert_with(|| activity.owe());
+            }
+            Poll::Pending | Poll::Ready(_) => *this.owed = None,
+        }
+        polled.map_ok(|frame| frame.map_data(|bytes| OwedBytes { bytes, _owed: activity.owe() }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+pin_project! {
+    /// A socket whose bytes are counted, and whose reads fail once the peer floods.
+    pub(crate) struct CountedIo<IO: Socket> {
+        #[pin]
+        io: IO,
+        activity: Arc<Activity>,
+        budget: FrameBudget,
+    }
+
+    impl<IO: Socket> PinnedDrop for CountedIo<IO> {
+        fn drop(this: Pin<&mut Self>) {
+            if this.activity.cut.load(Relaxed) {
+                this.io.cut();
+            }
+        }
+    }
+}
+
+/// What connections come over.
+pub(crate) trait Socket: AsyncRead + AsyncWrite {
+    /// Forgets what the peer has not taken: without this the system would keep megabytes for a peer that takes none.
+    fn cut(&self);
+}
+
+impl Socket for TcpStream {
+    fn cut(&self) {
+        // A socket that refuses is closed the usual way.
+        let _ = socket2::SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Socket for tokio_rustls::server::TlsStream<TcpStream> {
+    fn cut(&self) {
+        self.get_ref().0.cut();
+    }
+}
+
+impl<IO: Socket> CountedIo<IO> {
+    pub(crate) fn new(io: IO, activity: Arc<Activity>, allowance: Allowance) -> Self {
+        Self { io, activity, budget: FrameBudget::new(allowance) }
+    }
+}
+
+impl<IO: Socket> AsyncRead for CountedIo<IO> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        ready!(this.io.poll_read(cx, buf))?;
+        let arrived = buf.filled().get(before..).unwrap_or_default();
+        this.activity.bytes_read.fetch_add(arrived.len() as u64, Relaxed);
+        let opened = this.activity.opened;
+        if let Err(flood) = this.budget.received(arrived, || opened.elapsed()) {
+            this.activity.flooded.store(true, Relaxed);
+            this.activity.cut();
+            return Poll::Ready(Err(io::Error::other(flood)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: Socket> AsyncWrite for CountedIo<IO> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        let written = ready!(this.io.poll_write(cx, buf))?;
+        this.activity.bytes_written.fetch_add(written as u64, Relaxed);
+        this.budget.written(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        let written = ready!(this.io.poll_write_vectored(cx, bufs))?;
+        this.activity.bytes_written.fetch_add(written as u64, Relaxed);
+        this.budget.written(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().io.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().io.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{Empty, Full};
+
+    fn rate_limits() -> Limits {
+        Limits { read_bytes_per_s_min: 100, ..Limits::default() }
+    }
+
+    fn poll<B: Body<Data = Bytes> + Unpin>(body: &mut TrackedBody<B>) -> Option<OwedBytes> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match Pin::new(body).poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_the_transport_holds_is_owed() {
+        let activity = Activity::new(Instant::now());
+        let owed = || activity.owed.load(Relaxed);
+        let empty = TrackedBody::new(Empty::<Bytes>::new(), activity.begin());
+        assert_eq!(owed(), 0);
+        drop(empty);
+        let mut body = TrackedBody::new(Full::new(Bytes::from_static(b"abc")), activity.begin());
+        assert_eq!(owed(), 1, "nobody asked for it yet");
+        let mut chunk = poll(&mut body).unwrap();
+        assert_eq!(owed(), 2);
+        drop(body);
+        chunk.advance(2);
+        assert_eq!((owed(), chunk.chunk()), (1, &b"c"[..]), "the socket has not taken it all");
+        drop(chunk);
+        assert_eq!((owed(), activity.in_flight.load(Relaxed)), (0, 0));
+    }
+
+    /// A body whose source says nothing.
+    struct Silent;
+
+    impl Body for Silent {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn a_body_that_waits_for_its_source_is_not_owed() {
+        let activity = Activity::new(Instant::now());
+        let mut body = TrackedBody::new(Silent, activity.begin());
+        assert!(poll(&mut body).is_none());
+        assert_eq!(activity.owed.load(Relaxed), 0);
+        let later = activity.opened + Duration::from_secs(600);
+        assert_eq!(activity.look(later, &rate_limits()), Finding::Later(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn slow_is_less_than_the_rate_over_a_window() {
+        let limits = rate_limits();
+        for (taken, expected) in [(999, Finding::Slow), (1000, Finding::Later(Duration::from_secs(10)))] {
+            let activity = Activity::new(Instant::now());
+            let _owed = activity.owe();
+            activity.owed_since_ms.store(0, Relaxed);
+            activity.bytes_written.store(taken, Relaxed);
+            activity.bytes_read.store(100, Relaxed);
+            let at = |s| activity.look(activity.opened + Duration::from_secs(s), &limits);
+            assert_eq!(at(4), Finding::Later(Duration::from_secs(6)), "counted as idle or slow too early");
+            assert_eq!(at(10), expected);
+        }
+    }
+
+    #[test]
+    fn idle_is_nothing_asked_for_too_long() {
+        let limits = Limits::default();
+        let activity = Activity::new(Instant::now());
+        let at = |s| activity.look(activity.opened + Duration::from_secs(s), &limits);
+        assert_eq!(at(1), Finding::Later(Duration::from_secs(5)));
+        assert_eq!(at(10), Finding::Idle, "it said nothing at all");
+        activity.bytes_read.store(100, Relaxed);
+        assert_eq!(at(58), Finding::Later(Duration::from_secs(2)));
+        assert_eq!(at(60), Finding::Idle);
+        let held = activity.begin();
+        assert_eq!(at(600), Finding::Later(Duration::from_secs(5)), "a held request is no idleness");
+        drop(held);
+    }
+}
