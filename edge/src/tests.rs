@@ -5,9 +5,12 @@ mod answers;
 mod fake;
 mod fills;
 mod ports;
+mod quic;
+mod upstreams;
 
 use crate::app::{self, Running};
 use crate::config::Config;
+use crate::upstream::Counters;
 use bytes::Bytes;
 use fake::{Ask, Fake};
 use http::{Method, Request, Response};
@@ -90,6 +93,11 @@ impl Lab {
     async fn until_no_fills(&self) {
         within(until(|| self.edge.metrics.fills.get() == 0)).await;
     }
+}
+
+/// What an edge counted of one upstream.
+fn counters(edge: &Running, upstream: SocketAddr) -> Counters {
+    edge.metrics.upstreams.of(&upstream.to_string())
 }
 
 async fn within<F: Future>(future: F) -> F::Output {

@@ -1,9 +1,10 @@
 //! The scripted upstream: every request it gets is handed to the test, which answers it piece by piece or not at all.
 
+use super::quic;
+use crate::upstream::PROBE_PATH;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use sigma_http::connections::ConnectionMetrics;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{Bound, Limits, Server};
@@ -13,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +29,7 @@ pub(super) struct Ask {
 /// A response body fed by the test.
 pub(super) struct Feed(mpsc::Sender<io::Result<Bytes>>);
 
+/// What the test feeds.
 pub(super) struct Fed(mpsc::Receiver<io::Result<Bytes>>);
 
 impl Body for Fed {
@@ -87,6 +89,18 @@ pub(super) struct Fake {
     pub(super) connections: ConnectionMetrics,
     /// GOAWAY on all connections, and no new ones.
     pub(super) drain: Drain,
+    /// Probes are not answered either.
+    pub(super) mute: Arc<AtomicBool>,
+    /// Of an HTTP/3 fake.
+    pub(super) quic: Option<quinn::Endpoint>,
+}
+
+/// What a request needs to get to the test.
+#[derive(Clone)]
+pub(super) struct Script {
+    asks: mpsc::Sender<Ask>,
+    count: Arc<AtomicUsize>,
+    mute: Arc<AtomicBool>,
 }
 
 impl Fake {
@@ -104,12 +118,29 @@ impl Fake {
         let server = Server::new(limits, connections.clone(), drain.clone());
         let (sender, asks) = mpsc::channel(10_000);
         let count = Arc::new(AtomicUsize::new(0));
-        let fake = Self { addr: bound.local_addr(), asks, count: Arc::clone(&count), connections, drain };
-        server.serve(bound, Some(tls), move |request, _from| {
-            count.fetch_add(1, Ordering::SeqCst);
-            serve(request, sender.clone())
-        });
+        let fake = Self {
+            addr: bound.local_addr(),
+            asks,
+            count: Arc::clone(&count),
+            connections,
+            drain,
+            mute: Arc::default(),
+            quic: None,
+        };
+        let script = Script { asks: sender, count, mute: Arc::clone(&fake.mute) };
+        server.serve(bound, Some(tls), move |request, _from| serve(request.map(drop), script.clone()));
         fake
+    }
+
+    /// The same over QUIC, on a port of its own or on that of a fake that speaks HTTP/2.
+    pub(super) fn start_h3(certificates: &Path, addr: SocketAddr) -> Self {
+        let (sender, asks) = mpsc::channel(10_000);
+        let (count, mute) = (Arc::default(), Arc::default());
+        let script = Script { asks: sender, count: Arc::clone(&count), mute: Arc::clone(&mute) };
+        let (connections, drain) = (ConnectionMetrics::default(), Drain::new());
+        let endpoint = quic::listen(certificates, addr, script, connections.clone());
+        let addr = endpoint.local_addr().unwrap();
+        Self { addr, asks, count, connections, drain, mute, quic: Some(endpoint) }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -117,14 +148,19 @@ impl Fake {
     }
 }
 
-async fn serve(request: Request<Incoming>, asks: mpsc::Sender<Ask>) -> Response<Fed> {
+pub(super) async fn serve(request: Request<()>, script: Script) -> Response<Fed> {
     let (reply, answer) = oneshot::channel();
-    let ask = Ask {
-        path: request.uri().path_and_query().unwrap().to_string(),
-        headers: request.headers().clone(),
-        reply,
-    };
-    asks.send(ask).await.ok();
+    let path = request.uri().path_and_query().unwrap().to_string();
+    if path == PROBE_PATH {
+        while script.mute.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        let (_, fed) = mpsc::channel(1);
+        return Response::builder().status(404).body(Fed(fed)).unwrap();
+    }
+    script.count.fetch_add(1, Ordering::SeqCst);
+    let ask = Ask { path, headers: request.headers().clone(), reply };
+    script.asks.send(ask).await.ok();
     match answer.await {
         Ok(response) => response,
         // The test dropped the ask: break the stream off before its head.

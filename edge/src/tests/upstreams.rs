@@ -1,0 +1,1 @@
+//! Several upstreams, and how they fail.
