@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 /// A request to the upstream that waits for its answer.
@@ -73,6 +74,16 @@ impl Ask {
         Feed(feed)
     }
 
+    /// Returns when the edge does not want an answer any more.
+    pub(super) async fn is_cancelled(mut self) {
+        self.reply.closed().await;
+    }
+
+    /// An error whose body the edge may not want to read.
+    pub(super) async fn refuse(self, status: u16) {
+        let _ = self.head(status, &[("cache-control", "max-age=2")]).try_send("no").await;
+    }
+
     /// The whole answer, with a lifetime.
     pub(super) async fn answer(self, status: u16, max_age_s: u32, text: &'static str) {
         let cache_control = format!("max-age={max_age_s}");
@@ -91,8 +102,23 @@ pub(super) struct Fake {
     pub(super) drain: Drain,
     /// Probes are not answered either.
     pub(super) mute: Arc<AtomicBool>,
-    /// Of an HTTP/3 fake.
-    pub(super) quic: Option<quinn::Endpoint>,
+    process: Process,
+}
+
+/// The runtime that a fake lives in. Dropped, it takes all sockets with it, as a process that is killed.
+struct Process(Option<Runtime>);
+
+impl Process {
+    fn start() -> Self {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        Self(Some(builder.worker_threads(1).enable_all().build().unwrap()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.take().unwrap().shutdown_background();
+    }
 }
 
 /// What a request needs to get to the test.
@@ -108,6 +134,8 @@ impl Fake {
         let certificate =
             ReloadableCertificate::load(&certificates.join("cert.pem"), &certificates.join("key.pem"));
         let tls = server_config(certificate.unwrap(), ALPN_H2).unwrap();
+        let process = Process::start();
+        let _inside = process.0.as_ref().unwrap().enter();
         let bound = Bound::bind(addr).unwrap();
         let limits = Limits {
             h2_streams_max: streams_max,
@@ -125,7 +153,7 @@ impl Fake {
             connections,
             drain,
             mute: Arc::default(),
-            quic: None,
+            process,
         };
         let script = Script { asks: sender, count, mute: Arc::clone(&fake.mute) };
         server.serve(bound, Some(tls), move |request, _from| serve(request.map(drop), script.clone()));
@@ -137,10 +165,16 @@ impl Fake {
         let (sender, asks) = mpsc::channel(10_000);
         let (count, mute) = (Arc::default(), Arc::default());
         let script = Script { asks: sender, count: Arc::clone(&count), mute: Arc::clone(&mute) };
+        let process = Process::start();
+        let _inside = process.0.as_ref().unwrap().enter();
         let (connections, drain) = (ConnectionMetrics::default(), Drain::new());
         let endpoint = quic::listen(certificates, addr, script, connections.clone());
         let addr = endpoint.local_addr().unwrap();
-        Self { addr, asks, count, connections, drain, mute, quic: Some(endpoint) }
+        Self { addr, asks, count, connections, drain, mute, process }
+    }
+
+    pub(super) fn kill(self) {
+        drop(self.process);
     }
 
     pub(super) fn count(&self) -> usize {
