@@ -32,7 +32,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Edge server of Sigma Live: answers viewers at one point of presence, from memory.
 ///
-/// It needs one upstream (an origin or another edge) and a configuration file; configs/edge.toml is the commented
+/// It needs at least one upstream (an origin or another edge) and a configuration file; configs/edge.toml is the commented
 /// reference of every key. SIGTERM drains and exits 0, SIGHUP reloads the certificate.
 #[derive(Parser)]
 #[command(name = "sigma-edge", version)]

@@ -75,7 +75,7 @@ impl Ask {
     }
 
     /// Returns when the edge does not want an answer any more.
-    pub(super) async fn is_cancelled(mut self) {
+    pub(super) async fn cancelled(mut self) {
         self.reply.closed().await;
     }
 

@@ -91,7 +91,7 @@ async fn a_late_part_is_also_asked_of_the_next_and_the_first_answer_wins() {
         hedge.answer(200, 12, "in time").await;
         assert_eq!(body(within(viewer).await.unwrap()).await.unwrap(), "in time");
         // Cancelled at the upstream: nobody takes the answer any more.
-        within(late.is_cancelled()).await;
+        within(late.cancelled()).await;
     }
     let second = pair.of(pair.second.addr);
     assert_eq!((second.hedges_sent.get(), second.hedges_won.get()), (2, 2));
@@ -155,12 +155,12 @@ async fn requests_go_back_to_the_preferred_one_when_it_is_well_for_a_while() {
     first.kill();
     within(until(|| of_first.state.get() == 2)).await;
     let mut viewer = Viewer::h2(edge.http[0]).await;
-    let ask = async |path: &str| {
+    let ask = |path: &str| {
         let mut viewer = viewer.clone();
         let path = path.to_owned();
         tokio::spawn(async move { body(viewer.get(&path).await).await.unwrap() })
     };
-    let held = ask("/live/demo/v720/0.m4s").await;
+    let held = ask("/live/demo/v720/0.m4s");
     within(second.asks.recv()).await.unwrap().answer(200, 12, "second").await;
     assert_eq!(within(held).await.unwrap(), "second");
     assert_eq!(counters(&edge, second.addr).active.get(), 1);
@@ -169,7 +169,7 @@ async fn requests_go_back_to_the_preferred_one_when_it_is_well_for_a_while() {
     within(until(|| of_first.state.get() == 0)).await;
     let back = Instant::now();
     for msn in 1.. {
-        let held = ask(&format!("/live/demo/v720/{msn}.m4s")).await;
+        let held = ask(&format!("/live/demo/v720/{msn}.m4s"));
         let (ask, from) = tokio::select! {
             ask = first.asks.recv() => (ask.unwrap(), 1),
             ask = second.asks.recv() => (ask.unwrap(), 2),

@@ -98,9 +98,7 @@ impl Keeper {
                         Err(error) => self.note(protocol, &error, alarming),
                     }
                     if attempts.is_empty() {
-                        if second.is_none() {
-                            return None;
-                        }
+                        second?;
                         next = next.min(Instant::now() + Duration::from_millis(10));
                     }
                 }

@@ -64,7 +64,7 @@ fn a_probe_forgives_probes_and_a_request_forgives_all() {
 fn an_open_circuit_is_tried_with_growing_rests_and_closes_with_one_answer() {
     let mut now = start();
     let mut board = board(1, now);
-    board.failed(0, Fault::Connect, now, u64::MAX);
+    board.failed(0, Fault::Connect, now, 0);
     let mut rests = Vec::new();
     for _ in 0..5 {
         let at = board.probe_at(0, MS, now);
@@ -73,7 +73,7 @@ fn an_open_circuit_is_tried_with_growing_rests_and_closes_with_one_answer() {
         now = at;
         assert!(board.may_probe(0, now));
         assert_eq!(board.circuit(0), Circuit::HalfOpen);
-        board.failed(0, Fault::Probe, now, u64::MAX);
+        board.failed(0, Fault::Probe, now, 0);
     }
     assert!(rests.is_sorted() && rests.iter().all(|rest| *rest <= RULES.rest_max), "{rests:?}");
     assert!(board.is_silent(0));
