@@ -9,9 +9,9 @@ use crate::upstream::Upstream;
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{BindError, Bound, Server};
-use sigma_http::ops::{self, Endpoints, Readiness};
+use sigma_http::ops::{self, Endpoints};
 use sigma_http::quic::{BoundUdp, QuicError};
-use sigma_http::tls::{ALPN_ALL, ALPN_H2, ReloadableCertificate, TlsError, client_config, server_config};
+use sigma_http::tls::{ALPN_ALL, ALPN_H2, ReloadableCertificate, TlsError, client_config_as, server_config};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
         server_config(certificate, ALPN_ALL)?;
     }
     if let Some(ca) = &config.upstream.ca {
-        client_config(ca, ALPN_H2)?;
+        client_config_as(ca, config.upstream.identity(), ALPN_H2)?;
     }
     Ok(())
 }
@@ -127,10 +127,7 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
         let serve = move |request, from| Arc::clone(&handler).serve(request, from);
         server.serve_quic(bound, Arc::clone(certificate), serve)?;
     }
-    let ready = move || match upstream.is_connected() {
-        true => Readiness::Ready,
-        false => Readiness::NotReady("the upstream is not connected".to_owned()),
-    };
+    let ready = move || upstream.readiness();
     ops::serve(ops_bound, drain, Endpoints { registry, ready, own: ops::nothing_more });
     Ok(running)
 }

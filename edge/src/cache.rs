@@ -11,10 +11,9 @@ use crate::freshness::{Stated, keep_for};
 use crate::head::{Head, Served};
 use crate::key::CacheKey;
 use crate::metrics::{Metrics, Reading};
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::{Upstream, UpstreamBody, UpstreamError};
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http::Response;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::collections::HashMap;
@@ -273,22 +272,48 @@ impl Fetch {
     }
 
     async fn fetch(&mut self) -> Result<Arc<Head>, Cause> {
-        let response = self.store.upstream.fetch(&self.key).await.map_err(|error| {
-            tracing::debug!(key = %self.key, %error, "no response");
-            match error {
-                UpstreamError::Unreachable => Cause::Unreachable,
-                UpstreamError::TimedOut => Cause::TimedOut,
-                UpstreamError::Broken(_) => Cause::Broken,
-            }
-        })?;
-        let head = Arc::new(Head::new(&response, Instant::now()));
-        let object_bytes_max = self.store.config.object_bytes_max;
-        if head.content_length.is_some_and(|length| length > object_bytes_max) {
-            return Err(Cause::TooLarge);
-        }
+        let asked = Instant::now();
+        let upstream = self.store.upstream.clone();
+        let response = upstream.fetch(&self.key).await.map_err(|error| self.no_response(&error))?;
+        let head = self.accept(&response)?;
         self.fill.head(Arc::clone(&head));
         self.prefetch_next(&head);
-        self.read(response.into_body()).await?;
+        let mut body = response.into_body();
+        match self.read(&mut body).await {
+            // Nothing of it went out: the same bytes from elsewhere are as good (A12).
+            Err(Cause::Broken) if self.bytes == 0 => {}
+            ended => return ended.and_then(|()| self.whole(head)),
+        }
+        let left = upstream.patience().saturating_sub(asked.elapsed());
+        let again = upstream.fetch_again(&self.key, &body, left).await;
+        let again = again.map_err(|error| self.no_response(&error))?;
+        let second = self.accept(&again)?;
+        if !second.begins_like(&head) {
+            return Err(Cause::Broken);
+        }
+        self.read(&mut again.into_body()).await?;
+        self.whole(second)
+    }
+
+    fn no_response(&self, error: &UpstreamError) -> Cause {
+        tracing::debug!(key = %self.key, %error, "no response");
+        match error {
+            UpstreamError::Unreachable | UpstreamError::Behind => Cause::Unreachable,
+            UpstreamError::TimedOut => Cause::TimedOut,
+            UpstreamError::Broken(_) => Cause::Broken,
+        }
+    }
+
+    fn accept(&self, response: &Response<UpstreamBody>) -> Result<Arc<Head>, Cause> {
+        let head = Arc::new(Head::new(response, Instant::now()));
+        let object_bytes_max = self.store.config.object_bytes_max;
+        match head.content_length {
+            Some(length) if length > object_bytes_max => Err(Cause::TooLarge),
+            _ => Ok(head),
+        }
+    }
+
+    fn whole(&self, head: Arc<Head>) -> Result<Arc<Head>, Cause> {
         match head.content_length {
             Some(length) if length != self.bytes as u64 => Err(Cause::Broken),
             _ => Ok(head),
@@ -304,23 +329,18 @@ impl Fetch {
         }
     }
 
-    async fn read(&mut self, mut body: Incoming) -> Result<(), Cause> {
+    async fn read(&mut self, body: &mut UpstreamBody) -> Result<(), Cause> {
         let patience = self.store.upstream.patience();
         loop {
-            let frame = match tokio::time::timeout(patience, body.frame()).await {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(error))) => {
+            let chunk = match tokio::time::timeout(patience, body.chunk()).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => {
                     tracing::debug!(key = %self.key, %error, "response broke off");
                     return Err(Cause::Broken);
                 }
-                Ok(None) => return Ok(()),
                 Err(_elapsed) => return Err(Cause::TimedOut),
             };
-            // Trailers are not passed on.
-            let Ok(chunk) = frame.into_data() else { continue };
-            if chunk.is_empty() {
-                continue;
-            }
             self.grow(chunk.len())?;
             self.fill.chunk(chunk);
         }

@@ -127,6 +127,16 @@ impl Head {
         Self { status: response.status(), headers, arrived, age_s, content_length }
     }
 
+    /// Whether a body under this head may stand under `other`, which viewers have already.
+    pub(crate) fn begins_like(&self, other: &Self) -> bool {
+        let field = |head: &Self, name: &HeaderName| head.headers.get(name).cloned();
+        self.status == other.status
+            && self.content_length == other.content_length
+            && [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::ETAG]
+                .iter()
+                .all(|name| field(self, name) == field(other, name))
+    }
+
     /// The fields that say how long a cache like this one may keep it, in one string: `CDN-Cache-Control`, or without
     /// it `Cache-Control`.
     pub(crate) fn cache_control(&self) -> String {

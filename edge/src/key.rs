@@ -5,7 +5,7 @@
 
 use sigma_shared::directives::{DirectiveError, Directives};
 use sigma_shared::mode::{InvalidMode, Mode};
-use sigma_shared::resource::{LiveResource, MediaResource};
+use sigma_shared::resource::{Listed, LiveResource, MediaResource};
 use std::fmt;
 
 /// The content coding a viewer gets.
@@ -25,6 +25,17 @@ pub(crate) struct CacheKey {
     mode: Option<Mode>,
     directives: Directives,
     coding: Coding,
+}
+
+/// What has to be made before an object can be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// It is there, or it is not.
+    Nothing,
+    /// A Partial Segment: a fraction of a second.
+    Part,
+    /// A whole Media Segment: seconds.
+    Segment,
 }
 
 /// A query that is the viewer's fault: 400.
@@ -84,6 +95,20 @@ impl CacheKey {
                 MediaResource::Part { .. } | MediaResource::Segment { .. } | MediaResource::IFrame { .. },
             ) => true,
             _ => self.directives.is_blocking(),
+        }
+    }
+
+    /// What the upstream may hold the request for.
+    pub(crate) fn waits_for(&self) -> Waits {
+        let listed = match &self.resource {
+            LiveResource::Media(.., MediaResource::Part { .. }) => return Waits::Part,
+            LiveResource::Media(.., MediaResource::Playlist(listed, mode)) => (*listed, *mode),
+            LiveResource::Media(..) | LiveResource::Multivariant(_) => return Waits::Nothing,
+        };
+        match (self.directives.is_blocking(), self.directives.part, listed) {
+            (false, ..) => Waits::Nothing,
+            (true, Some(_), (Listed::Media, Mode::Ultra)) => Waits::Part,
+            (true, ..) => Waits::Segment,
         }
     }
 
@@ -156,6 +181,22 @@ mod tests {
             assert_eq!(next(other), None, "{other}");
         }
         assert!(key("/live/demo/v720/7.0.m4s", "", false).next_part("7.1.m4s").is_none());
+    }
+
+    #[test]
+    fn what_is_waited_for() {
+        for (path, query, expected) in [
+            ("/live/demo/v/7.1.m4s", "", Waits::Part),
+            ("/live/demo/v/7.m4s", "", Waits::Nothing),
+            ("/live/demo/v/media.m3u8", "_HLS_msn=7&_HLS_part=1", Waits::Part),
+            ("/live/demo/v/media.m3u8", "_HLS_msn=7", Waits::Segment),
+            ("/live/demo/v/low.m3u8", "_HLS_msn=7&_HLS_part=1", Waits::Segment),
+            ("/live/demo/v/iframes.m3u8", "_HLS_msn=7", Waits::Segment),
+            ("/live/demo/v/media.m3u8", "", Waits::Nothing),
+            ("/live/demo/index.m3u8", "", Waits::Nothing),
+        ] {
+            assert_eq!(key(path, query, false).waits_for(), expected, "{path} {query}");
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Edge server of Sigma Live: answers viewers at one point of presence, from memory.
 ///
-/// It needs one upstream (an origin or another edge) and a configuration file; configs/edge.toml is the commented
+/// It needs at least one upstream (an origin or another edge) and a configuration file; configs/edge.toml is the commented
 /// reference of every key. SIGTERM drains and exits 0, SIGHUP reloads the certificate.
 #[derive(Parser)]
 #[command(name = "sigma-edge", version)]
@@ -115,7 +115,7 @@ async fn run(config: config::Config) -> Result<(), String> {
     signals::listen(running.drain.clone(), on_reload).map_err(|error| error.to_string())?;
     tracing::info!(
         pop = config.pop, http = ?running.http, https = ?running.tls, http3 = running.http3, ops = %running.ops,
-        upstream = %config.upstream.url.authority, "serving"
+        upstreams = config.upstream.urls.len(), "serving"
     );
     running.until_drained().await;
     tracing::info!("drained");

@@ -2,6 +2,7 @@
 //!
 //! Invariant: the hot path touches atomics only; label sets are looked up once, here.
 
+use crate::upstream::Families;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
@@ -54,9 +55,7 @@ labelled_counters!(
 pub(crate) struct Metrics {
     pub(crate) requests: Requests,
     pub(crate) upstream_requests: UpstreamRequests,
-    pub(crate) upstream_connects: Counter,
-    pub(crate) upstream_connect_failures: Counter,
-    pub(crate) upstream_connected: Gauge,
+    pub(crate) upstreams: Families,
     pub(crate) fills: Gauge,
     pub(crate) fill_bytes: Gauge,
     pub(crate) waiters: Gauge,
@@ -78,9 +77,6 @@ impl Metrics {
             registry.register(name, help, counter.clone());
             counter
         };
-        let upstream_connects = counter("upstream_connects", "Connections made to the upstream");
-        let upstream_connect_failures =
-            counter("upstream_connect_failures", "Failed attempts to connect to the upstream");
         let prefetches = counter("prefetches", "Parts fetched because the origin said they come next");
         // 5 ms to 10 s.
         let hold_seconds = Histogram::new(exponential_buckets(0.005, 2.0, 12));
@@ -94,7 +90,6 @@ impl Metrics {
             registry.register(name, help, gauge.clone());
             gauge
         };
-        let upstream_connected = gauge("upstream_connected", "1 while the upstream is connected");
         let fills = gauge("fills", "Objects being fetched now");
         let fill_bytes = gauge("fill_bytes", "Bytes of objects being fetched now");
         let waiters = gauge("waiters", "Requests attached to an object being fetched now");
@@ -103,12 +98,10 @@ impl Metrics {
             upstream_requests: UpstreamRequests::register(
                 registry,
                 "upstream_requests",
-                "Requests to the upstream by how they ended",
+                "Objects fetched, by how that ended",
             ),
             bodies: Bodies::register(registry, "bodies", "Viewer bodies by how they ended"),
-            upstream_connects,
-            upstream_connect_failures,
-            upstream_connected,
+            upstreams: Families::register(registry),
             fills,
             fill_bytes,
             waiters,

@@ -5,12 +5,15 @@ mod answers;
 mod fake;
 mod fills;
 mod ports;
+mod quic;
 mod smuggling;
+mod upstreams;
 #[path = "../../shared/http/tests/conformance/wire.rs"]
 mod wire;
 
 use crate::app::{self, Running};
 use crate::config::Config;
+use crate::upstream::Counters;
 use bytes::Bytes;
 use fake::{Ask, Fake};
 use http::{Method, Request, Response};
@@ -52,7 +55,7 @@ fn config(dir: &Path, upstream: SocketAddr) -> Config {
          [http]\nbind = [\"127.0.0.1:0\"]\n\
          [tls]\nbind = [\"127.0.0.1:0\"]\ncertificate = {cert:?}\nkey = {key:?}\n\
          [ops]\nbind = \"127.0.0.1:0\"\n\
-         [upstream]\nurl = \"https://{upstream}\"\nca = {cert:?}\nreconnect_ms_max = 50\n"
+         [upstream]\nurls = [\"https://{upstream}\"]\nca = {cert:?}\nprotocol = \"h2\"\nreconnect_ms_max = 50\n"
     );
     sigma_http::config::parse(&text).unwrap()
 }
@@ -93,6 +96,11 @@ impl Lab {
     async fn until_no_fills(&self) {
         within(until(|| self.edge.metrics.fills.get() == 0)).await;
     }
+}
+
+/// What an edge counted of one upstream.
+fn counters(edge: &Running, upstream: SocketAddr) -> Counters {
+    edge.metrics.upstreams.of(&upstream.to_string())
 }
 
 async fn within<F: Future>(future: F) -> F::Output {

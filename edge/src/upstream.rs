@@ -1,42 +1,52 @@
-//! The way to the origin (or to another edge): one HTTP/2 connection that carries every fill.
+//! The way to the origins (or to other edges): one connection each, and the choice of whom to ask.
 //!
-//! Invariants: a request is sent at most twice, and a second time only when the first broke before its response head;
-//! a connection that the upstream is closing (GOAWAY) takes no new requests while its open streams finish; a dead
-//! upstream is noticed by pings. Deliberately absent: caching, and any wait longer than the configured timeouts.
+//! Invariants: a request goes to the best healthy upstream; one that fails before a response head, or is late, costs
+//! the viewers no answer when another one has it; "there is no such thing" counts only from the upstream that requests
+//! normally go to. Pure: `health` (breakers, fail-back), `race` (whom to ask, whose answer counts). Deliberately absent:
+//! caching, and any wait longer than the configured timeouts.
+
+mod connect;
+mod counters;
+mod health;
+mod keeper;
+mod link;
+mod peer;
+mod probe;
+mod race;
+
+#[cfg(test)]
+pub(crate) use counters::Counters;
+pub(crate) use counters::Families;
+#[cfg(test)]
+pub(crate) use link::Protocol;
+pub(crate) use link::UpstreamBody;
+#[cfg(test)]
+pub(crate) use probe::PATH as PROBE_PATH;
 
 use crate::config::UpstreamConfig;
-use crate::key::{CacheKey, Coding};
+use crate::key::{CacheKey, Coding, Waits};
 use crate::metrics::Metrics;
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, Uri};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use sigma_http::listener::set_socket_options;
-use sigma_http::tls::{ALPN_H2, TlsError, client_config};
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use connect::Connector;
+use health::{Board, Fault, Order, Rules};
+use http::uri::PathAndQuery;
+use http::{Method, Response};
+use link::BoxError;
+use peer::{Peer, Question};
+use race::{Got, Race, Verdict, Why};
+use sigma_http::ops::Readiness;
+use sigma_http::tls::TlsError;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio_rustls::TlsConnector;
 
-/// A fill never needs more than this in flight: 8 parts of 2 MiB, or one segment in one round trip.
-const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
-const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-/// A connection that lived shorter than this counts as a failed attempt, so that it is not retried in a tight loop.
-const STABLE_AFTER: Duration = Duration::from_secs(1);
-const ATTEMPTS_MAX: usize = 2;
-const RECONNECT_MS_MIN: u64 = 50;
+/// What waits for a whole segment is late after so many times what a part is given.
+const SEGMENT_HEDGE_FACTOR: u32 = 4;
+/// For a connection, while others could be asked.
+const SHORT_WAIT: Duration = Duration::from_millis(50);
 
-/// Why there is no response. The upstream or the way to it is to blame.
+/// Why there is no response. The upstreams or the way to them are to blame; a retry may help.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
     /// No connection within the connect timeout.
@@ -45,74 +55,68 @@ pub(crate) enum UpstreamError {
     /// No response head within the response timeout.
     #[error("no response in time")]
     TimedOut,
-    /// The connection or the stream broke, twice.
-    #[error(transparent)]
-    Broken(#[from] hyper::Error),
-}
-
-/// Why a connection could not be made.
-#[derive(Debug, thiserror::Error)]
-enum ConnectError {
+    /// Only an upstream that may be behind answered, and knew no such thing.
+    #[error("no upstream that knows")]
+    Behind,
+    /// The connection or the stream broke.
     #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("the upstream does not speak HTTP/2 over TLS (ALPN)")]
-    NotHttp2,
-    #[error("HTTP/2: {0}")]
-    Http(#[from] hyper::Error),
-    #[error("took longer than connect_timeout_ms")]
-    TimedOut,
+    Broken(BoxError),
 }
 
-/// A handle on the upstream. Clones are the same upstream.
+/// A handle on all upstreams. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Upstream(Arc<Inner>);
 
 struct Inner {
-    scheme: Scheme,
-    authority: Authority,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    peers: Vec<Arc<Peer>>,
+    board: Arc<Mutex<Board>>,
     config: UpstreamConfig,
-    link: watch::Sender<Option<Link>>,
-    metrics: Arc<Metrics>,
-    user_agent: HeaderValue,
 }
 
-/// The connection in use.
-#[derive(Clone)]
-struct Link {
-    sender: SendRequest<Empty<Bytes>>,
-    generation: u64,
-}
+type Asked = Result<Response<UpstreamBody>, UpstreamError>;
 
 impl Upstream {
-    /// Begins to connect, and keeps connected from now on. Needs a tokio runtime.
+    /// Begins to connect to all upstreams, and keeps connected from now on. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The CA file cannot be used.
+    /// The CA file, or the client certificate and its key, cannot be used.
     pub(crate) fn start(config: &UpstreamConfig, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
-        let tls = match (&config.url.server_name, &config.ca) {
-            (Some(name), Some(ca)) => Some((connector(ca)?, name.clone())),
-            _ => None,
-        };
-        let inner = Arc::new(Inner {
-            scheme: config.url.scheme.clone(),
-            authority: config.url.authority.clone(),
-            tls,
-            config: config.clone(),
-            link: watch::Sender::new(None),
-            metrics,
-            user_agent: HeaderValue::from_static(concat!("sigma-edge/", env!("CARGO_PKG_VERSION"))),
-        });
-        tokio::spawn(stay_connected(Arc::clone(&inner)));
-        Ok(Self(inner))
+        let rules = Rules { rest_max: config.reconnect_max(), failback_after: config.failback_after() };
+        let board = Arc::new(Mutex::new(Board::new(config.urls.len(), rules)));
+        let mut peers = Vec::with_capacity(config.urls.len());
+        for (index, url) in config.urls.iter().enumerate() {
+            let counters = metrics.upstreams.of(url.authority.as_str());
+            let parts = (Connector::new(url, config)?, counters, Arc::clone(&board));
+            peers.push(Peer::new(url, index, parts, config));
+        }
+        drop(metrics);
+        for peer in &peers {
+            tokio::spawn(keeper::keep_connected(Arc::clone(peer)));
+            tokio::spawn(probe::watch(Arc::clone(peer)));
+        }
+        Ok(Self(Arc::new(Inner { peers, board, config: config.clone() })))
     }
 
-    /// Whether there is a connection that takes requests.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.0.link.borrow().as_ref().is_some_and(|link| !link.sender.is_closed())
+    /// Whether viewers can be served: some upstream is connected, well, and answered lately.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let inner = &self.0;
+        let patience = 3 * inner.config.probe_interval() + Duration::from_secs(1);
+        let board = inner.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = Instant::now().checked_sub(patience);
+        let any = |is: &dyn Fn(usize) -> bool| (0..inner.peers.len()).any(is);
+        if any(&|peer| since.is_none_or(|since| board.is_fresh(peer, since))) {
+            return Readiness::Ready;
+        }
+        if any(&|peer| board.is_healthy(peer)) {
+            return Readiness::NotReady(format!("no upstream answered within {} ms", patience.as_millis()));
+        }
+        let names: Vec<_> = inner.peers.iter().map(|peer| peer.name()).collect();
+        let connected = any(&|peer| board.is_connected(peer));
+        let what = if connected { "is well" } else { "is connected" };
+        Readiness::NotReady(format!("no upstream {what} (of {})", names.join(", ")))
     }
 
-    /// How long the upstream may be silent, before the response head and inside the body.
+    /// How long an upstream may be silent, before the response head and inside the body.
     pub(crate) fn patience(&self) -> Duration {
         self.0.config.response_timeout()
     }
@@ -120,175 +124,185 @@ impl Upstream {
     /// Asks for one object and waits for the response head.
     ///
     /// # Errors
-    /// No connection, no answer in time, or a broken one.
-    pub(crate) async fn fetch(&self, key: &CacheKey) -> Result<Response<Incoming>, UpstreamError> {
-        tokio::time::timeout(self.patience(), self.attempts(key))
-            .await
-            .unwrap_or(Err(UpstreamError::TimedOut))
+    /// No upstream has it: no connection, no answer in time, or a broken one.
+    pub(crate) async fn fetch(&self, key: &CacheKey) -> Asked {
+        let order = self.order();
+        within(self.patience(), self.race(key, order)).await
     }
 
-    async fn attempts(&self, key: &CacheKey) -> Result<Response<Incoming>, UpstreamError> {
-        let mut attempt = 1;
-        loop {
-            let mut link = self.link().await?;
-            match link.sender.send_request(self.request(key)).await {
-                Ok(response) => return Ok(response),
-                // Never sent: the connection is going away. This link is not tried again, so it ends.
-                Err(error) if error.is_canceled() => self.0.retire(link.generation),
-                Err(error) => {
-                    if link.sender.is_closed() {
-                        self.0.retire(link.generation);
-                    }
-                    if attempt == ATTEMPTS_MAX {
-                        return Err(error.into());
-                    }
-                    attempt += 1;
+    /// Asks again after a body broke off, elsewhere if possible; for what is left of the patience.
+    ///
+    /// # Errors
+    /// As [`Upstream::fetch`].
+    pub(crate) async fn fetch_again(&self, key: &CacheKey, broken: &UpstreamBody, left: Duration) -> Asked {
+        let mut order = self.order();
+        order.put_last(broken.from());
+        within(left, self.race(key, order)).await
+    }
+
+    /// Asks for something that is no object of the cache, of any upstream that answers.
+    ///
+    /// # Errors
+    /// As [`Upstream::fetch`]; also when `path_and_query` is none.
+    #[cfg_attr(not(test), allow(dead_code, reason = "for the policy document"))]
+    pub(crate) async fn get_uncached(&self, path_and_query: &str) -> Asked {
+        let question = question(path_and_query, false, true)?;
+        let asking = async {
+            let order = self.order();
+            let mut failed = UpstreamError::Unreachable;
+            let last = order.ranked.len().saturating_sub(1);
+            for (place, upstream) in order.ranked.into_iter().enumerate() {
+                let wait = if place == last { self.0.config.connect_timeout() } else { SHORT_WAIT };
+                match self.0.peers[upstream].ask(&question, wait).await {
+                    Ok(response) => return Ok(response),
+                    Err(error) => failed = error,
                 }
             }
-        }
-    }
-
-    async fn link(&self) -> Result<Link, UpstreamError> {
-        let mut links = self.0.link.subscribe();
-        let connected = links.wait_for(Option::is_some);
-        match tokio::time::timeout(self.0.config.connect_timeout(), connected).await {
-            Ok(Ok(link)) => link.clone().ok_or(UpstreamError::Unreachable),
-            _ => Err(UpstreamError::Unreachable),
-        }
-    }
-
-    fn request(&self, key: &CacheKey) -> Request<Empty<Bytes>> {
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.0.scheme.clone());
-        parts.authority = Some(self.0.authority.clone());
-        // Keys print as plain paths: what the grammar accepts needs no escaping.
-        parts.path_and_query = PathAndQuery::from_maybe_shared(key.to_string()).ok();
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        let headers = request.headers_mut();
-        headers.insert(header::USER_AGENT, self.0.user_agent.clone());
-        if key.coding() == Coding::Gzip {
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        request
-    }
-}
-
-fn connector(ca: &Path) -> Result<TlsConnector, TlsError> {
-    client_config(ca, ALPN_H2).map(|config: Arc<ClientConfig>| TlsConnector::from(config))
-}
-
-/// Connects, waits until the connection is retired, connects again; with longer rests while that fails.
-async fn stay_connected(inner: Arc<Inner>) {
-    let mut failures: u32 = 0;
-    for generation in 0_u64.. {
-        let connected = tokio::time::timeout(inner.config.connect_timeout(), inner.connect())
-            .await
-            .unwrap_or(Err(ConnectError::TimedOut));
-        match connected {
-            Ok((sender, io)) => {
-                inner.metrics.upstream_connects.inc();
-                tracing::info!(upstream = %inner.authority, "connected");
-                let began = Instant::now();
-                inner.live(Link { sender, generation }, io).await;
-                if began.elapsed() >= STABLE_AFTER {
-                    failures = 0;
-                    continue;
-                }
-            }
-            Err(error) => {
-                inner.metrics.upstream_connect_failures.inc();
-                if failures == 0 {
-                    tracing::warn!(upstream = %inner.authority, %error, "cannot connect; retrying");
-                }
-            }
-        }
-        failures = failures.saturating_add(1);
-        let rest_ms = backoff_ms(failures, inner.config.reconnect_ms_max, fastrand::u64(..));
-        tokio::time::sleep(Duration::from_millis(rest_ms)).await;
-    }
-}
-
-/// The rest before attempt `failures + 1`: doubling up to `max_ms`, half of it random.
-fn backoff_ms(failures: u32, max_ms: u64, jitter: u64) -> u64 {
-    let full = (RECONNECT_MS_MIN << failures.saturating_sub(1).min(16)).min(max_ms);
-    full / 2 + jitter % (full / 2 + 1)
-}
-
-type Driver = std::pin::Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
-
-impl Inner {
-    async fn connect(&self) -> Result<(SendRequest<Empty<Bytes>>, Driver), ConnectError> {
-        let host = self.authority.host().trim_matches(['[', ']']);
-        let tcp = TcpStream::connect((host, self.config.url.port)).await?;
-        set_socket_options(&tcp, self.config.ping_interval() + self.config.ping_timeout())?;
-        let Some((tls, name)) = &self.tls else {
-            return self.handshake(tcp).await;
+            Err(failed)
         };
-        let stream = tls.connect(name.clone(), tcp).await?;
-        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return Err(ConnectError::NotHttp2);
+        within(self.patience(), asking).await
+    }
+
+    fn order(&self) -> Order {
+        let mut board = self.0.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = board.active();
+        let order = board.order(Instant::now());
+        let active = board.active();
+        drop(board);
+        for peer in &self.0.peers {
+            peer.counters.active.set(i64::from(peer.index == active));
         }
-        self.handshake(stream).await
+        if before != active {
+            let (from, to) = (self.0.peers[before].name(), self.0.peers[active].name());
+            tracing::warn!(from, to, "requests go to another upstream");
+        }
+        order
     }
 
-    async fn handshake<IO>(&self, io: IO) -> Result<(SendRequest<Empty<Bytes>>, Driver), ConnectError>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .keep_alive_interval(self.config.ping_interval())
-            .keep_alive_timeout(self.config.ping_timeout())
-            .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(io))
-            .await?;
-        Ok((sender, Box::pin(connection)))
-    }
-
-    /// Offers the connection to fills until it is retired. Its open streams may outlive that.
-    async fn live(self: &Arc<Self>, link: Link, driver: Driver) {
-        let generation = link.generation;
-        let mut links = self.link.subscribe();
-        self.link.send_replace(Some(link));
-        self.metrics.upstream_connected.set(1);
-        let inner = Arc::clone(self);
-        tokio::spawn(async move {
-            if let Err(error) = driver.await {
-                tracing::warn!(upstream = %inner.authority, %error, "connection lost");
+    async fn race(&self, key: &CacheKey, order: Order) -> Asked {
+        let question = question(&key.to_string(), key.coding() == Coding::Gzip, key.names_a_moment())?;
+        let hedge_after = match key.waits_for() {
+            Waits::Nothing => None,
+            Waits::Part => Some(self.0.config.hedge_after()),
+            Waits::Segment => Some(self.0.config.hedge_after() * SEGMENT_HEDGE_FACTOR),
+        };
+        let mut race = Race::new(order, hedge_after, Instant::now());
+        let mut runners = Runners { upstream: self, running: Vec::new() };
+        let mut last = UpstreamError::Unreachable;
+        let mut failure = None;
+        loop {
+            while let Some((upstream, why)) = race.due(Instant::now()) {
+                let alone = race.is_last_resort(upstream);
+                let wait = if alone { self.0.config.connect_timeout() } else { SHORT_WAIT };
+                runners.start(upstream, why, &question, wait);
             }
-            inner.retire(generation);
-        });
-        // The sender lives in `self`: the wait ends with the link only.
-        let _ = links.wait_for(Option::is_none).await;
-        self.metrics.upstream_connected.set(0);
-    }
-
-    fn retire(&self, generation: u64) {
-        self.link.send_if_modified(|link| {
-            let current = link.as_ref().is_some_and(|link| link.generation == generation);
-            if current {
-                *link = None;
+            if race.is_lost() {
+                return failure.ok_or(last);
             }
-            current
-        });
+            let (upstream, why, asked) = tokio::select! {
+                finished = runners.next() => finished,
+                () = until(race.wake_at()) => continue,
+            };
+            let got = match &asked {
+                Ok(response) if response.status().is_server_error() => Got::Failure,
+                Ok(response) if response.status().is_client_error() => Got::Refusal,
+                Ok(_) => Got::Good,
+                Err(_) => Got::Nothing,
+            };
+            match (race.answered(upstream, got, Instant::now()), asked) {
+                (Verdict::Take, Ok(response)) => {
+                    runners.won(upstream, why);
+                    return Ok(response);
+                }
+                (_, Ok(response)) if got == Got::Failure => failure = Some(response),
+                (_, Ok(_)) => last = UpstreamError::Behind,
+                (_, Err(error)) => last = error,
+            }
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn question(path: &str, gzip: bool, moment: bool) -> Result<Question, UpstreamError> {
+    // Keys print as plain paths: what the grammar accepts needs no escaping.
+    let path = path.parse::<PathAndQuery>().map_err(|error| UpstreamError::Broken(error.into()))?;
+    Ok(Question { method: Method::GET, path, gzip, moment })
+}
 
-    #[test]
-    fn reconnects_back_off_and_spread() {
-        for (failures, low, high) in [(1, 25, 50), (2, 50, 100), (3, 100, 200), (40, 1000, 2000)] {
-            for jitter in [0, 1, 999, u64::MAX] {
-                let rest = backoff_ms(failures, 2000, jitter);
-                assert!((low..=high).contains(&rest), "{failures} {jitter}: {rest}");
+async fn within(patience: Duration, asking: impl Future<Output = Asked>) -> Asked {
+    tokio::time::timeout(patience, asking).await.unwrap_or(Err(UpstreamError::TimedOut))
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The requests of one race that are on their way. Those that are left when it is dropped are cancelled.
+struct Runners<'a> {
+    upstream: &'a Upstream,
+    running: Vec<Runner<'a>>,
+}
+
+struct Runner<'a> {
+    upstream: usize,
+    why: Why,
+    since: Instant,
+    asking: Pin<Box<dyn Future<Output = Asked> + Send + 'a>>,
+}
+
+impl<'a> Runners<'a> {
+    fn start(&mut self, upstream: usize, why: Why, question: &Question, wait: Duration) {
+        let peer = &self.upstream.0.peers[upstream];
+        if why == Why::Hedge {
+            peer.counters.hedges_sent.inc();
+        }
+        let question = question.clone();
+        let asking = Box::pin(async move { peer.ask(&question, wait).await });
+        self.running.push(Runner { upstream, why, since: Instant::now(), asking });
+    }
+
+    /// Waits for the next one to finish; for ever when there is none.
+    async fn next(&mut self) -> (usize, Why, Asked) {
+        poll_fn(|cx| {
+            for place in 0..self.running.len() {
+                if let Poll::Ready(asked) = self.running[place].asking.as_mut().poll(cx) {
+                    let runner = self.running.swap_remove(place);
+                    return Poll::Ready((runner.upstream, runner.why, asked));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The others are too late: a hedge that wins is a mark against whom it was for.
+    fn won(&mut self, upstream: usize, why: Why) {
+        let peers = &self.upstream.0.peers;
+        if why == Why::Hedge {
+            peers[upstream].counters.hedges_won.inc();
+        }
+        for late in self.running.drain(..) {
+            peers[late.upstream].counters.cancelled.inc();
+            if why == Why::Hedge {
+                peers[late.upstream].failed(Fault::Late);
             }
         }
-        assert_ne!(backoff_ms(40, 2000, 1), backoff_ms(40, 2000, 2));
+    }
+}
+
+impl Drop for Runners<'_> {
+    fn drop(&mut self) {
+        let config = &self.upstream.0.config;
+        for left in self.running.drain(..) {
+            let peer = &self.upstream.0.peers[left.upstream];
+            if left.since.elapsed() >= config.response_timeout() {
+                peer.counters.timed_out.inc();
+                peer.failed(Fault::Timeout);
+            } else {
+                peer.counters.cancelled.inc();
+            }
+        }
     }
 }

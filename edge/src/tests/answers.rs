@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::metrics::Reading;
+use crate::upstream::Protocol;
 
 async fn hit_or_miss(lab: &mut Lab, path: &str, status: u16, max_age_s: u32) -> Vec<String> {
     let mut seen = Vec::new();
@@ -232,7 +233,7 @@ async fn a_dead_upstream_is_a_503_until_it_is_back() {
     assert_eq!(ready.status(), 503);
 
     let mut fake = Fake::start(dir.path(), addr, 1000);
-    within(until(|| edge.metrics.upstream_connected.get() == 1)).await;
+    within(until(|| counters(&edge, addr).of(Protocol::H2).connected.get() == 1)).await;
     let response = tokio::spawn(async move { viewer.get(PLAYLIST).await });
     within(fake.asks.recv()).await.unwrap().answer(200, 12, "back").await;
     assert_eq!(body(within(response).await.unwrap()).await.unwrap(), "back");

@@ -1,5 +1,7 @@
 //! The scripted upstream: every request it gets is handed to the test, which answers it piece by piece or not at all.
 
+use super::quic;
+use crate::upstream::PROBE_PATH;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
@@ -13,9 +15,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 /// A request to the upstream that waits for its answer.
@@ -30,6 +33,7 @@ pub(super) struct Ask {
 /// A response body fed by the test.
 pub(super) struct Feed(mpsc::Sender<io::Result<Bytes>>);
 
+/// What the test feeds.
 pub(super) struct Fed(mpsc::Receiver<io::Result<Bytes>>);
 
 impl Body for Fed {
@@ -73,6 +77,16 @@ impl Ask {
         Feed(feed)
     }
 
+    /// Returns when the edge does not want an answer any more.
+    pub(super) async fn cancelled(mut self) {
+        self.reply.closed().await;
+    }
+
+    /// An error whose body the edge may not want to read.
+    pub(super) async fn refuse(self, status: u16) {
+        let _ = self.head(status, &[("cache-control", "max-age=2")]).try_send("no").await;
+    }
+
     /// The whole answer, with a lifetime.
     pub(super) async fn answer(self, status: u16, max_age_s: u32, text: &'static str) {
         let cache_control = format!("max-age={max_age_s}");
@@ -89,6 +103,33 @@ pub(super) struct Fake {
     pub(super) connections: ConnectionMetrics,
     /// GOAWAY on all connections, and no new ones.
     pub(super) drain: Drain,
+    /// Probes are not answered either.
+    pub(super) mute: Arc<AtomicBool>,
+    process: Process,
+}
+
+/// The runtime that a fake lives in. Dropped, it takes all sockets with it, as a process that is killed.
+struct Process(Option<Runtime>);
+
+impl Process {
+    fn start() -> Self {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        Self(Some(builder.worker_threads(1).enable_all().build().unwrap()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.take().unwrap().shutdown_background();
+    }
+}
+
+/// What a request needs to get to the test.
+#[derive(Clone)]
+pub(super) struct Script {
+    asks: mpsc::Sender<Ask>,
+    count: Arc<AtomicUsize>,
+    mute: Arc<AtomicBool>,
 }
 
 impl Fake {
@@ -96,6 +137,8 @@ impl Fake {
         let certificate =
             ReloadableCertificate::load(&certificates.join("cert.pem"), &certificates.join("key.pem"));
         let tls = server_config(certificate.unwrap(), ALPN_H2).unwrap();
+        let process = Process::start();
+        let _inside = process.0.as_ref().unwrap().enter();
         let bound = Bound::bind(addr).unwrap();
         let limits = Limits {
             h2_streams_max: streams_max,
@@ -106,12 +149,37 @@ impl Fake {
         let server = Server::new(limits, connections.clone(), drain.clone());
         let (sender, asks) = mpsc::channel(10_000);
         let count = Arc::new(AtomicUsize::new(0));
-        let fake = Self { addr: bound.local_addr(), asks, count: Arc::clone(&count), connections, drain };
-        server.serve(bound, Some(tls), move |request, _from| {
-            count.fetch_add(1, Ordering::SeqCst);
-            serve(request, sender.clone())
+        let fake = Self {
+            addr: bound.local_addr(),
+            asks,
+            count: Arc::clone(&count),
+            connections,
+            drain,
+            mute: Arc::default(),
+            process,
+        };
+        let script = Script { asks: sender, count, mute: Arc::clone(&fake.mute) };
+        server.serve(bound, Some(tls), move |request: Request<Incoming>, _from| {
+            serve(request.map(|body| !body.is_end_stream()), script.clone())
         });
         fake
+    }
+
+    /// The same over QUIC, on a port of its own or on that of a fake that speaks HTTP/2.
+    pub(super) fn start_h3(certificates: &Path, addr: SocketAddr) -> Self {
+        let (sender, asks) = mpsc::channel(10_000);
+        let (count, mute) = (Arc::default(), Arc::default());
+        let script = Script { asks: sender, count: Arc::clone(&count), mute: Arc::clone(&mute) };
+        let process = Process::start();
+        let _inside = process.0.as_ref().unwrap().enter();
+        let (connections, drain) = (ConnectionMetrics::default(), Drain::new());
+        let endpoint = quic::listen(certificates, addr, script, connections.clone());
+        let addr = endpoint.local_addr().unwrap();
+        Self { addr, asks, count, connections, drain, mute, process }
+    }
+
+    pub(super) fn kill(self) {
+        drop(self.process);
     }
 
     pub(super) fn count(&self) -> usize {
@@ -119,16 +187,26 @@ impl Fake {
     }
 }
 
-async fn serve(request: Request<Incoming>, asks: mpsc::Sender<Ask>) -> Response<Fed> {
+/// Answers as the test says. The request's body is whether it has one.
+pub(super) async fn serve(request: Request<bool>, script: Script) -> Response<Fed> {
     let (reply, answer) = oneshot::channel();
+    let path = request.uri().path_and_query().unwrap().to_string();
+    if path == PROBE_PATH {
+        while script.mute.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        let (_, fed) = mpsc::channel(1);
+        return Response::builder().status(404).body(Fed(fed)).unwrap();
+    }
+    script.count.fetch_add(1, Ordering::SeqCst);
     let ask = Ask {
         method: request.method().clone(),
-        has_body: !request.body().is_end_stream(),
-        path: request.uri().path_and_query().unwrap().to_string(),
+        has_body: *request.body(),
+        path,
         headers: request.headers().clone(),
         reply,
     };
-    asks.send(ask).await.ok();
+    script.asks.send(ask).await.ok();
     match answer.await {
         Ok(response) => response,
         // The test dropped the ask: break the stream off before its head.

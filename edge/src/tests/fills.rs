@@ -2,6 +2,7 @@
 
 use super::fake::Fake;
 use super::*;
+use crate::upstream::Protocol;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn br_15_a_thousand_identical_requests_are_one_upstream_request() {
@@ -251,7 +252,7 @@ async fn a_leaving_upstream_fails_no_viewer() {
     let kept = ask.head(200, &[("cache-control", "max-age=12")]).try_send("old").await;
     let text = body(within(held).await.unwrap()).await.unwrap();
     assert!(text == "new" || (kept && text == "old"), "{text:?}");
-    assert_eq!(lab.edge.metrics.upstream_connects.get(), 2);
+    assert_eq!(counters(&lab.edge, addr).of(Protocol::H2).connects.get(), 2);
     answers.abort();
 }
 
@@ -259,7 +260,7 @@ async fn a_leaving_upstream_fails_no_viewer() {
 async fn an_edge_behind_an_edge() {
     let mut lab = Lab::new();
     let mut settings = config(lab.dir.path(), lab.fake.addr);
-    settings.upstream.url = format!("http://{}", lab.edge.http[0]).try_into().unwrap();
+    settings.upstream.urls = vec![format!("http://{}", lab.edge.http[0]).try_into().unwrap()];
     let outer = app::start(&settings).unwrap();
     let viewer = Viewer::h2(outer.http[0]).await;
     let ask = |path: &'static str| {

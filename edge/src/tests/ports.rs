@@ -138,10 +138,19 @@ async fn metrics_are_served() {
         "sigma_edge_upstream_requests_total{result=\"success\"} 1",
         "sigma_edge_cache_entries 1",
         "sigma_edge_waiters 0",
-        "sigma_edge_upstream_connected 1",
         "sigma_edge_bodies_total{end=\"complete\"} 1",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
+    }
+    let upstream = lab.fake.addr;
+    for line in [
+        format!("sigma_edge_upstream_connected{{upstream=\"{upstream}\",protocol=\"h2\"}} 1"),
+        format!("sigma_edge_upstream_connected{{upstream=\"{upstream}\",protocol=\"h3\"}} 0"),
+        format!("sigma_edge_upstream_active{{upstream=\"{upstream}\"}} 1"),
+        format!("sigma_edge_upstream_attempts_total{{upstream=\"{upstream}\",result=\"success\"}} 1"),
+        format!("sigma_edge_upstream_head_seconds_count{{upstream=\"{upstream}\"}} 1"),
+    ] {
+        assert!(text.contains(&line), "{line} in\n{text}");
     }
     let documented = include_str!("../../../docs/METRICS.md");
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());

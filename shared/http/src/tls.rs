@@ -7,7 +7,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig, version};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,6 +16,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub const ALPN_ALL: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// `h2` alone: what an edge asks of its upstream.
 pub const ALPN_H2: &[&[u8]] = &[b"h2"];
+/// `h3` alone: what an edge asks of its upstream over QUIC.
+pub const ALPN_H3: &[&[u8]] = &[b"h3"];
 
 /// Viewers whose return over QUIC is remembered, each with about 1 KB.
 const QUIC_RETURNS_MAX: usize = 16 * 1024;
@@ -166,6 +168,18 @@ pub(crate) fn quic_tls_config(
 /// # Errors
 /// The file is missing, not PEM, or holds no usable CA certificate.
 pub fn client_config(ca: &Path, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    client_config_as(ca, None, alpn)
+}
+
+/// As [`client_config`], and shows servers that ask for it the certificate of `identity` (chain and key files).
+///
+/// # Errors
+/// As [`client_config`], or the certificate and its key cannot be used.
+pub fn client_config_as(
+    ca: &Path,
+    identity: Option<(&Path, &Path)>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in read_certificates(ca)? {
         roots.add(certificate).map_err(|error| TlsError::File {
@@ -174,10 +188,16 @@ pub fn client_config(ca: &Path, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Tls
             reason: error.to_string(),
         })?;
     }
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let shown = SingleCertAndKey::from(read_pair(certificate, key)?);
+            config.with_client_cert_resolver(Arc::new(shown))
+        }
+    };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }

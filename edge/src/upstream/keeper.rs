@@ -1,0 +1,245 @@
+//! Keeps one upstream connected: connects, watches, connects again.
+//!
+//! Invariants: HTTP/3 is preferred and never waited for: HTTP/2 starts a little later, and whichever completes first
+//! is used; while on HTTP/2, HTTP/3 is tried again slowly. An upstream that is gone is tried often and by both, so that
+//! its return is noticed within a fraction of a part. QUIC is not told when its peer's process dies: a connection that
+//! answers nothing is replaced as soon as a new one can be made.
+
+use super::connect::{ConnectError, Made};
+use super::health::{Fault, rest};
+use super::link::{Link, Protocol, Sender};
+use super::peer::Peer;
+use crate::config::UpstreamProtocol;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// A connection that lived shorter than this counts as a failed attempt, so that it is not retried in a tight loop.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
+/// What HTTP/3 gets before HTTP/2 is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// Another attempt beside those that had no answer yet: their first packet may be lost.
+const STAGGER: Duration = Duration::from_millis(200);
+/// How long QUIC packets may go unanswered before another connection is tried; acknowledgements take 25 ms and a
+/// round trip.
+const UNANSWERED_MAX: Duration = Duration::from_millis(500);
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// About how often HTTP/3 is tried again while on HTTP/2.
+const UPGRADE_INTERVAL: Duration = Duration::from_secs(60);
+
+struct Keeper {
+    peer: Arc<Peer>,
+    failures: u32,
+    /// The last attempt at HTTP/3 had its time and failed.
+    h3_failed: bool,
+}
+
+/// Runs for as long as the edge does.
+pub(super) async fn keep_connected(peer: Arc<Peer>) {
+    let mut keeper = Keeper { peer, failures: 0, h3_failed: false };
+    loop {
+        if let Some(made) = keeper.connect(true).await {
+            let began = Instant::now();
+            keeper.live(made).await;
+            if began.elapsed() >= STABLE_AFTER {
+                keeper.failures = 0;
+                continue;
+            }
+        }
+        keeper.failures = keeper.failures.saturating_add(1);
+        sleep(rest(keeper.failures, keeper.peer.config.reconnect_max(), fastrand::u64(..))).await;
+    }
+}
+
+type Attempts = JoinSet<(Protocol, Result<Made, ConnectError>)>;
+
+impl Keeper {
+    fn protocols(&self) -> (Protocol, Option<Protocol>) {
+        match self.peer.config.protocol {
+            _ if !self.peer.connector.is_https() => (Protocol::H2, None),
+            UpstreamProtocol::Auto => (Protocol::H3, Some(Protocol::H2)),
+            UpstreamProtocol::H2 => (Protocol::H2, None),
+            UpstreamProtocol::H3 => (Protocol::H3, None),
+        }
+    }
+
+    fn attempt(&self, attempts: &mut Attempts, protocol: Protocol) {
+        let peer = Arc::clone(&self.peer);
+        attempts.spawn(async move {
+            let made = match protocol {
+                Protocol::H2 => peer.connector.h2().await,
+                Protocol::H3 => peer.connector.h3().await,
+            };
+            (protocol, made)
+        });
+    }
+
+    /// The first connection that can be made within the connect timeout. `alarming` failures count against the
+    /// upstream's health.
+    async fn connect(&mut self, alarming: bool) -> Option<Made> {
+        let (first, second) = self.protocols();
+        let mut attempts = JoinSet::new();
+        self.attempt(&mut attempts, first);
+        let rushed = self.failures > 0 || self.h3_failed;
+        let mut next = match second {
+            Some(_) if rushed => Instant::now(),
+            Some(_) => Instant::now() + HEAD_START,
+            None => Instant::now() + STAGGER,
+        };
+        let deadline = Instant::now() + self.peer.config.connect_timeout();
+        loop {
+            tokio::select! {
+                Some(joined) = attempts.join_next() => {
+                    let Ok((protocol, made)) = joined else { continue };
+                    match made {
+                        Ok(made) => return Some(made),
+                        Err(error) => self.note(protocol, &error, alarming),
+                    }
+                    if attempts.is_empty() {
+                        second?;
+                        next = next.min(Instant::now() + Duration::from_millis(10));
+                    }
+                }
+                () = sleep_until(next) => {
+                    self.attempt(&mut attempts, second.unwrap_or(first));
+                    next = Instant::now() + STAGGER;
+                }
+                () = sleep_until(deadline) => {
+                    self.h3_failed |= first == Protocol::H3;
+                    self.note(first, &ConnectError::TimedOut, alarming);
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn connect_at_last(&mut self) -> Made {
+        loop {
+            if let Some(made) = self.connect(true).await {
+                return made;
+            }
+            sleep(rest(1, self.peer.config.reconnect_max(), fastrand::u64(..))).await;
+        }
+    }
+
+    fn note(&self, protocol: Protocol, error: &ConnectError, alarming: bool) {
+        self.peer.counters.of(protocol).connect_failures.inc();
+        if self.failures == 0 {
+            let upstream = self.peer.name();
+            tracing::warn!(upstream, protocol = protocol.name(), %error, "cannot connect; retrying");
+        }
+        if alarming {
+            self.peer.failed(Fault::Connect);
+        }
+    }
+
+    /// Offers the connection to requests, and better ones when there are, until it is retired.
+    async fn live(&mut self, made: Made) {
+        let auto = self.protocols().1.is_some();
+        let mut upgrade_at = Instant::now();
+        if self.h3_failed {
+            upgrade_at += upgrade_rest();
+        }
+        let mut links = self.peer.links();
+        self.peer.offer(made.sender, made.driver);
+        loop {
+            let Some(link) = links.borrow_and_update().clone() else { return };
+            let replaced = match &link.sender {
+                Sender::H2(_) if auto => {
+                    let upgraded = self.upgrade(&mut links, upgrade_at).await;
+                    upgrade_at = Instant::now() + upgrade_rest();
+                    upgraded
+                }
+                Sender::H2(_) => {
+                    gone(&mut links).await;
+                    None
+                }
+                Sender::H3(_, connection) => self.replace(&mut links, &connection.clone()).await,
+            };
+            if let Some(made) = replaced {
+                drop(link);
+                self.peer.offer(made.sender, made.driver);
+            }
+        }
+    }
+
+    /// Tries HTTP/3 once, when it is time.
+    async fn upgrade(&mut self, links: &mut watch::Receiver<Option<Link>>, at: Instant) -> Option<Made> {
+        let peer = Arc::clone(&self.peer);
+        let attempt = async {
+            sleep_until(at).await;
+            timeout(peer.config.connect_timeout(), peer.connector.h3()).await
+        };
+        tokio::select! {
+            () = gone(links) => None,
+            attempted = attempt => {
+                let made = attempted.unwrap_or(Err(ConnectError::TimedOut));
+                self.h3_failed = made.is_err();
+                if let Err(error) = &made {
+                    self.peer.counters.of(Protocol::H3).connect_failures.inc();
+                    tracing::debug!(upstream = self.peer.name(), %error, "stays on HTTP/2");
+                }
+                made.ok()
+            }
+        }
+    }
+
+    /// Watches a QUIC connection; a new one when this one answers nothing and a new one can be made.
+    async fn replace(
+        &mut self,
+        links: &mut watch::Receiver<Option<Link>>,
+        connection: &quinn::Connection,
+    ) -> Option<Made> {
+        tokio::select! {
+            () = gone(links) => return None,
+            () = unanswered(connection) => {}
+        }
+        let received = connection.stats().udp_rx.datagrams;
+        let made = tokio::select! {
+            () = gone(links) => None,
+            () = answered(connection, received) => None,
+            made = self.connect_at_last() => Some(made),
+        };
+        if made.is_some() && connection.stats().udp_rx.datagrams == received {
+            // The upstream lives, and does not know this connection: what waits on it waits in vain.
+            connection.close(0_u32.into(), b"replaced");
+            return made;
+        }
+        None
+    }
+}
+
+async fn gone(links: &mut watch::Receiver<Option<Link>>) {
+    // The sender lives in the peer: the wait ends with the link only.
+    let _ = links.wait_for(Option::is_none).await;
+}
+
+/// Returns when packets were sent and nothing came back for too long.
+async fn unanswered(connection: &quinn::Connection) {
+    let mut waiting_since = None;
+    let mut before = connection.stats();
+    loop {
+        sleep(WATCH_INTERVAL).await;
+        let now = connection.stats();
+        if now.udp_rx.datagrams != before.udp_rx.datagrams {
+            (waiting_since, before) = (None, now);
+        } else if now.udp_tx.datagrams != before.udp_tx.datagrams {
+            let since = *waiting_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= UNANSWERED_MAX.max(3 * connection.rtt()) {
+                return;
+            }
+        }
+    }
+}
+
+async fn answered(connection: &quinn::Connection, received: u64) {
+    while connection.stats().udp_rx.datagrams == received {
+        sleep(WATCH_INTERVAL).await;
+    }
+}
+
+fn upgrade_rest() -> Duration {
+    UPGRADE_INTERVAL.mul_f64(0.75 + fastrand::f64() / 2.0)
+}

@@ -1,0 +1,60 @@
+//! Finds out how an upstream is when nobody asks it anything: a standby, a new connection, one that failed.
+//!
+//! Invariant: an upstream that answers requests is not probed. What is asked is a channel that nobody has: origins and
+//! edges answer it at once and without side effects, and anything but 5xx is a sign of life. A shield whose own
+//! upstream is gone answers 5xx, so that "well" means the whole chain.
+
+use super::health::Fault;
+use super::peer::{Peer, Question};
+use http::Method;
+use http::uri::PathAndQuery;
+use std::sync::Arc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Of the edge's own kind: a channel's name may not begin like this by convention, and 404 is a fine answer.
+pub(crate) const PATH: &str = "/live/_probe/index.m3u8";
+
+/// Runs for as long as the edge does.
+pub(super) async fn watch(peer: Arc<Peer>) {
+    let question =
+        Question { method: Method::HEAD, path: PathAndQuery::from_static(PATH), gzip: false, moment: false };
+    let mut links = peer.links();
+    loop {
+        if links.borrow_and_update().is_none() {
+            // The sender lives in the peer.
+            let _ = links.changed().await;
+            continue;
+        }
+        let now = std::time::Instant::now();
+        let at = peer.board().probe_at(peer.index, peer.config.probe_interval(), now);
+        let later = at.saturating_duration_since(now);
+        if !later.is_zero() {
+            tokio::select! {
+                () = sleep_until(Instant::now() + later) => {}
+                _ = links.changed() => {}
+                () = peer.recheck.notified() => {}
+            }
+            continue;
+        }
+        if peer.may_probe() {
+            probe(&peer, &question).await;
+        }
+    }
+}
+
+async fn probe(peer: &Arc<Peer>, question: &Question) {
+    let answer = timeout(peer.config.connect_timeout(), peer.ask_now(question)).await;
+    match answer {
+        Ok(Ok(response)) if !response.status().is_server_error() => {
+            peer.counters.probes_good.inc();
+            peer.probed();
+        }
+        // Its keeper knows more.
+        Ok(Err(_)) if !peer.is_connected() => {}
+        Err(_elapsed) if peer.is_busy() => {}
+        Ok(_) | Err(_) => {
+            peer.counters.probes_failed.inc();
+            peer.failed(Fault::Probe);
+        }
+    }
+}
