@@ -263,7 +263,8 @@ async fn archived(
     (msn, kept): (u64, Kept),
 ) -> Response<Body> {
     let missing = || not_found("no such segment or part").map(Body::Left);
-    let Some((archive, found)) = archive.and_then(|archive| Some((Arc::clone(&archive), archive.find(msn, kept)?)))
+    let Some((archive, found)) =
+        archive.and_then(|archive| Some((Arc::clone(&archive), archive.find(msn, kept)?)))
     else {
         return missing();
     };
