@@ -44,6 +44,8 @@ pub(crate) struct TlsConfig {
     pub(crate) bind: Vec<SocketAddr>,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+    #[serde(default = "default_http3")]
+    pub(crate) http3: bool,
 }
 
 /// `[ops]`
@@ -99,6 +101,9 @@ pub(crate) struct LimitsConfig {
 
 fn default_tls_bind() -> Vec<SocketAddr> {
     vec![loopback(8443)]
+}
+fn default_http3() -> bool {
+    true
 }
 fn default_connect_timeout_ms() -> u64 {
     1_000

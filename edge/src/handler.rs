@@ -17,6 +17,7 @@ use http_body_util::Full;
 use rust_embed::Embed;
 use sigma_http::assets::Assets;
 use sigma_http::headers::{accepts_gzip, preflight, without_body};
+use sigma_http::listener::PeerConnection;
 use sigma_http::problem::Problem;
 use sigma_shared::freshness::{Served as Freshness, max_age_s};
 use sigma_shared::resource::LiveResource;
@@ -45,7 +46,11 @@ impl Handler {
     }
 
     /// Answers one request. Never fails: what goes wrong is a response.
-    pub(crate) async fn serve<B>(self: Arc<Self>, request: Request<B>) -> Response<EdgeBody> {
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        request: Request<()>,
+        _from: PeerConnection,
+    ) -> Response<EdgeBody> {
         let head_only = request.method() == Method::HEAD;
         // The request is not kept while waiting: thousands wait at once.
         let (follower, served) = match self.route(&request) {
@@ -60,7 +65,7 @@ impl Handler {
     }
 
     /// Decides what can be decided at once; `Ok` is a request that has to wait for a fill.
-    fn route<B>(&self, request: &Request<B>) -> Result<(Follower, Served), Box<Response<EdgeBody>>> {
+    fn route(&self, request: &Request<()>) -> Result<(Follower, Served), Box<Response<EdgeBody>>> {
         let head_only = match *request.method() {
             Method::GET => false,
             Method::HEAD => true,
@@ -94,7 +99,7 @@ impl Handler {
         }
     }
 
-    fn key<B>(&self, request: &Request<B>, head_only: bool) -> Result<CacheKey, Box<Response<EdgeBody>>> {
+    fn key(&self, request: &Request<()>, head_only: bool) -> Result<CacheKey, Box<Response<EdgeBody>>> {
         let (path, headers) = (request.uri().path(), request.headers());
         let refuse = |problem: &Problem| {
             self.metrics.requests.refused.inc();

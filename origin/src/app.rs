@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{BindError, Bound, Server};
 use sigma_http::ops::{self, Endpoints, Readiness};
+use sigma_http::quic::{BoundUdp, QuicError};
 use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
 use sigma_shared::id::InvalidId;
 use std::net::SocketAddr;
@@ -25,6 +26,8 @@ pub(crate) enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Quic(#[from] QuicError),
     #[error("rtmp.bind: {address}: cannot be bound: {source}")]
     BindRtmp { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
@@ -82,22 +85,33 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     let ops = ops_bound.local_addr();
     let plain = bind_all(&config.http.bind)?;
     let encrypted = bind_all(config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
+    let http3 = config.tls.as_ref().is_some_and(|tls| tls.http3);
+    // The same port numbers, in UDP.
+    let quic = encrypted.iter().filter(|_| http3).map(|bound| BoundUdp::bind(bound.local_addr()));
+    let quic = quic.collect::<Result<Vec<_>, _>>()?;
     let rtmp = bind_rtmp(&config.rtmp.bind).await?;
 
     let drain = Drain::new();
     let channels = Arc::new(Channels::start(config, &data_dir, &metrics)?);
     let held_max = config.live.held_requests_max;
     let router = Arc::new(Router::new(Arc::clone(&channels), Arc::clone(&metrics), held_max));
-    let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
+    let mut server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
+    if let Some(bound) = quic.first() {
+        server = server.with_http3_at(bound.local_addr().port());
+    }
     let http = addresses(&plain);
     for (bounds, tls) in [(plain, None), (encrypted, tls_config)] {
         for bound in bounds {
             let router = Arc::clone(&router);
-            server.serve(bound, tls.clone(), move |request, _| {
-                let router = Arc::clone(&router);
-                async move { router.respond(request).await }
-            });
+            // Viewers and edges have nothing to send: what comes with a request is dropped here.
+            server
+                .serve(bound, tls.clone(), move |request, _| Arc::clone(&router).respond(request.map(drop)));
         }
+    }
+    for (bound, certificate) in quic.into_iter().zip(certificate.iter().cycle()) {
+        let router = Arc::clone(&router);
+        let respond = move |request, _| Arc::clone(&router).respond(request);
+        server.serve_quic(bound, Arc::clone(certificate), respond)?;
     }
     let rtmp_addresses: Vec<SocketAddr> =
         rtmp.iter().filter_map(|listener| listener.local_addr().ok()).collect();

@@ -6,7 +6,7 @@
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub const ALPN_ALL: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// `h2` alone: what an edge asks of its upstream.
 pub const ALPN_H2: &[&[u8]] = &[b"h2"];
+
+/// Viewers whose return over QUIC is remembered, each with about 1 KB.
+const QUIC_RETURNS_MAX: usize = 16 * 1024;
 
 /// TLS material that cannot be used: the operator's files. A retry helps after they changed.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +128,28 @@ pub fn server_config(
     // Stateless tickets: resumption costs the server no memory per viewer.
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// The same for QUIC: `h3` over TLS 1.3, with 0-RTT for those who come back.
+///
+/// A ticket is good for one return: what was kept for it is taken out when it is used, so that an early request cannot be
+/// replayed with it (RFC 8446 8.1). That takes memory, bounded, which tickets of TCP do not.
+///
+/// # Errors
+/// The library refused the configuration.
+pub(crate) fn quic_tls_config(
+    certificate: Arc<ReloadableCertificate>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&version::TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h3".to_vec()];
+    config.session_storage = ServerSessionMemoryCache::new(QUIC_RETURNS_MAX);
+    config.send_tls13_tickets = 1;
+    // QUIC knows this value only: yes (RFC 9001 4.6.1).
+    config.max_early_data_size = u32::MAX;
     Ok(Arc::new(config))
 }
 
