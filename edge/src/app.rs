@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{BindError, Bound, Server};
 use sigma_http::ops::{self, Endpoints, Readiness};
+use sigma_http::quic::{BoundUdp, QuicError};
 use sigma_http::tls::{ALPN_ALL, ALPN_H2, ReloadableCertificate, TlsError, client_config, server_config};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,12 +22,16 @@ pub(crate) enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Quic(#[from] QuicError),
 }
 
 /// An edge that serves.
 pub(crate) struct Running {
     pub(crate) http: Vec<SocketAddr>,
     pub(crate) tls: Vec<SocketAddr>,
+    /// Whether HTTP/3 is served at the same numbers as `tls`, in UDP.
+    pub(crate) http3: bool,
     pub(crate) ops: SocketAddr,
     pub(crate) certificate: Option<Arc<ReloadableCertificate>>,
     pub(crate) drain: Drain,
@@ -70,6 +75,8 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     let ops_bound = Bound::bind(config.ops.bind)?;
     let plain = bind_all(&config.http.bind)?;
     let encrypted = bind_all(config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
+    let http3 = config.tls.as_ref().is_some_and(|tls| tls.http3);
+    let quic = bind_quic(if http3 { &encrypted } else { &[] })?;
 
     let upstream = Upstream::start(&config.upstream, Arc::clone(&metrics))?;
     let store = Store::new(StoreParts {
@@ -87,14 +94,18 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     registry.register_collector(Box::new(OnScrape(move || scraped.readings())));
 
     let drain = Drain::new();
-    let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
-    let handler = Handler::new(Arc::clone(&store), Arc::clone(&metrics));
+    let mut server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
+    if let Some(bound) = quic.first() {
+        server = server.with_http3_at(bound.local_addr().port());
+    }
+    let handler = Handler::new(Arc::clone(&store), Arc::clone(&metrics), config);
     let addresses = |bound: &[Bound]| bound.iter().map(Bound::local_addr).collect();
     let running = Running {
         http: addresses(&plain),
         tls: addresses(&encrypted),
+        http3,
         ops: ops_bound.local_addr(),
-        certificate,
+        certificate: certificate.clone(),
         drain: drain.clone(),
         server: server.clone(),
         #[cfg(test)]
@@ -108,7 +119,13 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
         .chain(encrypted.into_iter().map(|bound| (bound, tls_config.clone())));
     for (bound, tls) in listeners {
         let handler = Arc::clone(&handler);
-        server.serve(bound, tls, move |request, _from| Arc::clone(&handler).serve(request));
+        // Viewers have nothing to send: what comes with a request is dropped here.
+        server.serve(bound, tls, move |request, from| Arc::clone(&handler).serve(request.map(drop), from));
+    }
+    for (bound, certificate) in quic.into_iter().zip(certificate.iter().cycle()) {
+        let handler = Arc::clone(&handler);
+        let serve = move |request, from| Arc::clone(&handler).serve(request, from);
+        server.serve_quic(bound, Arc::clone(certificate), serve)?;
     }
     let ready = move || match upstream.is_connected() {
         true => Readiness::Ready,
@@ -116,6 +133,11 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     };
     ops::serve(ops_bound, drain, Endpoints { registry, ready, own: ops::nothing_more });
     Ok(running)
+}
+
+/// The same port numbers, in UDP.
+fn bind_quic(encrypted: &[Bound]) -> Result<Vec<BoundUdp>, BindError> {
+    encrypted.iter().map(|bound| BoundUdp::bind(bound.local_addr())).collect()
 }
 
 fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {

@@ -27,6 +27,15 @@ pub(crate) struct Config {
     pub(crate) cache: CacheConfig,
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
+    #[serde(default)]
+    pub(crate) access_log: AccessLogConfig,
+}
+
+/// `[access_log]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AccessLogConfig {
+    pub(crate) one_in: u32,
 }
 
 /// `[http]`
@@ -44,6 +53,8 @@ pub(crate) struct TlsConfig {
     pub(crate) bind: Vec<SocketAddr>,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+    #[serde(default = "default_http3")]
+    pub(crate) http3: bool,
 }
 
 /// `[ops]`
@@ -99,6 +110,9 @@ pub(crate) struct LimitsConfig {
 
 fn default_tls_bind() -> Vec<SocketAddr> {
     vec![loopback(8443)]
+}
+fn default_http3() -> bool {
+    true
 }
 fn default_connect_timeout_ms() -> u64 {
     1_000

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{BindError, Bound, Server};
 use sigma_http::ops::{self, Endpoints, Readiness};
+use sigma_http::quic::{BoundUdp, QuicError};
 use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
 use sigma_shared::id::InvalidId;
 use std::net::SocketAddr;
@@ -24,6 +25,8 @@ pub(crate) enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Quic(#[from] QuicError),
     #[error("rtmp.bind: {address}: cannot be bound: {source}")]
     BindRtmp { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
@@ -80,22 +83,31 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     let ops = ops_bound.local_addr();
     let plain = bind_all(&config.http.bind)?;
     let encrypted = bind_all(config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
+    let http3 = config.tls.as_ref().is_some_and(|tls| tls.http3);
+    let quic = bind_quic(if http3 { &encrypted } else { &[] })?;
     let rtmp = bind_rtmp(&config.rtmp.bind).await?;
 
     let drain = Drain::new();
     let channels = Arc::new(Channels::start(config, &metrics)?);
     let held_max = config.live.held_requests_max;
     let router = Arc::new(Router::new(Arc::clone(&channels), Arc::clone(&metrics), held_max));
-    let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
+    let mut server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
+    if let Some(bound) = quic.first() {
+        server = server.with_http3_at(bound.local_addr().port());
+    }
     let http = addresses(&plain);
     for (bounds, tls) in [(plain, None), (encrypted, tls_config)] {
         for bound in bounds {
             let router = Arc::clone(&router);
-            server.serve(bound, tls.clone(), move |request, _| {
-                let router = Arc::clone(&router);
-                async move { router.respond(request).await }
-            });
+            // Viewers and edges have nothing to send: what comes with a request is dropped here.
+            server
+                .serve(bound, tls.clone(), move |request, _| Arc::clone(&router).respond(request.map(drop)));
         }
+    }
+    for (bound, certificate) in quic.into_iter().zip(certificate.iter().cycle()) {
+        let router = Arc::clone(&router);
+        let respond = move |request, _| Arc::clone(&router).respond(request);
+        server.serve_quic(bound, Arc::clone(certificate), respond)?;
     }
     let rtmp_addresses: Vec<SocketAddr> =
         rtmp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
@@ -162,6 +174,11 @@ fn check_data_dir(config: &Config) -> Result<(), StartError> {
         .and_then(|()| std::fs::write(&probe, b""))
         .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|source| StartError::DataDir { path: config.data_dir.display().to_string(), source })
+}
+
+/// The same port numbers, in UDP.
+fn bind_quic(encrypted: &[Bound]) -> Result<Vec<BoundUdp>, BindError> {
+    encrypted.iter().map(|bound| BoundUdp::bind(bound.local_addr())).collect()
 }
 
 fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {

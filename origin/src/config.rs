@@ -54,6 +54,8 @@ pub(crate) struct TlsConfig {
     pub(crate) bind: Vec<SocketAddr>,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+    #[serde(default = "default_http3")]
+    pub(crate) http3: bool,
 }
 
 /// `[ops]`
@@ -110,6 +112,9 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
+fn default_http3() -> bool {
+    true
+}
 fn default_tls_bind() -> Vec<SocketAddr> {
     vec![loopback(7443)]
 }

@@ -8,7 +8,6 @@ use crate::channel::Channels;
 use crate::metrics::{Metrics, RequestKind};
 pub(crate) use body::Body;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use playback::Playback;
 use sigma_http::assets::Assets;
 use sigma_http::headers;
@@ -36,7 +35,7 @@ impl Router {
     }
 
     /// Answers one request, whenever that may be.
-    pub(crate) async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn respond(self: Arc<Self>, request: Request<()>) -> Response<Body> {
         let (kind, response) = self.route(&request).await;
         self.metrics.request(kind, response.status().as_u16());
         if request.method() == Method::HEAD {
@@ -46,7 +45,7 @@ impl Router {
         }
     }
 
-    async fn route(&self, request: &Request<Incoming>) -> (RequestKind, Response<Body>) {
+    async fn route(&self, request: &Request<()>) -> (RequestKind, Response<Body>) {
         match *request.method() {
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => return (RequestKind::Other, headers::preflight().map(Body::Left)),

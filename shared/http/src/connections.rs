@@ -30,6 +30,8 @@ pub struct ConnectionMetrics {
     pub handshake_failures: Counter,
     /// Connections closed for sending no (complete) request in time.
     pub timed_out: Counter,
+    /// QUIC peers asked to prove their address.
+    pub quic_retries: Counter,
 }
 
 impl ConnectionMetrics {
@@ -53,6 +55,11 @@ impl ConnectionMetrics {
                 "connections_timed_out",
                 "Connections closed for sending no complete request in time",
                 &self.timed_out,
+            ),
+            (
+                "quic_retries",
+                "QUIC peers asked to prove their address while many handshakes were open",
+                &self.quic_retries,
             ),
         ] {
             registry.register(name, help, counter.clone());

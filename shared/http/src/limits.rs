@@ -29,6 +29,8 @@ pub struct Limits {
     pub ping_interval: Duration,
     /// …and the connection is closed when the answer takes longer than this.
     pub ping_timeout: Duration,
+    /// QUIC handshakes open at once; further peers have to prove their address first (Retry).
+    pub quic_handshakes_max: usize,
     /// Bytes that a peer's kernel does not acknowledge for this long close its connection: a black-holed peer leaves.
     pub tcp_user_timeout: Duration,
 }
@@ -48,6 +50,7 @@ impl Default for Limits {
             h2_send_buffer_bytes: 128 * 1024,
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(10),
+            quic_handshakes_max: 256,
             tcp_user_timeout: Duration::from_secs(15),
         }
     }

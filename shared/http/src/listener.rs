@@ -1,4 +1,4 @@
-//! Listeners: plain TCP or TLS, HTTP/1.1 and HTTP/2 on the same port, every limit explicit.
+//! Listeners: plain TCP or TLS, HTTP/1.1 and HTTP/2 on the same port, every limit explicit. HTTP/3: `quic`.
 //!
 //! Invariants: a connection holds one permit of `connections_max` from accept to close; a handler that panics costs its
 //! own connection at most; after the drain signal nothing is accepted and every connection ends within
@@ -8,6 +8,7 @@ use crate::connections::{Activity, ConnectionMetrics, CountedIo, TrackedBody};
 use crate::drain::Drain;
 pub use crate::limits::Limits;
 use bytes::Bytes;
+use http::header::{self, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -51,6 +52,8 @@ pub enum Alpn {
     Http1,
     /// `h2`
     Http2,
+    /// `h3`
+    Http3,
 }
 
 /// An address that cannot be listened on: the operator's configuration, or another process holds it.
@@ -101,6 +104,7 @@ pub struct Server {
     permits: Arc<Semaphore>,
     metrics: ConnectionMetrics,
     drain: Drain,
+    alt_svc: Option<HeaderValue>,
 }
 
 impl Server {
@@ -108,7 +112,14 @@ impl Server {
     #[must_use]
     pub fn new(limits: Limits, metrics: ConnectionMetrics, drain: Drain) -> Self {
         let permits = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { limits: Arc::new(limits), permits, metrics, drain }
+        Self { limits: Arc::new(limits), permits, metrics, drain, alt_svc: None }
+    }
+
+    /// Says in every answer over TLS that HTTP/3 is to be had on UDP `port` of the same host (RFC 7838), for a day.
+    #[must_use]
+    pub fn with_http3_at(mut self, port: u16) -> Self {
+        self.alt_svc = HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")).ok();
+        self
     }
 
     /// Answers everything that connects to `bound` with `handler` until the drain signal; with `tls`, encrypted.
@@ -141,6 +152,27 @@ impl Server {
         }
     }
 
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn metrics(&self) -> &ConnectionMetrics {
+        &self.metrics
+    }
+
+    pub(crate) fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// A place for one more connection; without one it is counted as refused.
+    pub(crate) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
+        if permit.is_none() {
+            self.metrics.refused.inc();
+        }
+        permit
+    }
+
     async fn accept_loop<H, F, B>(&self, bound: &Bound, acceptor: Option<TlsAcceptor>, handler: H)
     where
         H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
@@ -164,10 +196,7 @@ impl Server {
                 }
             };
             backoff = AcceptBackoff::default();
-            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-                self.metrics.refused.inc();
-                continue;
-            };
+            let Some(permit) = self.try_permit() else { continue };
             let open = self.metrics.opened();
             let (server, acceptor, handler) = (self.clone(), acceptor.clone(), handler.clone());
             let local = bound.addr;
@@ -235,11 +264,16 @@ impl Server {
         let activity = Activity::new(Instant::now());
         let io = TokioIo::new(CountedIo::new(io, Arc::clone(&activity)));
         let requests = Arc::clone(&activity);
+        let alt_svc = self.alt_svc.clone().filter(|_| from.tls);
         let service = service_fn(move |request| {
             let in_flight = requests.begin();
             let answer = handler(request, from);
+            let alt_svc = alt_svc.clone();
             async move {
-                let response = answer.await;
+                let mut response = answer.await;
+                if let Some(alt_svc) = alt_svc {
+                    response.headers_mut().insert(header::ALT_SVC, alt_svc);
+                }
                 Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
             }
         });
@@ -300,7 +334,7 @@ impl Server {
             .keep_alive_interval(limits.ping_interval)
             .keep_alive_timeout(limits.ping_timeout);
         match alpn {
-            Alpn::None => builder,
+            Alpn::None | Alpn::Http3 => builder,
             Alpn::Http1 => builder.http1_only(),
             Alpn::Http2 => builder.http2_only(),
         }

@@ -1,0 +1,371 @@
+//! Listeners for HTTP/3: QUIC on a UDP port, the same handlers, limits, permits and drain as TCP.
+//!
+//! Invariants: a connection holds one permit of `connections_max`; a request is given up when its viewer gives it up;
+//! requests that arrive before the handshake ended (0-RTT) are GETs that can be repeated, and nobody is authenticated by
+//! them; a peer whose address is not proven has to prove it (Retry) while many handshakes are open, and gets at most three
+//! times the bytes it sent. Deliberately absent: server push, datagrams, request bodies.
+
+use crate::connections::{Activity, InFlight};
+use crate::h3_streams::{StopNotice, Stopped, Streams};
+use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
+use crate::tls::{ReloadableCertificate, TlsError, quic_tls_config};
+use bytes::Bytes;
+use h3::error::Code;
+use h3::server::RequestStream;
+use http::header::{self, HeaderValue};
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::BodyExt;
+use quinn::congestion::CubicConfig;
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use std::future::Future;
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Http3 = h3::server::Connection<Streams, Bytes>;
+type Exchange = RequestStream<crate::h3_streams::Exchange<Bytes>, Bytes>;
+
+/// The socket's buffers: a burst of a few hundred parts, bytes. The system may grant less.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of responses a connection may have in flight: 80 Mbit/s over 200 ms.
+const SEND_WINDOW_BYTES: u64 = 2 * 1024 * 1024;
+/// Requests are small.
+const STREAM_RECEIVE_WINDOW_BYTES: u32 = 32 * 1024;
+const RECEIVE_WINDOW_BYTES: u32 = 256 * 1024;
+/// A control stream, two of QPACK, and a few of extensions.
+const ONE_WAY_STREAMS_MAX: u32 = 16;
+/// Packets before the first acknowledgement: a playlist and the start of a part (RFC 9002 7.2 allows ten of 1,200 bytes;
+/// TCP stacks of large sites use about this).
+const INITIAL_WINDOW_BYTES: u64 = 32 * 1200;
+/// How a peer that is alive shows it within `idle`: it is asked this often.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// A peer that is silent this long is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// What is written at once, and has to be taken within `STALL_MAX`.
+const WRITE_BYTES_MAX: usize = 64 * 1024;
+const STALL_MAX: Duration = Duration::from_secs(10);
+
+/// A bound UDP port that nobody is answering yet.
+#[derive(Debug)]
+pub struct BoundUdp {
+    socket: UdpSocket,
+    addr: SocketAddr,
+}
+
+impl BoundUdp {
+    /// Binds `addr`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The address is in use, not ours or not allowed.
+    pub fn bind(addr: SocketAddr) -> Result<Self, BindError> {
+        let listen = || {
+            let socket = UdpSocket::bind(addr)?;
+            let options = socket2::SockRef::from(&socket);
+            options.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+            options.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+            let addr = socket.local_addr()?;
+            Ok(Self { socket, addr })
+        };
+        listen().map_err(|source| BindError { addr, source })
+    }
+
+    /// The address really bound.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+/// A QUIC listener that cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum QuicError {
+    /// The TLS material cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The system refused the socket.
+    #[error("UDP {addr}: {source}")]
+    Socket {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn transport(limits: &Limits) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW_BYTES);
+    let mut acks = AckFrequencyConfig::default();
+    // Of a peer that knows the extension: an acknowledgement every ten packets, or within 25 ms.
+    acks.ack_eliciting_threshold(VarInt::from_u32(10)).max_ack_delay(Some(Duration::from_millis(25)));
+    transport
+        .max_concurrent_bidi_streams(limits.h2_streams_max.into())
+        .max_concurrent_uni_streams(ONE_WAY_STREAMS_MAX.into())
+        .stream_receive_window(STREAM_RECEIVE_WINDOW_BYTES.into())
+        .receive_window(RECEIVE_WINDOW_BYTES.into())
+        .send_window(SEND_WINDOW_BYTES)
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(IdleTimeout::try_from(SILENCE_MAX).ok())
+        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))
+        .ack_frequency_config(Some(acks))
+        .congestion_controller_factory(Arc::new(congestion))
+        .datagram_receive_buffer_size(None);
+    transport
+}
+
+impl Server {
+    /// Answers HTTP/3 on `bound` with `handler` until the drain signal.
+    /// The returned task ends when accepting ended; see [`Server::drained`] for the connections.
+    ///
+    /// # Errors
+    /// The certificate cannot be used for QUIC, or the system refuses the socket.
+    pub fn serve_quic<H, F, B>(
+        &self,
+        bound: BoundUdp,
+        certificate: Arc<ReloadableCertificate>,
+        handler: H,
+    ) -> Result<JoinHandle<()>, QuicError>
+    where
+        H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let tls = quic_tls_config(certificate)?;
+        let crypto = QuicServerConfig::try_from(tls).map_err(|_| {
+            TlsError::Config(rustls::Error::General("no cipher suite that QUIC begins with".to_owned()))
+        })?;
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        config.transport_config(Arc::new(transport(self.limits())));
+        let addr = bound.addr;
+        let socket = |source| QuicError::Socket { addr, source };
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint =
+            quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), bound.socket, runtime)
+                .map_err(socket)?;
+        let listener = QuicListener { server: self.clone(), endpoint, addr, handshakes: Arc::default() };
+        Ok(tokio::spawn(async move { listener.accept_loop(handler).await }))
+    }
+}
+
+struct QuicListener {
+    server: Server,
+    endpoint: quinn::Endpoint,
+    addr: SocketAddr,
+    /// Handshakes that have not ended.
+    handshakes: Arc<AtomicUsize>,
+}
+
+/// Counts a handshake while it lives.
+struct Handshake(Arc<AtomicUsize>);
+
+impl Handshake {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl QuicListener {
+    async fn accept_loop<H, F, B>(&self, handler: H)
+    where
+        H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut draining = pin!(self.server.drain().started());
+        loop {
+            let incoming = tokio::select! {
+                () = &mut draining => break,
+                incoming = self.endpoint.accept() => incoming,
+            };
+            let Some(incoming) = incoming else { return };
+            let many = self.handshakes.load(Ordering::Relaxed) >= self.server.limits().quic_handshakes_max;
+            if many && !incoming.remote_address_validated() {
+                self.server.metrics().quic_retries.inc();
+                // What cannot be asked to prove itself was asked before.
+                if let Err(error) = incoming.retry() {
+                    error.into_incoming().refuse();
+                }
+                continue;
+            }
+            let Some(permit) = self.server.try_permit() else {
+                incoming.refuse();
+                continue;
+            };
+            let handshake = Handshake::begin(&self.handshakes);
+            let connection = QuicConnection { server: self.server.clone(), local: self.addr, permit };
+            let handler = handler.clone();
+            tokio::spawn(async move { connection.run(incoming, handshake, handler).await });
+        }
+        // New connections are refused, the others end by themselves.
+        let mut idle = pin!(self.endpoint.wait_idle());
+        loop {
+            tokio::select! {
+                () = &mut idle => return,
+                Some(incoming) = self.endpoint.accept() => incoming.refuse(),
+            }
+        }
+    }
+}
+
+struct QuicConnection {
+    server: Server,
+    local: SocketAddr,
+    permit: OwnedSemaphorePermit,
+}
+
+impl QuicConnection {
+    async fn run<H, F, B>(self, incoming: quinn::Incoming, handshake: Handshake, handler: H)
+    where
+        H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let _open = self.server.metrics().opened();
+        let peer = incoming.remote_address();
+        let failed = |error: &dyn std::fmt::Display| {
+            self.server.metrics().handshake_failures.inc();
+            tracing::debug!(%peer, %error, "QUIC handshake failed");
+        };
+        let connecting = match incoming.accept() {
+            Ok(connecting) => connecting,
+            Err(error) => return failed(&error),
+        };
+        // Servers can always go on before the end of the handshake.
+        let Ok((connection, ended)) = connecting.into_0rtt() else { return };
+        tokio::spawn(async move {
+            ended.await;
+            drop(handshake);
+        });
+        let notice = StopNotice::default();
+        let streams = Streams::new(connection.clone(), notice.clone());
+        let mut builder = h3::server::builder();
+        builder.max_field_section_size(self.server.limits().h2_header_list_bytes_max.into());
+        let begun = tokio::time::timeout(self.server.limits().handshake_timeout, builder.build(streams));
+        let http3 = match begun.await {
+            Ok(Ok(http3)) => http3,
+            Ok(Err(error)) => return failed(&error),
+            Err(elapsed) => return failed(&elapsed),
+        };
+        let from = PeerConnection { peer, local: self.local, tls: true, alpn: Alpn::Http3 };
+        self.requests(http3, &connection, (notice, from), handler).await;
+        connection.close(VarInt::from_u32(0x100), b"");
+        drop(self.permit);
+    }
+
+    /// Accepts requests until the connection ends, is found idle, or the drain cuts it.
+    async fn requests<H, F, B>(
+        &self,
+        mut http3: Http3,
+        connection: &quinn::Connection,
+        (notice, from): (StopNotice, PeerConnection),
+        handler: H,
+    ) where
+        H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let limits = self.server.limits();
+        let activity = Activity::new(Instant::now());
+        let mut drain = pin!(self.server.drain().started());
+        let mut timer = pin!(tokio::time::sleep(limits.idle_timeout));
+        let mut leaving = false;
+        loop {
+            tokio::select! {
+                accepted = http3.accept() => match (accepted, notice.take()) {
+                    (Ok(Some(resolver)), Some(stopped)) => {
+                        let peer = PeerConnection { peer: connection.remote_address(), ..from };
+                        let (in_flight, handler) = (activity.begin(), handler.clone());
+                        let patience = limits.header_read_timeout;
+                        tokio::spawn(async move {
+                            let resolved = tokio::time::timeout(patience, resolver.resolve_request()).await;
+                            if let Ok(Ok((request, exchange))) = resolved {
+                                answer(exchange, stopped, handler(request, peer), in_flight).await;
+                            }
+                        });
+                        continue;
+                    }
+                    _ => return,
+                },
+                () = &mut drain, if !leaving => {}
+                () = &mut timer => {
+                    if leaving {
+                        return;
+                    }
+                    if let Some(next) = activity.next_check(Instant::now(), limits) {
+                        timer.as_mut().reset(tokio::time::Instant::now() + next);
+                        continue;
+                    }
+                    self.server.metrics().timed_out.inc();
+                }
+            }
+            leaving = true;
+            if http3.shutdown(0).await.is_err() {
+                return;
+            }
+            timer.as_mut().reset(tokio::time::Instant::now() + limits.drain_timeout);
+        }
+    }
+}
+
+/// Sends the response when it is there, unless the viewer gives up before.
+async fn answer<F, B>(mut exchange: Exchange, mut stopped: Stopped, response: F, _in_flight: InFlight)
+where
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let response = tokio::select! {
+        response = response => response,
+        () = &mut stopped => return,
+    };
+    if let Err(error) = send(&mut exchange, response).await {
+        tracing::debug!(%error, "response not sent");
+        exchange.stop_stream(Code::H3_INTERNAL_ERROR);
+    }
+}
+
+async fn send<B>(exchange: &mut Exchange, response: Response<B>) -> Result<(), BoxError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (mut head, body) = response.into_parts();
+    let mut body = pin!(body.map_err(Into::<BoxError>::into));
+    if let Some(length) = body.size_hint().exact().filter(|_| !body.is_end_stream()) {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    if let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {
+        head.headers.entry(header::DATE).or_insert(now);
+    }
+    exchange.send_response(Response::from_parts(head, ())).await?;
+    while let Some(frame) = body.frame().await {
+        let Ok(mut bytes) = frame?.into_data() else { continue };
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(WRITE_BYTES_MAX));
+            tokio::time::timeout(STALL_MAX, exchange.send_data(piece)).await??;
+        }
+    }
+    exchange.finish().await?;
+    // Whatever comes with a GET is not wanted.
+    exchange.stop_sending(Code::H3_NO_ERROR);
+    Ok(())
+}

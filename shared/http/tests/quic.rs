@@ -1,0 +1,289 @@
+//! HTTP/3 over real sockets: requests, given up and broken answers, drain, 0-RTT, Retry, a viewer that moves.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
+
+use bytes::{Buf, Bytes};
+use h3::error::StreamError;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use quinn::crypto::rustls::QuicClientConfig;
+use sigma_http::connections::ConnectionMetrics;
+use sigma_http::drain::Drain;
+use sigma_http::listener::{Limits, PeerConnection, Server};
+use sigma_http::quic::BoundUdp;
+use sigma_http::tls::{ReloadableCertificate, client_config};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const LARGE: usize = 3_000_000;
+
+type Answer = BoxBody<Bytes, std::io::Error>;
+type Ask = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
+
+struct Lab {
+    addr: SocketAddr,
+    metrics: ConnectionMetrics,
+    drain: Drain,
+    server: Server,
+    holding: Arc<AtomicUsize>,
+    dir: TempDir,
+}
+
+/// Counts the requests that wait for an answer that never comes.
+struct Holding(Arc<AtomicUsize>);
+
+impl Holding {
+    fn new(count: Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn whole(bytes: impl Into<Bytes>) -> Answer {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+}
+
+fn broken() -> Answer {
+    let frames = [Ok(Frame::data(Bytes::from_static(b"half"))), Err(std::io::Error::other("scripted"))];
+    BoxBody::new(StreamBody::new(futures_iter(frames)))
+}
+
+fn futures_iter<T: Unpin>(items: impl IntoIterator<Item = T>) -> Items<T> {
+    Items(items.into_iter().collect())
+}
+
+struct Items<T>(std::collections::VecDeque<T>);
+
+impl<T: Unpin> futures_core::Stream for Items<T> {
+    type Item = T;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<T>> {
+        std::task::Poll::Ready(self.0.pop_front())
+    }
+}
+
+impl Lab {
+    fn new(limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let certificate = ReloadableCertificate::load(&cert, &key).unwrap();
+        let (metrics, drain) = (ConnectionMetrics::default(), Drain::new());
+        let server = Server::new(limits, metrics.clone(), drain.clone());
+        let bound = BoundUdp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = bound.local_addr();
+        let holding = Arc::new(AtomicUsize::new(0));
+        let held = Arc::clone(&holding);
+        let handler = move |request: Request<()>, from: PeerConnection| {
+            let held = Arc::clone(&held);
+            async move {
+                match request.uri().path() {
+                    "/panic" => panic!("asked for"),
+                    "/hold" => {
+                        let _holding = Holding::new(held);
+                        std::future::pending().await
+                    }
+                    "/broken" => Response::new(broken()),
+                    "/large" => Response::new(whole(vec![7; LARGE])),
+                    _ => Response::new(whole(format!("{:?} {} {}", from.alpn, from.tls, from.peer.port()))),
+                }
+            }
+        };
+        server.serve_quic(bound, certificate, handler).unwrap();
+        Self { addr, metrics, drain, server, holding, dir }
+    }
+
+    fn client(&self) -> quinn::Endpoint {
+        let tls = client_config(&self.dir.path().join("cert.pem"), &[b"h3"]).unwrap();
+        let mut tls = Arc::unwrap_or_clone(tls);
+        tls.enable_early_data = true;
+        let crypto = QuicClientConfig::try_from(tls).unwrap();
+        let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+        endpoint
+    }
+
+    async fn connect(&self, endpoint: &quinn::Endpoint) -> (quinn::Connection, Ask) {
+        let connection = within(endpoint.connect(self.addr, "localhost").unwrap()).await.unwrap();
+        let ask = http3(connection.clone()).await;
+        (connection, ask)
+    }
+
+    async fn until_holding(&self, n: usize) {
+        within(until(|| self.holding.load(Ordering::SeqCst) == n)).await;
+    }
+}
+
+async fn http3(connection: quinn::Connection) -> Ask {
+    let (mut driver, ask) = within(h3::client::new(h3_quinn::Connection::new(connection))).await.unwrap();
+    tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
+    ask
+}
+
+async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("it never happened")
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
+}
+
+type Exchange = h3::client::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
+
+async fn begin(ask: &mut Ask, path: &str) -> Exchange {
+    let request = Request::get(format!("https://localhost{path}")).body(()).unwrap();
+    let mut exchange = within(ask.send_request(request)).await.unwrap();
+    within(exchange.finish()).await.unwrap();
+    exchange
+}
+
+async fn finish(mut exchange: Exchange) -> Result<(Response<()>, Vec<u8>), StreamError> {
+    let response = within(exchange.recv_response()).await?;
+    let mut body = Vec::new();
+    while let Some(mut chunk) = within(exchange.recv_data()).await? {
+        body.extend_from_slice(&chunk.copy_to_bytes(chunk.remaining()));
+    }
+    Ok((response, body))
+}
+
+async fn get(ask: &mut Ask, path: &str) -> Result<(Response<()>, Vec<u8>), StreamError> {
+    finish(begin(ask, path).await).await
+}
+
+#[tokio::test]
+async fn answers_small_and_large() {
+    let lab = Lab::new(Limits::default());
+    let endpoint = lab.client();
+    let (_connection, mut ask) = lab.connect(&endpoint).await;
+    let (response, body) = get(&mut ask, "/").await.unwrap();
+    let port = endpoint.local_addr().unwrap().port();
+    assert_eq!(String::from_utf8(body).unwrap(), format!("Http3 true {port}"));
+    assert!(response.headers().contains_key("date"), "as hyper does on TCP");
+    let (response, body) = get(&mut ask, "/large").await.unwrap();
+    assert_eq!(response.headers()["content-length"], LARGE.to_string());
+    assert_eq!(body, vec![7; LARGE]);
+    assert_eq!(lab.metrics.open.get(), 1);
+}
+
+#[tokio::test]
+async fn a_request_ends_when_its_viewer_gives_it_up() {
+    let lab = Lab::new(Limits::default());
+    let endpoint = lab.client();
+    let (connection, mut ask) = lab.connect(&endpoint).await;
+    let mut one = begin(&mut ask, "/hold").await;
+    let _other = begin(&mut ask, "/hold").await;
+    lab.until_holding(2).await;
+    one.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
+    lab.until_holding(1).await;
+    connection.close(0_u32.into(), b"");
+    lab.until_holding(0).await;
+    within(until(|| lab.metrics.open.get() == 0)).await;
+}
+
+#[tokio::test]
+async fn what_broke_off_never_looks_like_an_end() {
+    let lab = Lab::new(Limits::default());
+    let endpoint = lab.client();
+    let (_connection, mut ask) = lab.connect(&endpoint).await;
+    for path in ["/broken", "/panic"] {
+        let error = get(&mut ask, path).await.expect_err(path);
+        assert!(matches!(error, StreamError::RemoteTerminate { .. }), "{path}: {error:?}");
+    }
+    get(&mut ask, "/").await.expect("others go on");
+}
+
+#[tokio::test]
+async fn drain_says_goodbye_and_bounds_what_is_held() {
+    let limits = Limits { drain_timeout: Duration::from_millis(300), ..Limits::default() };
+    let lab = Lab::new(limits);
+    let endpoint = lab.client();
+    let (connection, mut ask) = lab.connect(&endpoint).await;
+    let held = begin(&mut ask, "/hold").await;
+    lab.until_holding(1).await;
+    lab.drain.start();
+    within(lab.server.drained()).await;
+    finish(held).await.expect_err("its time was up");
+    let end = within(connection.closed()).await;
+    assert!(matches!(end, quinn::ConnectionError::ApplicationClosed(_)), "{end}");
+}
+
+#[tokio::test]
+async fn drain_refuses_who_comes_new() {
+    let lab = Lab::new(Limits::default());
+    let endpoint = lab.client();
+    let (connection, mut ask) = lab.connect(&endpoint).await;
+    let _held = begin(&mut ask, "/hold").await;
+    lab.until_holding(1).await;
+    lab.drain.start();
+    let again = within(lab.client().connect(lab.addr, "localhost").unwrap()).await;
+    again.expect_err("nothing is accepted any more");
+    connection.close(0_u32.into(), b"");
+    within(lab.server.drained()).await;
+}
+
+#[tokio::test]
+async fn who_comes_back_asks_at_once() {
+    let lab = Lab::new(Limits::default());
+    let endpoint = lab.client();
+    let (connection, mut ask) = lab.connect(&endpoint).await;
+    get(&mut ask, "/").await.unwrap();
+    connection.close(0_u32.into(), b"");
+    let returning = endpoint.connect(lab.addr, "localhost").unwrap();
+    let (connection, accepted) = returning.into_0rtt().ok().expect("a ticket that allows early data");
+    let mut ask = http3(connection).await;
+    let (_, body) = get(&mut ask, "/").await.unwrap();
+    assert!(body.starts_with(b"Http3"));
+    assert!(within(accepted).await, "the early request was taken");
+}
+
+#[tokio::test]
+async fn under_load_addresses_are_proven_first() {
+    let lab = Lab::new(Limits { quic_handshakes_max: 0, ..Limits::default() });
+    let endpoint = lab.client();
+    let (_connection, mut ask) = lab.connect(&endpoint).await;
+    get(&mut ask, "/").await.unwrap();
+    assert_eq!(lab.metrics.quic_retries.get(), 1);
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_refused_and_counted() {
+    let lab = Lab::new(Limits { connections_max: 1, ..Limits::default() });
+    let endpoint = lab.client();
+    let (_connection, mut ask) = lab.connect(&endpoint).await;
+    within(lab.client().connect(lab.addr, "localhost").unwrap()).await.expect_err("there is no place");
+    assert_eq!(lab.metrics.refused.get(), 1);
+    get(&mut ask, "/").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_viewer_that_moves_keeps_its_connection() {
+    let lab = Lab::new(Limits::default());
+    let endpoint = lab.client();
+    let (_connection, mut ask) = lab.connect(&endpoint).await;
+    get(&mut ask, "/").await.unwrap();
+    let elsewhere = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = elsewhere.local_addr().unwrap().port();
+    endpoint.rebind(elsewhere).unwrap();
+    // The first request from there may still be seen as from the old place.
+    get(&mut ask, "/large").await.unwrap();
+    let (_, body) = get(&mut ask, "/").await.unwrap();
+    assert_eq!(String::from_utf8(body).unwrap(), format!("Http3 true {port}"));
+    assert_eq!(lab.metrics.accepted.get(), 1);
+}
