@@ -11,10 +11,8 @@ use crate::freshness::{Stated, keep_for};
 use crate::head::{Head, Served};
 use crate::key::CacheKey;
 use crate::metrics::{Metrics, Reading};
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::{Upstream, UpstreamBody, UpstreamError};
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::collections::HashMap;
@@ -304,23 +302,18 @@ impl Fetch {
         }
     }
 
-    async fn read(&mut self, mut body: Incoming) -> Result<(), Cause> {
+    async fn read(&mut self, mut body: UpstreamBody) -> Result<(), Cause> {
         let patience = self.store.upstream.patience();
         loop {
-            let frame = match tokio::time::timeout(patience, body.frame()).await {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(error))) => {
+            let chunk = match tokio::time::timeout(patience, body.chunk()).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => {
                     tracing::debug!(key = %self.key, %error, "response broke off");
                     return Err(Cause::Broken);
                 }
-                Ok(None) => return Ok(()),
                 Err(_elapsed) => return Err(Cause::TimedOut),
             };
-            // Trailers are not passed on.
-            let Ok(chunk) = frame.into_data() else { continue };
-            if chunk.is_empty() {
-                continue;
-            }
             self.grow(chunk.len())?;
             self.fill.chunk(chunk);
         }

@@ -259,7 +259,7 @@ async fn a_leaving_upstream_fails_no_viewer() {
 async fn an_edge_behind_an_edge() {
     let mut lab = Lab::new();
     let mut settings = config(lab.dir.path(), lab.fake.addr);
-    settings.upstream.url = format!("http://{}", lab.edge.http[0]).try_into().unwrap();
+    settings.upstream.urls = vec![format!("http://{}", lab.edge.http[0]).try_into().unwrap()];
     let outer = app::start(&settings).unwrap();
     let viewer = Viewer::h2(outer.http[0]).await;
     let ask = |path: &'static str| {
