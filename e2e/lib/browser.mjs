@@ -1,6 +1,8 @@
 // A headless Chromium, and watch pages in it.
+import { createHash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { connect } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 import { until } from './until.mjs';
@@ -11,24 +13,51 @@ export const OUT = process.env.SIGMA_E2E_OUT ?? fileURLToPath(new URL('../out', 
 export const DESKTOP = { width: 1280, height: 900 };
 export const PHONE = { width: 360, height: 740 };
 
+// No sandbox: tests run as root in CI. No background traffic: the network may be closed, and refused look-ups cost time
+// that would count as latency.
+const ARGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--autoplay-policy=no-user-gesture-required',
+  '--mute-audio',
+];
+
 /** Starts a browser; close it with `.close()`. */
 export function openBrowser() {
-  return chromium.launch({
+  return chromium.launch({ executablePath: EXECUTABLE, headless: true, args: [...ARGS, '--disable-quic'] });
+}
+
+/**
+ * Starts a browser that reaches `base` over QUIC alone; close it with `.close()`. Chromium never takes HTTP/3 by Alt-Svc from
+ * a server whose certificate it was told to ignore, so it is told to begin with it, and to trust this server's key.
+ */
+export async function openQuicBrowser(base) {
+  const { hostname, host, port } = new URL(base);
+  return chromium.launchPersistentContext('', {
     executablePath: EXECUTABLE,
     headless: true,
-    // No sandbox: tests run as root in CI. No background traffic: the network may be closed, and refused look-ups cost
-    // time that would count as latency.
+    viewport: DESKTOP,
     args: [
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-      '--autoplay-policy=no-user-gesture-required',
-      '--mute-audio',
+      ...ARGS,
+      `--origin-to-force-quic-on=${host}`,
+      `--ignore-certificate-errors-spki-list=${await spkiOf(hostname, port)}`,
+      `--host-resolver-rules=MAP ${hostname} 127.0.0.1`,
     ],
+  });
+}
+
+function spkiOf(host, port) {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host, port, rejectUnauthorized: false, servername: host }, () => {
+      const key = socket.getPeerX509Certificate().publicKey.export({ type: 'spki', format: 'der' });
+      socket.destroy();
+      resolve(createHash('sha256').update(key).digest('base64'));
+    });
+    socket.once('error', reject);
   });
 }
 
@@ -65,6 +94,11 @@ export class Watcher {
       isMobile: phone,
       hasTouch: phone,
     });
+    return Watcher.in(context, url);
+  }
+
+  /** Opens `url` in a context of the caller's. */
+  static async in(context, url) {
     const watcher = new Watcher(context, await context.newPage());
     await watcher.page.goto(url, { waitUntil: 'domcontentloaded' });
     return watcher;

@@ -76,9 +76,7 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     let plain = bind_all(&config.http.bind)?;
     let encrypted = bind_all(config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
     let http3 = config.tls.as_ref().is_some_and(|tls| tls.http3);
-    // The same port numbers, in UDP.
-    let quic = encrypted.iter().filter(|_| http3).map(|bound| BoundUdp::bind(bound.local_addr()));
-    let quic = quic.collect::<Result<Vec<_>, _>>()?;
+    let quic = bind_quic(if http3 { &encrypted } else { &[] })?;
 
     let upstream = Upstream::start(&config.upstream, Arc::clone(&metrics))?;
     let store = Store::new(StoreParts {
@@ -100,7 +98,7 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     if let Some(bound) = quic.first() {
         server = server.with_http3_at(bound.local_addr().port());
     }
-    let handler = Handler::new(Arc::clone(&store), Arc::clone(&metrics));
+    let handler = Handler::new(Arc::clone(&store), Arc::clone(&metrics), config);
     let addresses = |bound: &[Bound]| bound.iter().map(Bound::local_addr).collect();
     let running = Running {
         http: addresses(&plain),
@@ -135,6 +133,11 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     };
     ops::serve(ops_bound, drain, Endpoints { registry, ready, own: ops::nothing_more });
     Ok(running)
+}
+
+/// The same port numbers, in UDP.
+fn bind_quic(encrypted: &[Bound]) -> Result<Vec<BoundUdp>, BindError> {
+    encrypted.iter().map(|bound| BoundUdp::bind(bound.local_addr())).collect()
 }
 
 fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {

@@ -1,15 +1,14 @@
-//! Response bodies, and the guard that accounts for each of them when it ends (A7).
+//! Response bodies, each with the account that is closed when it ends (A7).
 //!
 //! Invariant: a body that follows an aborted fill ends with an error, which the server turns into a reset stream or a
 //! connection closed short; never into an end.
 
+use crate::account::Account;
 use crate::coalesce::Cause;
 use crate::fill::Follower;
-use crate::metrics::Metrics;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// A viewer's response body.
@@ -29,38 +28,26 @@ enum Source {
     Ended,
 }
 
-/// Counts what went out, and how the body ended, when it is dropped.
-struct Account {
-    bytes: u64,
-    complete: bool,
-    metrics: Arc<Metrics>,
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        self.metrics.body_bytes.inc_by(self.bytes);
-        let ends = &self.metrics.bodies;
-        let end = if self.complete { &ends.complete } else { &ends.aborted };
-        end.inc();
+impl Source {
+    /// Whether nothing that belongs to the body is still to be handed out.
+    fn is_complete(&self) -> bool {
+        matches!(self, Self::Ended | Self::Following { left: Some(0), .. })
     }
 }
 
 impl EdgeBody {
     /// A body that is there as a whole.
-    pub(crate) fn whole(bytes: Bytes, metrics: Arc<Metrics>) -> Self {
-        let source = if bytes.is_empty() { Source::Ended } else { Source::Whole(bytes) };
-        Self::new(source, metrics)
+    pub(crate) fn whole(bytes: Bytes, account: Account) -> Self {
+        Self::new(if bytes.is_empty() { Source::Ended } else { Source::Whole(bytes) }, account)
     }
 
     /// A body that is still being fetched.
-    pub(crate) fn following(follower: Follower, content_length: Option<u64>, metrics: Arc<Metrics>) -> Self {
-        let source = Source::Following { follower, position: 0, left: content_length };
-        Self::new(source, metrics)
+    pub(crate) fn following(follower: Follower, content_length: Option<u64>, account: Account) -> Self {
+        Self::new(Source::Following { follower, position: 0, left: content_length }, account)
     }
 
-    fn new(source: Source, metrics: Arc<Metrics>) -> Self {
-        let complete = matches!(source, Source::Ended | Source::Following { left: Some(0), .. });
-        let account = Account { bytes: 0, complete, metrics };
+    fn new(source: Source, mut account: Account) -> Self {
+        account.complete(source.is_complete());
         Self { source, account }
     }
 }
@@ -92,14 +79,14 @@ impl Body for EdgeBody {
                     }
                     Err(cause) => {
                         *source = Source::Ended;
-                        account.complete = false;
+                        account.complete(false);
                         return Poll::Ready(Some(Err(cause)));
                     }
                 }
             }
         };
-        account.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        account.complete = matches!(source, Source::Ended | Source::Following { left: Some(0), .. });
+        account.sent(chunk.as_ref().map_or(0, Bytes::len));
+        account.complete(source.is_complete());
         Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 

@@ -11,10 +11,8 @@ use crate::freshness::{Stated, keep_for};
 use crate::head::{Head, Served};
 use crate::key::CacheKey;
 use crate::metrics::{Metrics, Reading};
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::{Upstream, UpstreamBody, UpstreamError};
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::collections::HashMap;
@@ -141,11 +139,38 @@ impl Store {
         coming(Some(follower), Served::Miss)
     }
 
-    /// Counts one more fill and its first waiter, if both are within bounds. [`Fetch`] counts it off.
-    fn reserve_fill(&self, fill: &Arc<Fill>) -> Option<Follower> {
+    /// Has an object fetched that is expected to be asked for, unless there is no place for that.
+    fn prefetch(self: &Arc<Self>, key: CacheKey) {
+        if self.stored(&key).is_some() {
+            return;
+        }
+        let mut filling = self.shard(&key);
+        if filling.contains_key(&key) || !self.reserve_place() {
+            return;
+        }
+        let fill = Fill::new();
+        filling.insert(key.clone(), Arc::clone(&fill));
+        drop(filling);
+        self.metrics.prefetches.inc();
+        tokio::spawn(Fetch { store: Arc::clone(self), key, fill, bytes: 0 }.run());
+    }
+
+    /// Counts one more fill if it is within bounds. [`Fetch`] counts it off.
+    fn reserve_place(&self) -> bool {
         // `inc` returns the count before, so each of several racing fills sees its own place.
         let before = usize::try_from(self.metrics.fills.inc()).unwrap_or(usize::MAX);
-        let follower = (before < self.fills_max).then(|| fill.follow(&self.waiters)).flatten();
+        if before >= self.fills_max {
+            self.metrics.fills.dec();
+        }
+        before < self.fills_max
+    }
+
+    /// Counts one more fill and its first waiter, if both are within bounds. [`Fetch`] counts it off.
+    fn reserve_fill(&self, fill: &Arc<Fill>) -> Option<Follower> {
+        if !self.reserve_place() {
+            return None;
+        }
+        let follower = fill.follow(&self.waiters);
         if follower.is_none() {
             self.metrics.fills.dec();
         }
@@ -260,6 +285,7 @@ impl Fetch {
             return Err(Cause::TooLarge);
         }
         self.fill.head(Arc::clone(&head));
+        self.prefetch_next(&head);
         self.read(response.into_body()).await?;
         match head.content_length {
             Some(length) if length != self.bytes as u64 => Err(Cause::Broken),
@@ -267,23 +293,27 @@ impl Fetch {
         }
     }
 
-    async fn read(&mut self, mut body: Incoming) -> Result<(), Cause> {
+    /// The part that a playlist announces is asked for as soon as the playlist is there: its viewers will. What was
+    /// prefetched announces nothing, so there is no chain without viewers.
+    fn prefetch_next(&self, head: &Head) {
+        let next = head.next_object().and_then(|name| self.key.next_part(name));
+        if let Some(next) = next.filter(|_| head.status.is_success()) {
+            self.store.prefetch(next);
+        }
+    }
+
+    async fn read(&mut self, mut body: UpstreamBody) -> Result<(), Cause> {
         let patience = self.store.upstream.patience();
         loop {
-            let frame = match tokio::time::timeout(patience, body.frame()).await {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(error))) => {
+            let chunk = match tokio::time::timeout(patience, body.chunk()).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => {
                     tracing::debug!(key = %self.key, %error, "response broke off");
                     return Err(Cause::Broken);
                 }
-                Ok(None) => return Ok(()),
                 Err(_elapsed) => return Err(Cause::TimedOut),
             };
-            // Trailers are not passed on.
-            let Ok(chunk) = frame.into_data() else { continue };
-            if chunk.is_empty() {
-                continue;
-            }
             self.grow(chunk.len())?;
             self.fill.chunk(chunk);
         }

@@ -8,8 +8,9 @@ use serde::Deserialize;
 use sigma_http::config::{Problem, Validate};
 use sigma_http::listener::Limits;
 use sigma_shared::id::PopId;
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The whole file.
@@ -27,6 +28,15 @@ pub(crate) struct Config {
     pub(crate) cache: CacheConfig,
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
+    #[serde(default)]
+    pub(crate) access_log: AccessLogConfig,
+}
+
+/// `[access_log]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AccessLogConfig {
+    pub(crate) one_in: u32,
 }
 
 /// `[http]`
@@ -59,8 +69,18 @@ pub(crate) struct OpsConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpstreamConfig {
-    pub(crate) url: UpstreamUrl,
+    pub(crate) urls: Vec<UpstreamUrl>,
     pub(crate) ca: Option<PathBuf>,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) protocol: UpstreamProtocol,
+    #[serde(default = "default_hedge_after_ms")]
+    pub(crate) hedge_after_ms: u64,
+    #[serde(default = "default_failback_after_ms")]
+    pub(crate) failback_after_ms: u64,
+    #[serde(default = "default_probe_interval_ms")]
+    pub(crate) probe_interval_ms: u64,
     #[serde(default = "default_connect_timeout_ms")]
     pub(crate) connect_timeout_ms: u64,
     #[serde(default = "default_response_timeout_ms")]
@@ -73,6 +93,19 @@ pub(crate) struct UpstreamConfig {
     pub(crate) ping_timeout_ms: u64,
     #[serde(default = "default_reconnect_ms_max")]
     pub(crate) reconnect_ms_max: u64,
+}
+
+/// `upstream.protocol`, for https upstreams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum UpstreamProtocol {
+    /// HTTP/3 where it works, HTTP/2 otherwise.
+    #[default]
+    Auto,
+    /// HTTP/2 over TLS.
+    H2,
+    /// HTTP/3 over QUIC.
+    H3,
 }
 
 /// `[cache]`
@@ -115,13 +148,22 @@ fn default_requests_max() -> usize {
     4_096
 }
 fn default_ping_interval_ms() -> u64 {
-    2_000
+    1_000
 }
 fn default_ping_timeout_ms() -> u64 {
-    2_500
+    1_500
 }
 fn default_reconnect_ms_max() -> u64 {
-    2_000
+    250
+}
+fn default_hedge_after_ms() -> u64 {
+    550
+}
+fn default_failback_after_ms() -> u64 {
+    3_000
+}
+fn default_probe_interval_ms() -> u64 {
+    1_000
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -141,6 +183,8 @@ impl Default for OpsConfig {
 }
 
 const MIB: u64 = 1024 * 1024;
+/// Each one is connected to, and probed, all the time.
+const UPSTREAMS_MAX: usize = 8;
 
 impl Default for CacheConfig {
     fn default() -> Self {
@@ -184,6 +228,51 @@ impl UpstreamConfig {
     pub(crate) fn ping_timeout(&self) -> Duration {
         Duration::from_millis(self.ping_timeout_ms)
     }
+
+    pub(crate) fn hedge_after(&self) -> Duration {
+        Duration::from_millis(self.hedge_after_ms)
+    }
+
+    pub(crate) fn failback_after(&self) -> Duration {
+        Duration::from_millis(self.failback_after_ms)
+    }
+
+    pub(crate) fn probe_interval(&self) -> Duration {
+        Duration::from_millis(self.probe_interval_ms)
+    }
+
+    pub(crate) fn reconnect_max(&self) -> Duration {
+        Duration::from_millis(self.reconnect_ms_max)
+    }
+
+    /// The client certificate's chain and key.
+    pub(crate) fn identity(&self) -> Option<(&Path, &Path)> {
+        self.certificate.as_deref().zip(self.key.as_deref())
+    }
+
+    fn problems(&self, found: &mut Vec<Problem>) {
+        if self.urls.is_empty() || self.urls.len() > UPSTREAMS_MAX {
+            let allowed = format!("1 to {UPSTREAMS_MAX} URLs, the preferred one first");
+            found.push(Problem::new("upstream.urls", self.urls.len().to_string(), allowed));
+        }
+        let mut seen = HashSet::new();
+        for url in self.urls.iter().filter(|url| !seen.insert(url.authority.as_str().to_owned())) {
+            let allowed = "every upstream once";
+            found.push(Problem::new("upstream.urls", url.authority.to_string(), allowed));
+        }
+        if self.ca.is_none() && self.urls.iter().any(|url| url.server_name.is_some()) {
+            let allowed = "the PEM file of the CA that signed the upstream's certificate, as one of upstream.urls is https";
+            found.push(Problem::new("upstream.ca", "missing", allowed));
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            let allowed = "both upstream.certificate and upstream.key, or neither";
+            found.push(Problem::new("upstream.certificate", "one of two", allowed));
+        }
+        if self.protocol == UpstreamProtocol::H3 && self.urls.iter().any(|url| url.server_name.is_none()) {
+            let allowed = "\"auto\" or \"h2\", as one of upstream.urls is http";
+            found.push(Problem::new("upstream.protocol", "h3", allowed));
+        }
+    }
 }
 
 impl LimitsConfig {
@@ -201,7 +290,7 @@ impl LimitsConfig {
     }
 }
 
-/// `upstream.url`, taken apart.
+/// One of `upstream.urls`, taken apart.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct UpstreamUrl {
@@ -248,11 +337,7 @@ impl Validate for Config {
             let allowed = "at least one address here or in tls.bind: nobody could connect";
             found.push(Problem::new("http.bind", "[]", allowed));
         }
-        if self.upstream.url.server_name.is_some() && self.upstream.ca.is_none() {
-            let allowed =
-                "the PEM file of the CA that signed the upstream's certificate, as upstream.url is https";
-            found.push(Problem::new("upstream.ca", "missing", allowed));
-        }
+        self.upstream.problems(&mut found);
         let (upstream, cache, limits) = (&self.upstream, &self.cache, &self.limits);
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         for (key, value, low, high, unit) in [
@@ -262,6 +347,9 @@ impl Validate for Config {
             ("upstream.ping_interval_ms", upstream.ping_interval_ms, 100, 60_000, "milliseconds"),
             ("upstream.ping_timeout_ms", upstream.ping_timeout_ms, 100, 60_000, "milliseconds"),
             ("upstream.reconnect_ms_max", upstream.reconnect_ms_max, 50, 60_000, "milliseconds"),
+            ("upstream.hedge_after_ms", upstream.hedge_after_ms, 10, 60_000, "milliseconds"),
+            ("upstream.failback_after_ms", upstream.failback_after_ms, 0, 600_000, "milliseconds"),
+            ("upstream.probe_interval_ms", upstream.probe_interval_ms, 50, 60_000, "milliseconds"),
             ("cache.bytes_max", cache.bytes_max, MIB, 1 << 50, "bytes"),
             ("cache.object_bytes_max", cache.object_bytes_max, 64 * 1024, 1 << 30, "bytes"),
             ("cache.fill_bytes_max", cache.fill_bytes_max, cache.object_bytes_max, 1 << 40, "bytes"),
@@ -288,7 +376,7 @@ mod tests {
     use super::*;
     use sigma_http::config::parse;
 
-    const LEAST: &str = "pop = \"pop-1\"\n[upstream]\nurl = \"http://127.0.0.1:7070\"\n";
+    const LEAST: &str = "pop = \"pop-1\"\n[upstream]\nurls = [\"http://127.0.0.1:7070\"]\n";
 
     #[test]
     fn the_reference_is_accepted_and_states_the_defaults() {
@@ -307,6 +395,9 @@ mod tests {
                 u.ping_timeout_ms,
                 u.reconnect_ms_max,
                 u.requests_max as u64,
+                u.hedge_after_ms,
+                u.failback_after_ms,
+                u.probe_interval_ms,
             ]
         };
         assert_eq!(timeouts(&reference.upstream), timeouts(&least.upstream));
@@ -315,7 +406,7 @@ mod tests {
 
     #[test]
     fn every_problem_is_named_at_once() {
-        let text = "pop = \"Pop 1\"\n[upstream]\nurl = \"https://origin:7443\"\nrequests_max = 0\n\
+        let text = "pop = \"Pop 1\"\n[upstream]\nurls = [\"https://origin:7443\"]\nrequests_max = 0\n\
                     [limits]\nconnections_max = 0\n";
         let problems = parse::<Config>(text).unwrap_err();
         let named: Vec<_> = problems.iter().map(|p| (p.line, p.problem.key.as_str())).collect();

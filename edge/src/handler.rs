@@ -3,15 +3,17 @@
 //! Invariants: what the grammar does not know is refused here and never reaches the upstream; request bodies and
 //! request headers are not passed on (only the coding that the key names); every response can be read by a web page.
 
+use crate::account::{Account, Sampling};
 use crate::body::EdgeBody;
 use crate::cache::{Found, Store, Stored};
 use crate::coalesce::Cause;
+use crate::config::Config;
 use crate::fill::Follower;
-use crate::head::{Head, Served};
+use crate::head::{Head, Served, Timing};
 use crate::key::CacheKey;
 use crate::metrics::Metrics;
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use rust_embed::Embed;
@@ -38,77 +40,99 @@ pub(crate) struct Handler {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     pages: Assets<Pages>,
+    own: Own,
+}
+
+/// What this edge says of itself in its answers.
+struct Own {
+    /// The start of every `CMSD-Dynamic`.
+    pop: String,
+    sampling: Sampling,
+}
+
+/// What can be said at once about a request.
+enum Answer {
+    /// The object is in the cache; the viewer may have it already.
+    Stored(Arc<Stored>, bool),
+    /// The object is on its way.
+    Coming(Follower, Served),
+    /// Nothing to do with the cache.
+    Own(Response<Full<Bytes>>),
 }
 
 impl Handler {
-    pub(crate) fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { store, metrics, pages: Assets::new() })
+    pub(crate) fn new(store: Arc<Store>, metrics: Arc<Metrics>, config: &Config) -> Arc<Self> {
+        let sampling = Sampling(config.access_log.one_in);
+        let own = Own { pop: config.pop.clone(), sampling };
+        Arc::new(Self { store, metrics, pages: Assets::new(), own })
     }
 
     /// Answers one request. Never fails: what goes wrong is a response.
     pub(crate) async fn serve(
         self: Arc<Self>,
         request: Request<()>,
-        _from: PeerConnection,
+        from: PeerConnection,
     ) -> Response<EdgeBody> {
         let head_only = request.method() == Method::HEAD;
+        let account = Account::open(&self.metrics, &request, from, self.own.sampling);
+        let answer = self.route(&request).unwrap_or_else(|refusal| Answer::Own(*refusal));
         // The request is not kept while waiting: thousands wait at once.
-        let (follower, served) = match self.route(&request) {
-            Ok(waiting) => waiting,
-            Err(response) => return *response,
-        };
         drop(request);
-        match follower.head().await {
-            Ok(head) => self.stream(&head, served, (!head_only).then_some(follower)),
-            Err(cause) => self.small(&unavailable(cause), head_only),
+        match answer {
+            Answer::Stored(stored, known) => self.hit(&stored, known, head_only, account),
+            Answer::Own(response) => own(response, head_only, account),
+            Answer::Coming(follower, served) => match follower.head().await {
+                Ok(head) => self.stream(&head, served, (!head_only).then_some(follower), account),
+                Err(cause) => own(unavailable(cause).response(), head_only, account),
+            },
         }
     }
 
-    /// Decides what can be decided at once; `Ok` is a request that has to wait for a fill.
-    fn route(&self, request: &Request<()>) -> Result<(Follower, Served), Box<Response<EdgeBody>>> {
-        let head_only = match *request.method() {
-            Method::GET => false,
-            Method::HEAD => true,
-            Method::OPTIONS => {
-                self.metrics.requests.preflight.inc();
-                return Err(Box::new(self.own(preflight(), false)));
-            }
-            _ => return Err(Box::new(self.method_not_allowed())),
-        };
-        let key = self.key(request, head_only)?;
+    /// Decides what can be decided at once; an error is an answer too.
+    fn route(&self, request: &Request<()>) -> Result<Answer, Box<Response<Full<Bytes>>>> {
         let requests = &self.metrics.requests;
+        match *request.method() {
+            Method::GET | Method::HEAD => {}
+            Method::OPTIONS => {
+                requests.preflight.inc();
+                return Ok(Answer::Own(preflight()));
+            }
+            _ => return Ok(Answer::Own(self.method_not_allowed())),
+        }
+        let key = self.key(request)?;
         match self.store.find(key) {
             Found::Stored(stored) => {
                 let hit =
                     if stored.head.status.is_success() { &requests.hit } else { &requests.negative_hit };
                 hit.inc();
-                Err(Box::new(self.hit(&stored, request.headers(), head_only)))
+                let known = stored.head.is_known_to(request.headers());
+                Ok(Answer::Stored(stored, known))
             }
             Found::Coming(follower, served) => {
                 let outcome = if served == Served::Miss { &requests.miss } else { &requests.join };
                 outcome.inc();
-                Ok((follower, served))
+                Ok(Answer::Coming(follower, served))
             }
             Found::Shed { retry_after_s } => {
                 requests.shed.inc();
                 let problem =
                     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are waiting here")
                         .retry_after_s(retry_after_s);
-                Err(Box::new(self.small(&problem, head_only)))
+                Ok(Answer::Own(problem.response()))
             }
         }
     }
 
-    fn key(&self, request: &Request<()>, head_only: bool) -> Result<CacheKey, Box<Response<EdgeBody>>> {
+    fn key(&self, request: &Request<()>) -> Result<CacheKey, Box<Response<Full<Bytes>>>> {
         let (path, headers) = (request.uri().path(), request.headers());
         let refuse = |problem: &Problem| {
             self.metrics.requests.refused.inc();
-            Box::new(self.small(problem, head_only))
+            Box::new(problem.response())
         };
         let Some(resource) = LiveResource::parse(path) else {
             if let Some(page) = self.pages.respond(path, headers) {
                 self.metrics.requests.page.inc();
-                return Err(Box::new(self.own(page, head_only)));
+                return Err(Box::new(page));
             }
             let max_age_s = max_age_s(Freshness::Media, false, TARGET_DURATION_S);
             return Err(refuse(&Problem::new(StatusCode::NOT_FOUND, "no such path").max_age_s(max_age_s)));
@@ -119,43 +143,49 @@ impl Handler {
         })
     }
 
-    fn hit(&self, stored: &Stored, request_headers: &HeaderMap, head_only: bool) -> Response<EdgeBody> {
+    fn hit(&self, stored: &Stored, known: bool, head_only: bool, mut account: Account) -> Response<EdgeBody> {
         let now = Instant::now();
-        if stored.head.is_known_to(request_headers) {
-            let body = EdgeBody::whole(Bytes::new(), Arc::clone(&self.metrics));
-            return stored.head.not_modified(now, body);
+        let status = if known { StatusCode::NOT_MODIFIED } else { stored.head.status };
+        let delay = account.answered(status, Some(Served::Hit));
+        let timing = Timing { pop: &self.own.pop, served: Served::Hit, delay };
+        if known {
+            return stored.head.not_modified(&timing, now, EdgeBody::whole(Bytes::new(), account));
         }
         let bytes = if head_only { Bytes::new() } else { stored.body.clone() };
-        let body = EdgeBody::whole(bytes, Arc::clone(&self.metrics));
-        stored.head.response(Served::Hit, now, body)
+        stored.head.response(&timing, now, EdgeBody::whole(bytes, account))
     }
 
-    fn stream(&self, head: &Head, served: Served, follower: Option<Follower>) -> Response<EdgeBody> {
-        let metrics = Arc::clone(&self.metrics);
+    fn stream(
+        &self,
+        head: &Head,
+        served: Served,
+        follower: Option<Follower>,
+        mut account: Account,
+    ) -> Response<EdgeBody> {
+        let delay = account.answered(head.status, Some(served));
+        self.metrics.hold_seconds.observe(delay.as_secs_f64());
+        let timing = Timing { pop: &self.own.pop, served, delay };
         let body = match follower {
-            Some(follower) => EdgeBody::following(follower, head.content_length, metrics),
-            None => EdgeBody::whole(Bytes::new(), metrics),
+            Some(follower) => EdgeBody::following(follower, head.content_length, account),
+            None => EdgeBody::whole(Bytes::new(), account),
         };
-        head.response(served, Instant::now(), body)
+        head.response(&timing, Instant::now(), body)
     }
 
-    fn method_not_allowed(&self) -> Response<EdgeBody> {
+    fn method_not_allowed(&self) -> Response<Full<Bytes>> {
         self.metrics.requests.refused.inc();
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD and OPTIONS are answered here");
-        let mut response = self.small(&problem, false);
+        let mut response = problem.response();
         let allow = HeaderValue::from_static("GET, HEAD, OPTIONS");
         response.headers_mut().insert(header::ALLOW, allow);
         response
     }
+}
 
-    fn small(&self, problem: &Problem, head_only: bool) -> Response<EdgeBody> {
-        self.own(problem.response(), head_only)
-    }
-
-    fn own(&self, response: Response<Full<Bytes>>, head_only: bool) -> Response<EdgeBody> {
-        let response = if head_only { without_body(response) } else { response };
-        response.map(|body| EdgeBody::whole(body.into_inner().unwrap_or_default(), Arc::clone(&self.metrics)))
-    }
+fn own(response: Response<Full<Bytes>>, head_only: bool, mut account: Account) -> Response<EdgeBody> {
+    account.answered(response.status(), None);
+    let response = if head_only { without_body(response) } else { response };
+    response.map(|body| EdgeBody::whole(body.into_inner().unwrap_or_default(), account))
 }
 
 fn unavailable(cause: Cause) -> Problem {

@@ -6,9 +6,10 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use std::time::Instant;
+use sigma_shared::cmsd;
+use std::time::{Duration, Instant};
 
-const DROPPED: [HeaderName; 13] = [
+const DROPPED: [HeaderName; 14] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
@@ -22,8 +23,13 @@ const DROPPED: [HeaderName; 13] = [
     header::AGE,
     header::SERVER,
     CACHE_STATUS,
+    SERVER_TIMING,
 ];
 
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const CMSD_DYNAMIC: HeaderName = HeaderName::from_static("cmsd-dynamic");
+/// RFC 9213: what is meant for caches like this one. Viewers' caches go by `Cache-Control`.
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 /// RFC 9211
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -36,6 +42,49 @@ pub(crate) enum Served {
     Miss,
     /// It was being fetched for somebody else.
     Joined,
+}
+
+impl Served {
+    /// As logs say it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Joined => "join",
+        }
+    }
+}
+
+/// How and when an answer came to be, for `Cache-Status`, `Server-Timing` and `CMSD-Dynamic`.
+pub(crate) struct Timing<'a> {
+    /// This edge's name.
+    pub(crate) pop: &'a str,
+    pub(crate) served: Served,
+    /// From the request to its answer.
+    pub(crate) delay: Duration,
+}
+
+impl Timing<'_> {
+    fn write(&self, headers: &mut HeaderMap) {
+        let (status, outcome) = match self.served {
+            Served::Hit => ("sigma-edge; hit", "hit"),
+            Served::Miss => ("sigma-edge; fwd=miss", "miss"),
+            Served::Joined => ("sigma-edge; fwd=miss; collapsed", "join"),
+        };
+        headers.insert(CACHE_STATUS, HeaderValue::from_static(status));
+        let (ms, pop) = (self.delay.as_millis(), self.pop);
+        let timing = match self.served {
+            Served::Hit => Ok(HeaderValue::from_static("cache;desc=hit")),
+            _ => HeaderValue::try_from(format!("cache;desc={outcome};dur={ms}")),
+        };
+        if let Ok(timing) = timing {
+            headers.insert(SERVER_TIMING, timing);
+        }
+        // Each server on the way adds itself; `rd` is its response delay (CTA-5006).
+        if let Ok(dynamic) = HeaderValue::try_from(format!("\"{pop}\";rd={ms}")) {
+            headers.append(CMSD_DYNAMIC, dynamic);
+        }
+    }
 }
 
 /// A response head, ready for any number of viewers.
@@ -74,15 +123,23 @@ impl Head {
         Self { status: response.status(), headers, arrived, age_s, content_length }
     }
 
-    /// The `Cache-Control` fields in one string.
+    /// The fields that say how long a cache like this one may keep it, in one string: `CDN-Cache-Control`, or without
+    /// it `Cache-Control`.
     pub(crate) fn cache_control(&self) -> String {
-        let fields = self.headers.get_all(header::CACHE_CONTROL).iter();
+        let targeted = self.headers.contains_key(CDN_CACHE_CONTROL);
+        let name = if targeted { CDN_CACHE_CONTROL } else { header::CACHE_CONTROL };
+        let fields = self.headers.get_all(name).iter();
         let fields: Vec<&str> = fields.filter_map(|value| value.to_str().ok()).collect();
         fields.join(",")
     }
 
+    /// What the origin says is asked for next, relative to this object (CMSD-Static `nor`).
+    pub(crate) fn next_object(&self) -> Option<&str> {
+        cmsd::string(self.headers.get(cmsd::CMSD_STATIC)?.to_str().ok()?, "nor")
+    }
+
     /// A viewer's response at `now`. `Age` counts whole seconds since the origin made it (DL-04).
-    pub(crate) fn response<B>(&self, served: Served, now: Instant, body: B) -> Response<B> {
+    pub(crate) fn response<B>(&self, timing: &Timing<'_>, now: Instant, body: B) -> Response<B> {
         let elapsed = now.saturating_duration_since(self.arrived).as_secs();
         let age = u64::from(self.age_s).saturating_add(elapsed);
         let mut response = Response::new(body);
@@ -90,12 +147,7 @@ impl Head {
         let headers = response.headers_mut();
         *headers = self.headers.clone();
         headers.insert(header::AGE, HeaderValue::from(age));
-        let status = match served {
-            Served::Hit => "sigma-edge; hit",
-            Served::Miss => "sigma-edge; fwd=miss",
-            Served::Joined => "sigma-edge; fwd=miss; collapsed",
-        };
-        headers.insert(CACHE_STATUS, HeaderValue::from_static(status));
+        timing.write(headers);
         response
     }
 
@@ -114,8 +166,8 @@ impl Head {
     }
 
     /// The answer to a viewer that has the object already.
-    pub(crate) fn not_modified<B>(&self, now: Instant, body: B) -> Response<B> {
-        let mut response = self.response(Served::Hit, now, body);
+    pub(crate) fn not_modified<B>(&self, timing: &Timing<'_>, now: Instant, body: B) -> Response<B> {
+        let mut response = self.response(timing, now, body);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE] {
             response.headers_mut().remove(name);
@@ -134,7 +186,6 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
@@ -151,12 +202,19 @@ mod tests {
             .header("x-hop", "1")
             .header("set-cookie", "who=1")
             .header("alt-svc", "h3=\":7443\"")
+            .header("server-timing", "cache;desc=hit")
+            .header("cmsd-dynamic", "\"shield\";rd=7")
+            .header("cdn-cache-control", "max-age=86400")
             .body(())
             .unwrap();
         let now = Instant::now();
         let head = Head::new(&upstream, now);
         assert_eq!(head.content_length, Some(7));
-        let response = head.response(Served::Joined, now + Duration::from_millis(2999), ());
+        assert_eq!(head.cache_control(), "max-age=86400", "meant for us");
+        let timing = Timing { pop: "pop-1", served: Served::Joined, delay: Duration::from_millis(333) };
+        let response = head.response(&timing, now + Duration::from_millis(2999), ());
+        let dynamic: Vec<_> = response.headers().get_all("cmsd-dynamic").iter().collect();
+        assert_eq!(dynamic, ["\"shield\";rd=7", "\"pop-1\";rd=333"]);
         for (name, expected) in [
             ("cache-control", Some("max-age=12")),
             ("cmsd-static", Some("ot=v")),
@@ -166,6 +224,7 @@ mod tests {
             ("etag", Some("\"a\"")),
             ("age", Some("5")),
             ("cache-status", Some("sigma-edge; fwd=miss; collapsed")),
+            ("server-timing", Some("cache;desc=join;dur=333")),
             ("access-control-allow-origin", Some("*")),
             ("connection", None),
             ("x-hop", None),

@@ -58,6 +58,18 @@ impl CacheKey {
         Ok(Self { resource, mode, directives, coding })
     }
 
+    /// The key of part `name` in the folder of this Media Playlist; `None` for anything else.
+    pub(crate) fn next_part(&self, name: &str) -> Option<Self> {
+        let LiveResource::Media(channel, rendition, MediaResource::Playlist(..)) = &self.resource else {
+            return None;
+        };
+        let resource = LiveResource::parse(&format!("/live/{channel}/{rendition}/{name}"))?;
+        let LiveResource::Media(.., MediaResource::Part { .. }) = resource else {
+            return None;
+        };
+        Some(Self { resource, mode: None, directives: Directives::default(), coding: Coding::Identity })
+    }
+
     /// What is asked of the upstream.
     pub(crate) fn coding(&self) -> Coding {
         self.coding
@@ -132,6 +144,18 @@ mod tests {
         let index = LiveResource::parse("/live/demo/index.m3u8").unwrap();
         assert!(CacheKey::new(index, Some("mode=fast"), true).is_err());
         assert_eq!(multivariant.coding(), Coding::Gzip);
+    }
+
+    #[test]
+    fn only_parts_of_the_same_playlist_come_next() {
+        let playlist = key("/live/demo/v720/media.m3u8", "_HLS_msn=7&_HLS_part=0", true);
+        let next = |name| playlist.next_part(name).map(|key| key.to_string());
+        assert_eq!(next("7.1.m4s").as_deref(), Some("/live/demo/v720/7.1.m4s"));
+        for other in ["7.m4s", "media.m3u8", "../a360/7.1.m4s", "/live/demo/v720/7.1.m4s", "7.1.m4s?x=1", ""]
+        {
+            assert_eq!(next(other), None, "{other}");
+        }
+        assert!(key("/live/demo/v720/7.0.m4s", "", false).next_part("7.1.m4s").is_none());
     }
 
     #[test]

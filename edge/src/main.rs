@@ -3,6 +3,7 @@
 //! The way of a request: listener (sigma-http) -> `handler` -> `cache` (+ `fill`, `coalesce`) -> `upstream`; back out
 //! through `body`. Pure: `key`, `freshness`, `coalesce`, `head`. Deliberately absent: parsing media or playlists (A5).
 
+mod account;
 mod app;
 mod body;
 mod cache;
@@ -104,7 +105,7 @@ async fn serve(file: &Path) -> Result<(), String> {
     signals::listen(running.drain.clone(), on_reload).map_err(|error| error.to_string())?;
     tracing::info!(
         pop = config.pop, http = ?running.http, https = ?running.tls, http3 = running.http3, ops = %running.ops,
-        upstream = %config.upstream.url.authority, "serving"
+        upstreams = config.upstream.urls.len(), "serving"
     );
     running.until_drained().await;
     tracing::info!("drained");

@@ -7,6 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use sigma_http::connections::ConnectionMetrics;
 use std::fmt;
@@ -43,6 +44,11 @@ labelled_counters!(
     Bodies, "end": complete, aborted
 );
 
+labelled_counters!(
+    /// Body bytes handed to viewers' connections.
+    ProtocolBytes, "protocol": h1, h2, h3
+);
+
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -55,7 +61,9 @@ pub(crate) struct Metrics {
     pub(crate) fill_bytes: Gauge,
     pub(crate) waiters: Gauge,
     pub(crate) bodies: Bodies,
-    pub(crate) body_bytes: Counter,
+    pub(crate) body_bytes: ProtocolBytes,
+    pub(crate) hold_seconds: Histogram,
+    pub(crate) prefetches: Counter,
     pub(crate) connections: ConnectionMetrics,
 }
 
@@ -73,7 +81,14 @@ impl Metrics {
         let upstream_connects = counter("upstream_connects", "Connections made to the upstream");
         let upstream_connect_failures =
             counter("upstream_connect_failures", "Failed attempts to connect to the upstream");
-        let body_bytes = counter("body_bytes", "Body bytes handed to viewers' connections");
+        let prefetches = counter("prefetches", "Parts fetched because the origin said they come next");
+        // 5 ms to 10 s.
+        let hold_seconds = Histogram::new(exponential_buckets(0.005, 2.0, 12));
+        registry.register(
+            "hold_seconds",
+            "From a request to the head of its answer, when it was not in the cache",
+            hold_seconds.clone(),
+        );
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -97,7 +112,13 @@ impl Metrics {
             fills,
             fill_bytes,
             waiters,
-            body_bytes,
+            body_bytes: ProtocolBytes::register(
+                registry,
+                "body_bytes",
+                "Body bytes handed to viewers' connections",
+            ),
+            hold_seconds,
+            prefetches,
             connections,
         })
     }

@@ -49,7 +49,7 @@ fn config(dir: &Path, upstream: SocketAddr) -> Config {
          [http]\nbind = [\"127.0.0.1:0\"]\n\
          [tls]\nbind = [\"127.0.0.1:0\"]\ncertificate = {cert:?}\nkey = {key:?}\n\
          [ops]\nbind = \"127.0.0.1:0\"\n\
-         [upstream]\nurl = \"https://{upstream}\"\nca = {cert:?}\nreconnect_ms_max = 50\n"
+         [upstream]\nurls = [\"https://{upstream}\"]\nca = {cert:?}\nprotocol = \"h2\"\nreconnect_ms_max = 50\n"
     );
     sigma_http::config::parse(&text).unwrap()
 }

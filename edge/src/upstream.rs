@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
+use http_body_util::BodyExt;
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -63,6 +64,26 @@ enum ConnectError {
     TimedOut,
 }
 
+/// The body of an upstream's response.
+#[derive(Debug)]
+pub(crate) struct UpstreamBody(Incoming);
+
+impl UpstreamBody {
+    /// The next piece; `None` at the end. Trailers are not passed on.
+    ///
+    /// # Errors
+    /// The response broke off.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        while let Some(frame) = self.0.frame().await {
+            match frame?.into_data() {
+                Ok(chunk) if !chunk.is_empty() => return Ok(Some(chunk)),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// A handle on the upstream. Clones are the same upstream.
 #[derive(Clone)]
 pub(crate) struct Upstream(Arc<Inner>);
@@ -90,13 +111,13 @@ impl Upstream {
     /// # Errors
     /// The CA file cannot be used.
     pub(crate) fn start(config: &UpstreamConfig, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
-        let tls = match (&config.url.server_name, &config.ca) {
+        let tls = match (&config.urls[0].server_name, &config.ca) {
             (Some(name), Some(ca)) => Some((connector(ca)?, name.clone())),
             _ => None,
         };
         let inner = Arc::new(Inner {
-            scheme: config.url.scheme.clone(),
-            authority: config.url.authority.clone(),
+            scheme: config.urls[0].scheme.clone(),
+            authority: config.urls[0].authority.clone(),
             tls,
             config: config.clone(),
             link: watch::Sender::new(None),
@@ -121,18 +142,31 @@ impl Upstream {
     ///
     /// # Errors
     /// No connection, no answer in time, or a broken one.
-    pub(crate) async fn fetch(&self, key: &CacheKey) -> Result<Response<Incoming>, UpstreamError> {
-        tokio::time::timeout(self.patience(), self.attempts(key))
+    pub(crate) async fn fetch(&self, key: &CacheKey) -> Result<Response<UpstreamBody>, UpstreamError> {
+        tokio::time::timeout(self.patience(), self.attempts(&key.to_string(), key.coding() == Coding::Gzip))
             .await
             .unwrap_or(Err(UpstreamError::TimedOut))
     }
 
-    async fn attempts(&self, key: &CacheKey) -> Result<Response<Incoming>, UpstreamError> {
+    /// Asks for something that is no object of the cache.
+    ///
+    /// # Errors
+    /// As [`Upstream::fetch`].
+    pub(crate) async fn get_uncached(
+        &self,
+        path_and_query: &str,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        tokio::time::timeout(self.patience(), self.attempts(path_and_query, false))
+            .await
+            .unwrap_or(Err(UpstreamError::TimedOut))
+    }
+
+    async fn attempts(&self, path: &str, gzip: bool) -> Result<Response<UpstreamBody>, UpstreamError> {
         let mut attempt = 1;
         loop {
             let mut link = self.link().await?;
-            match link.sender.send_request(self.request(key)).await {
-                Ok(response) => return Ok(response),
+            match link.sender.send_request(self.request(path, gzip)).await {
+                Ok(response) => return Ok(response.map(UpstreamBody)),
                 // Never sent: the connection is going away. This link is not tried again, so it ends.
                 Err(error) if error.is_canceled() => self.0.retire(link.generation),
                 Err(error) => {
@@ -157,17 +191,17 @@ impl Upstream {
         }
     }
 
-    fn request(&self, key: &CacheKey) -> Request<Empty<Bytes>> {
+    fn request(&self, path: &str, gzip: bool) -> Request<Empty<Bytes>> {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.0.scheme.clone());
         parts.authority = Some(self.0.authority.clone());
         // Keys print as plain paths: what the grammar accepts needs no escaping.
-        parts.path_and_query = PathAndQuery::from_maybe_shared(key.to_string()).ok();
+        parts.path_and_query = path.parse::<PathAndQuery>().ok();
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         let headers = request.headers_mut();
         headers.insert(header::USER_AGENT, self.0.user_agent.clone());
-        if key.coding() == Coding::Gzip {
+        if gzip {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
         request
@@ -220,7 +254,7 @@ type Driver = std::pin::Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + 
 impl Inner {
     async fn connect(&self) -> Result<(SendRequest<Empty<Bytes>>, Driver), ConnectError> {
         let host = self.authority.host().trim_matches(['[', ']']);
-        let tcp = TcpStream::connect((host, self.config.url.port)).await?;
+        let tcp = TcpStream::connect((host, self.config.urls[0].port)).await?;
         set_socket_options(&tcp, self.config.ping_interval() + self.config.ping_timeout())?;
         let Some((tls, name)) = &self.tls else {
             return self.handshake(tcp).await;

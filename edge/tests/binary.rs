@@ -48,7 +48,8 @@ fn the_reference_configuration_is_accepted_once_its_files_are_there() {
 fn check_config_names_file_line_key_value_and_what_is_allowed() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("edge.toml");
-    std::fs::write(&file, "pop = \"p\"\n[upstream]\nurl = \"http://a\"\n[cache]\nbytes_max = 7\n").unwrap();
+    std::fs::write(&file, "pop = \"p\"\n[upstream]\nurls = [\"http://a\"]\n[cache]\nbytes_max = 7\n")
+        .unwrap();
     let output = check(&file);
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
@@ -64,7 +65,7 @@ fn serve(dir: &Path) -> (Child, BufReader<std::process::ChildStderr>) {
     let config = format!(
         "pop = \"p\"\n[http]\nbind = [\"127.0.0.1:0\"]\n[ops]\nbind = \"127.0.0.1:0\"\n\
          [tls]\nbind = [\"127.0.0.1:0\"]\ncertificate = {cert:?}\nkey = {key:?}\n\
-         [upstream]\nurl = \"http://127.0.0.1:9\"\n"
+         [upstream]\nurls = [\"http://127.0.0.1:9\"]\n"
     );
     std::fs::write(&file, config).unwrap();
     let mut child = edge()
@@ -117,7 +118,7 @@ fn a_missing_certificate_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("edge.toml");
     let config = "pop = \"p\"\n[tls]\nbind = [\"127.0.0.1:0\"]\ncertificate = \"/nowhere/cert.pem\"\nkey = \"k\"\n\
-                  [upstream]\nurl = \"http://127.0.0.1:9\"\n";
+                  [upstream]\nurls = [\"http://127.0.0.1:9\"]\n";
     std::fs::write(&file, config).unwrap();
     let output = edge().args(["serve", "--config"]).arg(&file).output().unwrap();
     assert!(!output.status.success());

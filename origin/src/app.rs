@@ -86,9 +86,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     let plain = bind_all(&config.http.bind)?;
     let encrypted = bind_all(config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
     let http3 = config.tls.as_ref().is_some_and(|tls| tls.http3);
-    // The same port numbers, in UDP.
-    let quic = encrypted.iter().filter(|_| http3).map(|bound| BoundUdp::bind(bound.local_addr()));
-    let quic = quic.collect::<Result<Vec<_>, _>>()?;
+    let quic = bind_quic(if http3 { &encrypted } else { &[] })?;
     let rtmp = bind_rtmp(&config.rtmp.bind).await?;
 
     let drain = Drain::new();
@@ -170,6 +168,11 @@ fn start_test_sources(config: &Config, channels: &Channels, drain: &Drain) -> Re
         }
     }
     Ok(())
+}
+
+/// The same port numbers, in UDP.
+fn bind_quic(encrypted: &[Bound]) -> Result<Vec<BoundUdp>, BindError> {
+    encrypted.iter().map(|bound| BoundUdp::bind(bound.local_addr())).collect()
 }
 
 fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {

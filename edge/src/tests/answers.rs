@@ -270,3 +270,20 @@ async fn a_response_that_breaks_before_its_head_is_asked_for_once_more() {
     assert_eq!(within(viewer).await.unwrap().status(), 503);
     assert_eq!(lab.fake.count(), 4);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_listed_for_hours_is_kept_for_hours() {
+    let mut lab = Lab::new();
+    let segment = "/live/demo/v720/7.m4s";
+    let viewer = lab.begin(segment).await;
+    // To viewers it says 0 s here, so that a second ask would show if we went by it.
+    let headers = [("cache-control", "max-age=0"), ("cdn-cache-control", "max-age=86400")];
+    lab.ask().await.head(200, &headers).send("segment").await;
+    within(viewer).await.unwrap();
+    lab.until_no_fills().await;
+    let again = lab.viewer().await.get(segment).await;
+    assert_eq!(header(&again, "cache-status"), "sigma-edge; hit");
+    assert_eq!(header(&again, "cache-control"), "max-age=0");
+    assert!(header(&again, "cmsd-dynamic").starts_with("\"pop-1\";rd="));
+    assert_eq!(header(&again, "server-timing"), "cache;desc=hit");
+}

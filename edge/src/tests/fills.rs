@@ -259,7 +259,7 @@ async fn a_leaving_upstream_fails_no_viewer() {
 async fn an_edge_behind_an_edge() {
     let mut lab = Lab::new();
     let mut settings = config(lab.dir.path(), lab.fake.addr);
-    settings.upstream.url = format!("http://{}", lab.edge.http[0]).try_into().unwrap();
+    settings.upstream.urls = vec![format!("http://{}", lab.edge.http[0]).try_into().unwrap()];
     let outer = app::start(&settings).unwrap();
     let viewer = Viewer::h2(outer.http[0]).await;
     let ask = |path: &'static str| {
@@ -281,4 +281,24 @@ async fn an_edge_behind_an_edge() {
     feed.abort().await;
     assert!(body(part).await.is_err());
     assert_eq!(outer.metrics.upstream_requests.broken.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_part_that_comes_next_is_asked_for_before_a_viewer_asks() {
+    let mut lab = Lab::new();
+    let viewer = lab.begin(PLAYLIST).await;
+    let next = [("cache-control", "max-age=12"), ("cmsd-static", "nor=\"7.2.m4s\",ot=m,sf=h,st=ll")];
+    lab.ask().await.head(200, &next).send("#EXTM3U").await;
+    within(viewer).await.unwrap();
+    let ask = lab.ask().await;
+    assert_eq!(ask.path, "/live/demo/v720/7.2.m4s");
+    let viewer = lab.begin("/live/demo/v720/7.2.m4s").await;
+    lab.until_waiting(1).await;
+    // A part that names another one starts no chain.
+    let chained = [("cache-control", "max-age=12"), ("cmsd-static", "nor=\"7.3.m4s\",ot=v")];
+    ask.head(200, &chained).send("part").await;
+    assert_eq!(body(within(viewer).await.unwrap()).await.unwrap(), "part");
+    lab.until_no_fills().await;
+    assert_eq!(lab.fake.count(), 2);
+    assert_eq!(lab.edge.metrics.prefetches.get(), 1);
 }

@@ -191,7 +191,7 @@ impl Layout {
              [http]\nbind = [\"127.0.0.1:{http}\"]\n\
              [tls]\nbind = [\"127.0.0.1:{tls}\"]\ncertificate = {certificate}\nkey = {key}\n\
              [ops]\nbind = \"127.0.0.1:{ops}\"\n\
-             [upstream]\nurl = \"https://127.0.0.1:{origin}\"\nca = {ca}\n",
+             [upstream]\nurls = [\"https://127.0.0.1:{origin}\"]\nca = {ca}\n",
             pop = pop(n),
             http = self.edge_port(EDGE_HTTP, n),
             tls = self.edge_port(EDGE_TLS, n),

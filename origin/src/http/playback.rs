@@ -31,6 +31,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 const PLAYLIST_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.apple.mpegurl");
+/// RFC 9213: for caches like our edges. What is in the list for hours is worth keeping while there is room; its name means
+/// these bytes for ever (A12).
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+const KEPT_BY_EDGES: HeaderValue = HeaderValue::from_static("max-age=86400");
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
 /// BR-17: players give up on a playlist after ten seconds.
 const HOLD_MAX: Duration = Duration::from_secs(9);
@@ -119,7 +123,7 @@ impl Playback {
         };
         let max_age = max_age_s(Served::Playlist, true, snapshot.target_duration_s);
         let mode = asked.or(view.map(|view| view.mode)).unwrap_or(Mode::Ultra);
-        playlist_response(snapshot.text(mode), head, max_age, None)
+        playlist_response(snapshot.text(mode), head, Told { max_age, held_ms: None, next_part: None })
     }
 
     async fn playlist(
@@ -171,7 +175,11 @@ impl Playback {
         let served = if want.is_blocking() { Served::BlockingPlaylist } else { Served::Playlist };
         let max_age = max_age_s(served, true, target_duration_s);
         let held_ms = held.is_some().then(|| u32::try_from(asked.elapsed().as_millis()).unwrap_or(u32::MAX));
-        playlist_response(snapshot.playlist(listed, mode, want.skip), head, max_age, held_ms)
+        // Whoever waited for this playlist asks for the part it hints at: edges may have it fetched (CMSD-Static `nor`).
+        let hinting = listed == Listed::Media && mode == Mode::Ultra && want.is_blocking();
+        let next_part = (hinting && !snapshot.tip.ended).then(|| snapshot.tip.next_part());
+        let told = Told { max_age, held_ms, next_part };
+        playlist_response(snapshot.playlist(listed, mode, want.skip), head, told)
     }
 
     /// PH-05: the hinted part is waited for, and then sent whole.
@@ -193,6 +201,7 @@ impl Playback {
                         let delivered = Delivered {
                             duration_ms: Some(part.line.duration / 90),
                             available_at_ms: Some(part.available_at_ms),
+                            kept: false,
                             ..Delivered::init(rendition)
                         };
                         return media(&snapshot, Body::Left(part.bytes.clone().into()), delivered);
@@ -290,11 +299,14 @@ struct Delivered {
     is_audio: bool,
     duration_ms: Option<u32>,
     available_at_ms: Option<u64>,
+    /// Whether it is asked for as long as it is listed, not at the live edge alone.
+    kept: bool,
 }
 
 impl Delivered {
     fn init(rendition: &RenditionId) -> Self {
-        Self { is_audio: rendition.as_str() == AUDIO_ID, duration_ms: None, available_at_ms: None }
+        let is_audio = rendition.as_str() == AUDIO_ID;
+        Self { is_audio, duration_ms: None, available_at_ms: None, kept: true }
     }
 }
 
@@ -308,12 +320,16 @@ fn media(snapshot: &RenditionSnapshot, body: Body, delivered: Delivered) -> Resp
     let max_age = max_age_s(Served::Media, true, snapshot.control.target_duration_s);
     // What has a name has these bytes for ever (A12).
     set(head, CACHE_CONTROL, format!("max-age={max_age}, immutable"));
+    if delivered.kept {
+        head.insert(CDN_CACHE_CONTROL, KEPT_BY_EDGES);
+    }
     // DL-02: audio before video, both after playlists.
     head.insert(PRIORITY, HeaderValue::from_static(if delivered.is_audio { "u=2" } else { "u=3" }));
     let cmsd = CmsdStatic {
         available_at_ms: delivered.available_at_ms,
         duration_ms: delivered.duration_ms,
         held_ms: None,
+        next_part: None,
         object_type,
     };
     set(head, HeaderName::from_static(CMSD_STATIC), cmsd.to_string());
@@ -321,7 +337,15 @@ fn media(snapshot: &RenditionSnapshot, body: Body, delivered: Delivered) -> Resp
     response
 }
 
-fn playlist_response(text: &Text, request: &HeaderMap, max_age: u32, held_ms: Option<u32>) -> Response<Body> {
+/// What is said of a playlist in its response headers.
+struct Told {
+    max_age: u32,
+    held_ms: Option<u32>,
+    next_part: Option<(u64, u32)>,
+}
+
+fn playlist_response(text: &Text, request: &HeaderMap, told: Told) -> Response<Body> {
+    let Told { max_age, held_ms, next_part } = told;
     let compress = headers::accepts_gzip(request);
     let pieces = if compress { &text.gzip } else { &text.plain };
     let mut response = Response::new(Body::Right(pieces.iter().cloned().collect()));
@@ -333,8 +357,13 @@ fn playlist_response(text: &Text, request: &HeaderMap, max_age: u32, held_ms: Op
     head.insert(VARY, HeaderValue::from_static("accept-encoding"));
     set(head, CACHE_CONTROL, format!("max-age={max_age}")); // DL-06
     head.insert(PRIORITY, HeaderValue::from_static("u=1")); // DL-02
-    let cmsd =
-        CmsdStatic { available_at_ms: None, duration_ms: None, held_ms, object_type: ObjectType::Manifest };
+    let cmsd = CmsdStatic {
+        available_at_ms: None,
+        duration_ms: None,
+        held_ms,
+        next_part,
+        object_type: ObjectType::Manifest,
+    };
     set(head, HeaderName::from_static(CMSD_STATIC), cmsd.to_string());
     headers::apply_cors(head);
     response

@@ -1,0 +1,126 @@
+//! What is known of one answer from its request to the end of its body: what was sent, over which protocol, how it ended.
+//!
+//! Invariant: an answer is accounted for once, when its body is dropped, whatever the reason (A7). Viewer identity and
+//! query strings never reach a log line (A13).
+
+use crate::head::Served;
+use crate::metrics::{Metrics, ProtocolBytes};
+use http::{Method, Request, StatusCode, Version};
+use prometheus_client::metrics::counter::Counter;
+use sigma_http::listener::PeerConnection;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Counts what went out, and how the body ended, when it is dropped.
+pub(crate) struct Account {
+    bytes: u64,
+    complete: bool,
+    began: Instant,
+    version: Version,
+    metrics: Arc<Metrics>,
+    line: Option<Box<Line>>,
+}
+
+/// A line of the access log to be.
+struct Line {
+    method: Method,
+    path: Box<str>,
+    peer: IpAddr,
+    status: StatusCode,
+    /// `own`: this edge's answer, nothing fetched.
+    outcome: &'static str,
+    first_byte: Duration,
+}
+
+/// Which requests are logged: one in this many, none at 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sampling(pub(crate) u32);
+
+impl Sampling {
+    /// Whether a request is logged. `random` is any random number.
+    fn takes(self, random: u32) -> bool {
+        self.0 != 0 && random.is_multiple_of(self.0)
+    }
+}
+
+impl Account {
+    /// Begins with a request that just arrived.
+    pub(crate) fn open(
+        metrics: &Arc<Metrics>,
+        request: &Request<()>,
+        from: PeerConnection,
+        sampling: Sampling,
+    ) -> Self {
+        let line = sampling.takes(fastrand::u32(..)).then(|| {
+            Box::new(Line {
+                method: request.method().clone(),
+                path: request.uri().path().into(),
+                peer: from.peer.ip(),
+                status: StatusCode::OK,
+                outcome: "own",
+                first_byte: Duration::ZERO,
+            })
+        });
+        let (metrics, version) = (Arc::clone(metrics), request.version());
+        Self { bytes: 0, complete: false, began: Instant::now(), version, metrics, line }
+    }
+
+    /// Notes what is answered. Returns how long it took until now.
+    pub(crate) fn answered(&mut self, status: StatusCode, served: Option<Served>) -> Duration {
+        let waited = self.began.elapsed();
+        if let Some(line) = &mut self.line {
+            line.status = status;
+            line.first_byte = waited;
+            line.outcome = served.map_or("own", Served::name);
+        }
+        waited
+    }
+
+    /// Notes bytes that were handed to the connection.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// Whether everything that belongs to the body was handed to the connection.
+    pub(crate) fn complete(&mut self, complete: bool) {
+        self.complete = complete;
+    }
+}
+
+fn of(bytes: &ProtocolBytes, version: Version) -> &Counter {
+    match version {
+        Version::HTTP_2 => &bytes.h2,
+        Version::HTTP_3 => &bytes.h3,
+        _ => &bytes.h1,
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        of(&self.metrics.body_bytes, self.version).inc_by(self.bytes);
+        let ends = &self.metrics.bodies;
+        let end = if self.complete { &ends.complete } else { &ends.aborted };
+        end.inc();
+        let Some(line) = &self.line else { return };
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            target: "access", peer = %line.peer, method = %line.method, path = %line.path, protocol = ?self.version,
+            status = line.status.as_u16(), outcome = line.outcome, bytes = self.bytes, complete = self.complete,
+            first_byte_ms = ms(line.first_byte), total_ms = ms(self.began.elapsed()), "request"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sampling() {
+        assert!(!Sampling(0).takes(0));
+        assert!(Sampling(1).takes(17));
+        let taken = (0..1000).filter(|random| Sampling(10).takes(*random)).count();
+        assert_eq!(taken, 100);
+    }
+}
