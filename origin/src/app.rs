@@ -121,8 +121,9 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
         for bound in bounds {
             let router = Arc::clone(&router);
             // Viewers and edges have nothing to send: what comes with a request is dropped here.
-            server
-                .serve(bound, tls.clone(), move |request, from| Arc::clone(&router).respond(request.map(drop), from));
+            server.serve(bound, tls.clone(), move |request, from| {
+                Arc::clone(&router).respond(request.map(drop), from)
+            });
         }
     }
     for (bound, certificate) in quic.into_iter().zip(certificate.iter().cycle()) {

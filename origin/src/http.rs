@@ -53,7 +53,11 @@ impl Router {
     }
 
     /// Answers one request, whenever that may be.
-    pub(crate) async fn respond(self: Arc<Self>, request: Request<()>, from: PeerConnection) -> Response<Body> {
+    pub(crate) async fn respond(
+        self: Arc<Self>,
+        request: Request<()>,
+        from: PeerConnection,
+    ) -> Response<Body> {
         let (kind, response) = self.route(&request, from.client.as_deref()).await;
         self.metrics.request(kind, response.status().as_u16());
         if request.method() == Method::HEAD {

@@ -62,7 +62,10 @@ pub(crate) fn create(args: &CreateArgs) -> Result<String, String> {
     let key = policy::signing_key(&config.data_dir).map_err(|error: PolicyError| error.to_string())?;
     let token = key.sign(&claims).map_err(|error| error.to_string())?;
     if token.len() > TOKEN_BYTES_MAX {
-        return Err(format!("the token has {} bytes, edges take {TOKEN_BYTES_MAX}: name fewer channels", token.len()));
+        return Err(format!(
+            "the token has {} bytes, edges take {TOKEN_BYTES_MAX}: name fewer channels",
+            token.len()
+        ));
     }
     if !args.json {
         return Ok(token);
@@ -88,7 +91,8 @@ fn claims(args: &CreateArgs, config: &Config, now_s: u64) -> Result<Claims, Stri
         claims.sub = Some(subject.clone());
     }
     if let Some(from) = &args.not_before {
-        let parsed = from.parse::<jiff::Timestamp>().ok().and_then(|from| u64::try_from(from.as_second()).ok());
+        let parsed =
+            from.parse::<jiff::Timestamp>().ok().and_then(|from| u64::try_from(from.as_second()).ok());
         let from = parsed.ok_or_else(|| format!("--not-before {from}: RFC 3339 with a zone is expected"))?;
         if from >= claims.exp {
             return Err("--not-before is after the token's end: --expires-s counts from now".to_owned());
@@ -99,9 +103,10 @@ fn claims(args: &CreateArgs, config: &Config, now_s: u64) -> Result<Claims, Stri
         claims.ip = Some(ip.parse::<IpPrefix>().map_err(|error| format!("--ip {ip}: {error}"))?);
     }
     if !args.mode.is_empty() {
-        let parsed = args.mode.iter().map(|mode| {
-            mode.parse().map_err(|_| format!("--mode {mode}: ultra, low or normal is expected"))
-        });
+        let parsed = args
+            .mode
+            .iter()
+            .map(|mode| mode.parse().map_err(|_| format!("--mode {mode}: ultra, low or normal is expected")));
         claims.modes = Some(parsed.collect::<Result<_, _>>()?);
     }
     claims.max_sessions = args.max_sessions;

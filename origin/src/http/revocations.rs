@@ -33,7 +33,8 @@ pub(super) async fn revoke(policies: Arc<Policies>, body: &[u8]) -> Result<Value
     let revoked = tokio::task::spawn_blocking(move || policies.revoke(asked)).await;
     match revoked {
         Ok(Ok(version)) => {
-            let until = i64::try_from(until_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+            let until =
+                i64::try_from(until_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
             Ok(json!({ "version": version, "until": until.map(|until| until.to_string()) }))
         }
         Ok(Err(error @ NotRevoked::Full)) => {
@@ -45,7 +46,8 @@ pub(super) async fn revoke(policies: Arc<Policies>, body: &[u8]) -> Result<Value
 }
 
 fn read(body: &[u8], now_ms: u64) -> Result<Revocation, String> {
-    const EXPECTED: &str = "{\"session\": \"...\"} or {\"subject\": \"...\", \"before\": \"RFC 3339\"} is expected";
+    const EXPECTED: &str =
+        "{\"session\": \"...\"} or {\"subject\": \"...\", \"before\": \"RFC 3339\"} is expected";
     let asked: Asked = serde_json::from_slice(body).map_err(|error| format!("{error}; {EXPECTED}"))?;
     let until_ms = match &asked.until {
         Some(until) => date("until", until)?,
@@ -102,7 +104,10 @@ mod tests {
             (r#"{"session": "x"}"#, "session"),
             (r#"{"subject": ""}"#, "subject"),
             (r#"{"session": "00112233445566778899aabbccddeeff", "subject": "a"}"#, "expected"),
-            (r#"{"session": "00112233445566778899aabbccddeeff", "before": "2026-01-01T00:00:00Z"}"#, "expected"),
+            (
+                r#"{"session": "00112233445566778899aabbccddeeff", "before": "2026-01-01T00:00:00Z"}"#,
+                "expected",
+            ),
             (r#"{"subject": "a", "before": "yesterday"}"#, "before: yesterday"),
             (r#"{"subject": "a", "until": "2020-01-01T00:00:00Z"}"#, "until"),
             (r#"{"subject": "a", "who": "b"}"#, "who"),

@@ -47,7 +47,12 @@ pub(super) struct SessionKeys {
 
 impl SessionKeys {
     /// Makes what is due and forgets what is over; returns whether anything changed.
-    pub(super) fn advance(&mut self, now_ms: u64, schedule: Schedule, secret: impl FnOnce() -> Secret) -> bool {
+    pub(super) fn advance(
+        &mut self,
+        now_ms: u64,
+        schedule: Schedule,
+        secret: impl FnOnce() -> Secret,
+    ) -> bool {
         let before = self.keys.len();
         let over = |next: &Key| next.signs_from_ms().saturating_add(schedule.session_max_ms) <= now_ms;
         while self.keys.get(1).is_some_and(over) {
@@ -74,9 +79,15 @@ impl SessionKeys {
     pub(super) fn next_change_ms(&self, now_ms: u64, schedule: Schedule) -> u64 {
         let Some(last) = self.keys.last() else { return now_ms };
         let rotation = last.made_ms.saturating_add(schedule.rotation_ms);
-        let forgotten = self.keys.get(1).map(|next| next.signs_from_ms().saturating_add(schedule.session_max_ms));
+        let forgotten =
+            self.keys.get(1).map(|next| next.signs_from_ms().saturating_add(schedule.session_max_ms));
         let signs = (self.keys.len() > 1).then(|| last.signs_from_ms());
-        [Some(rotation), forgotten, signs].into_iter().flatten().filter(|at| *at > now_ms).min().unwrap_or(now_ms)
+        [Some(rotation), forgotten, signs]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now_ms)
+            .min()
+            .unwrap_or(now_ms)
     }
 }
 

@@ -116,7 +116,8 @@ pub(crate) fn issuer_jwk(issuer: &IssuerConfig) -> Result<Jwk, PolicyError> {
     };
     match issuer.alg {
         IssuerAlgorithm::EdDsa => {
-            (jwk.kty, jwk.crv, jwk.x) = ("OKP".into(), Some("Ed25519".into()), text(&public(&ED25519_PREFIX)?));
+            (jwk.kty, jwk.crv, jwk.x) =
+                ("OKP".into(), Some("Ed25519".into()), text(&public(&ED25519_PREFIX)?));
         }
         IssuerAlgorithm::Es256 => {
             let point = public(&P256_PREFIX)?;
