@@ -83,14 +83,9 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     let data_dir = Arc::new(DataDir::claim(&config.data_dir)?);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let certificate = match &config.tls {
-        Some(tls) => Some(load_certificate(tls)?),
-        None => None,
-    };
-    let tls_config = match &certificate {
-        Some(certificate) => Some(server_config(Arc::clone(certificate), ALPN_ALL)?),
-        None => None,
-    };
+    let certificate = config.tls.as_ref().map(load_certificate).transpose()?;
+    let offered = certificate.iter().map(|certificate| server_config(Arc::clone(certificate), ALPN_ALL));
+    let tls_config = offered.last().transpose()?;
     let ops_bound = Bound::bind(config.ops.bind)?;
     #[cfg(test)]
     let ops = ops_bound.local_addr();
@@ -118,13 +113,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     #[cfg(test)]
     let tls = addresses(&encrypted);
     for (bounds, tls) in [(plain, None), (encrypted, tls_config)] {
-        for bound in bounds {
-            let router = Arc::clone(&router);
-            // Viewers and edges have nothing to send: what comes with a request is dropped here.
-            server.serve(bound, tls.clone(), move |request, from| {
-                Arc::clone(&router).respond(request.map(drop), from)
-            });
-        }
+        serve_tcp(&server, bounds, tls.as_ref(), &router);
     }
     for (bound, certificate) in quic.into_iter().zip(certificate.iter().cycle()) {
         let router = Arc::clone(&router);
@@ -158,6 +147,22 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
         drain,
         server,
     })
+}
+
+fn serve_tcp(
+    server: &Server,
+    bounds: Vec<Bound>,
+    tls: Option<&Arc<rustls::ServerConfig>>,
+    router: &Arc<Router>,
+) {
+    for bound in bounds {
+        let router = Arc::clone(router);
+        // Viewers and edges have nothing to send: what comes with a request is dropped here.
+        let respond = move |request: http::Request<hyper::body::Incoming>, from| {
+            Arc::clone(&router).respond(request.map(drop), from)
+        };
+        server.serve(bound, tls.cloned(), respond);
+    }
 }
 
 fn serve_rtmp(listeners: Vec<TcpListener>, server: RtmpServer) {
