@@ -1,7 +1,7 @@
 //! The edge put together: configuration in, listeners out.
 
 use crate::cache::{Store, StoreParts};
-use crate::config::Config;
+use crate::config::{Config, TlsConfig};
 use crate::fill::WaiterLimits;
 use crate::handler::Handler;
 use crate::metrics::{Metrics, OnScrape};
@@ -48,13 +48,17 @@ pub(crate) struct Running {
 /// A certificate, key or CA file cannot be used.
 pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
     if let Some(tls) = &config.tls {
-        let certificate = ReloadableCertificate::load(&tls.certificate, &tls.key)?;
+        let certificate = load_certificate(tls)?;
         server_config(certificate, ALPN_ALL)?;
     }
     if let Some(ca) = &config.upstream.ca {
         client_config_as(ca, config.upstream.identity(), ALPN_H2)?;
     }
     Ok(())
+}
+
+fn load_certificate(tls: &TlsConfig) -> Result<Arc<ReloadableCertificate>, TlsError> {
+    ReloadableCertificate::load_with_client_ca(&tls.certificate, &tls.key, tls.client_ca.as_deref())
 }
 
 /// Starts an edge. Everything is bound when this returns; the upstream may still be connecting.
@@ -65,7 +69,7 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let certificate = match &config.tls {
-        Some(tls) => Some(ReloadableCertificate::load(&tls.certificate, &tls.key)?),
+        Some(tls) => Some(load_certificate(tls)?),
         None => None,
     };
     let tls_config = match &certificate {

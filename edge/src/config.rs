@@ -55,6 +55,8 @@ pub(crate) struct TlsConfig {
     pub(crate) bind: Vec<SocketAddr>,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+    /// Of the certificates of POPs that have this edge as their shield.
+    pub(crate) client_ca: Option<PathBuf>,
     #[serde(default = "default_http3")]
     pub(crate) http3: bool,
 }

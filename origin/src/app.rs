@@ -1,11 +1,14 @@
 //! The origin put together: configuration in, listeners out.
 
 use crate::channel::Channels;
-use crate::config::Config;
-use crate::http::{Router, metadata};
+use crate::config::{Config, TlsConfig};
+use crate::data_dir::{ClaimError, DataDir};
+use crate::http::operator::{self, Operated};
+use crate::http::{Router, RouterParts};
 use crate::ingest::rtmp::RtmpServer;
 use crate::ingest::test_source;
 use crate::metrics::Metrics;
+use crate::policy::{Policies, PolicyError};
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{BindError, Bound, Server};
@@ -31,14 +34,18 @@ pub(crate) enum StartError {
     BindRtmp { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Id(#[from] InvalidId),
-    #[error("data_dir: {path}: cannot be made or written to: {source}")]
-    DataDir { path: String, source: std::io::Error },
+    #[error(transparent)]
+    DataDir(#[from] ClaimError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
 }
 
 /// An origin that serves.
 pub(crate) struct Running {
     #[cfg(test)]
     pub(crate) http: Vec<SocketAddr>,
+    #[cfg(test)]
+    pub(crate) tls: Vec<SocketAddr>,
     #[cfg(test)]
     pub(crate) rtmp: Vec<SocketAddr>,
     #[cfg(test)]
@@ -53,31 +60,32 @@ pub(crate) struct Running {
 /// Whether the files that the configuration names can be used.
 ///
 /// # Errors
-/// A certificate or key cannot be used.
+/// A certificate or key, or the key of an issuer of tokens, cannot be used.
 pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
     if let Some(tls) = &config.tls {
-        let certificate = ReloadableCertificate::load(&tls.certificate, &tls.key)?;
+        let certificate = load_certificate(tls)?;
         server_config(certificate, ALPN_ALL)?;
     }
+    config.playback.check_files()?;
     Ok(())
+}
+
+fn load_certificate(tls: &TlsConfig) -> Result<Arc<ReloadableCertificate>, TlsError> {
+    ReloadableCertificate::load_with_client_ca(&tls.certificate, &tls.key, tls.client_ca.as_deref())
 }
 
 /// Starts an origin. Everything is bound when this returns.
 ///
 /// # Errors
-/// A certificate or key cannot be used, an address cannot be bound, or the data directory cannot be written to.
+/// A certificate or key cannot be used, an address cannot be bound, or the data directory cannot be written to or is another
+/// origin's.
 pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
-    check_data_dir(config)?;
+    let data_dir = Arc::new(DataDir::claim(&config.data_dir)?);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let certificate = match &config.tls {
-        Some(tls) => Some(ReloadableCertificate::load(&tls.certificate, &tls.key)?),
-        None => None,
-    };
-    let tls_config = match &certificate {
-        Some(certificate) => Some(server_config(Arc::clone(certificate), ALPN_ALL)?),
-        None => None,
-    };
+    let certificate = config.tls.as_ref().map(load_certificate).transpose()?;
+    let offered = certificate.iter().map(|certificate| server_config(Arc::clone(certificate), ALPN_ALL));
+    let tls_config = offered.last().transpose()?;
     let ops_bound = Bound::bind(config.ops.bind)?;
     #[cfg(test)]
     let ops = ops_bound.local_addr();
@@ -88,45 +96,47 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     let rtmp = bind_rtmp(&config.rtmp.bind).await?;
 
     let drain = Drain::new();
-    let channels = Arc::new(Channels::start(config, &metrics)?);
-    let held_max = config.live.held_requests_max;
-    let router = Arc::new(Router::new(Arc::clone(&channels), Arc::clone(&metrics), held_max));
+    let channels = Arc::new(Channels::start(config, &data_dir, &metrics)?);
+    let policies = Policies::load(config, &data_dir)?;
+    policies.start();
+    let router = Arc::new(Router::new(RouterParts {
+        channels: Arc::clone(&channels),
+        policies: Arc::clone(&policies),
+        metrics: Arc::clone(&metrics),
+        held_requests_max: config.live.held_requests_max,
+    }));
     let mut server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
     if let Some(bound) = quic.first() {
         server = server.with_http3_at(bound.local_addr().port());
     }
     let http = addresses(&plain);
+    #[cfg(test)]
+    let tls = addresses(&encrypted);
     for (bounds, tls) in [(plain, None), (encrypted, tls_config)] {
-        for bound in bounds {
-            let router = Arc::clone(&router);
-            // Viewers and edges have nothing to send: what comes with a request is dropped here.
-            server
-                .serve(bound, tls.clone(), move |request, _| Arc::clone(&router).respond(request.map(drop)));
-        }
+        serve_tcp(&server, bounds, tls.as_ref(), &router);
     }
     for (bound, certificate) in quic.into_iter().zip(certificate.iter().cycle()) {
         let router = Arc::clone(&router);
-        let respond = move |request, _| Arc::clone(&router).respond(request);
+        let respond = move |request, from| Arc::clone(&router).respond(request, from);
         server.serve_quic(bound, Arc::clone(certificate), respond)?;
     }
     let rtmp_addresses: Vec<SocketAddr> =
         rtmp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    let rtmp_server = Arc::new(RtmpServer {
+    let rtmp_server = RtmpServer {
         config: config.rtmp.clone(),
         channels: Arc::clone(&channels),
         metrics: Arc::clone(&metrics),
         drain: drain.clone(),
-    });
-    let places = Arc::new(Semaphore::new(config.rtmp.connections_max));
-    for listener in rtmp {
-        tokio::spawn(Arc::clone(&rtmp_server).serve(listener, Arc::clone(&places)));
-    }
+    };
+    serve_rtmp(rtmp, rtmp_server);
     start_test_sources(config, &channels, &drain)?;
-    serve_ops(ops_bound, &drain, registry, Arc::clone(&channels));
+    serve_ops(ops_bound, &drain, registry, Operated { channels, policies });
     tracing::info!(http = ?http, rtmp = ?rtmp_addresses, channels = config.channels.len(), "origin serves");
     Ok(Running {
         #[cfg(test)]
         http,
+        #[cfg(test)]
+        tls,
         #[cfg(test)]
         rtmp: rtmp_addresses,
         #[cfg(test)]
@@ -139,15 +149,36 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     })
 }
 
-fn serve_ops(bound: Bound, drain: &Drain, registry: Registry, channels: Arc<Channels>) {
+fn serve_tcp(
+    server: &Server,
+    bounds: Vec<Bound>,
+    tls: Option<&Arc<rustls::ServerConfig>>,
+    router: &Arc<Router>,
+) {
+    for bound in bounds {
+        let router = Arc::clone(router);
+        // Viewers and edges have nothing to send: what comes with a request is dropped here.
+        let respond = move |request: http::Request<hyper::body::Incoming>, from| {
+            Arc::clone(&router).respond(request.map(drop), from)
+        };
+        server.serve(bound, tls.cloned(), respond);
+    }
+}
+
+fn serve_rtmp(listeners: Vec<TcpListener>, server: RtmpServer) {
+    let places = Arc::new(Semaphore::new(server.config.connections_max));
+    let server = Arc::new(server);
+    for listener in listeners {
+        tokio::spawn(Arc::clone(&server).serve(listener, Arc::clone(&places)));
+    }
+}
+
+fn serve_ops(bound: Bound, drain: &Drain, registry: Registry, operated: Operated) {
     let draining = drain.clone();
     let ready = move || {
         if draining.is_started() { Readiness::NotReady("draining".into()) } else { Readiness::Ready }
     };
-    let own = move |request, from| {
-        let channels = Arc::clone(&channels);
-        async move { metadata::respond(&channels, request, from).await }
-    };
+    let own = move |request, from| operator::respond(operated.clone(), request, from);
     ops::serve(bound, drain.clone(), Endpoints { registry, ready, own });
 }
 
@@ -166,14 +197,6 @@ fn start_test_sources(config: &Config, channels: &Channels, drain: &Drain) -> Re
         }
     }
     Ok(())
-}
-
-fn check_data_dir(config: &Config) -> Result<(), StartError> {
-    let probe = config.data_dir.join(".writable");
-    std::fs::create_dir_all(&config.data_dir)
-        .and_then(|()| std::fs::write(&probe, b""))
-        .and_then(|()| std::fs::remove_file(&probe))
-        .map_err(|source| StartError::DataDir { path: config.data_dir.display().to_string(), source })
 }
 
 /// The same port numbers, in UDP.

@@ -3,10 +3,12 @@
 //! Invariant: a value of these types that passed `validate` can be served with, as far as a file alone can tell.
 
 mod channels;
+mod playback;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use channels::{ChannelConfig, ChannelType, ProfileConfig, SourceConfig};
+pub(crate) use playback::{IssuerAlgorithm, IssuerConfig, PlaybackConfig};
 
 use serde::Deserialize;
 use sigma_http::admission::AddressRange;
@@ -35,6 +37,8 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
     #[serde(default)]
+    pub(crate) playback: PlaybackConfig,
+    #[serde(default)]
     pub(crate) profiles: Vec<ProfileConfig>,
     #[serde(default)]
     pub(crate) channels: Vec<ChannelConfig>,
@@ -55,6 +59,8 @@ pub(crate) struct TlsConfig {
     pub(crate) bind: Vec<SocketAddr>,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+    /// Of the certificates of POPs.
+    pub(crate) client_ca: Option<PathBuf>,
     #[serde(default = "default_http3")]
     pub(crate) http3: bool,
 }
@@ -245,6 +251,7 @@ impl Validate for Config {
         if rtmp.app.is_empty() || rtmp.app.len() > 64 {
             problems.push(Problem::new("rtmp.app", &rtmp.app, "1 to 64 characters"));
         }
+        problems.extend(playback::problems(self));
         problems.extend(channels::problems(self));
         problems
     }

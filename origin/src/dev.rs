@@ -4,6 +4,7 @@
 //! same binaries with them that production starts, and stops them again. Deliberately absent: any way to serve that
 //! `serve` does not have.
 
+pub(crate) mod certificates;
 mod layout;
 mod processes;
 

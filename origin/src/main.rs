@@ -8,11 +8,14 @@ mod app;
 mod archive;
 mod channel;
 mod config;
+mod data_dir;
 mod dev;
 mod http;
 mod ingest;
 mod metrics;
 mod numbers;
+mod playback_token;
+mod policy;
 #[cfg(test)]
 mod tests;
 mod transcode;
@@ -57,6 +60,11 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Tokens that open channels with playback = "token" to viewers
+    PlaybackToken {
+        #[command(subcommand)]
+        command: playback_token::TokenCommand,
+    },
     /// Start one origin and its edges with embedded defaults, for a first look and for development
     Dev(dev::DevArgs),
     /// The sandboxed FFmpeg child of one channel; started by `serve`, not by people
@@ -74,6 +82,9 @@ fn main() -> ExitCode {
         Command::MediaWorker { .. } => return sigma_worker::run(),
         Command::CheckConfig { file } => {
             check(&file).map(|()| say(&mut std::io::stdout(), &format!("{}: ok", file.display())))
+        }
+        Command::PlaybackToken { command: playback_token::TokenCommand::Create(args) } => {
+            playback_token::create(&args).map(|printed| say(&mut std::io::stdout(), &printed))
         }
         Command::Serve { config } => {
             logging::init(cli.log_format);

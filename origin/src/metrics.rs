@@ -30,6 +30,7 @@ pub(crate) enum RequestKind {
     Segment,
     Part,
     Page,
+    Policy,
     Other,
 }
 

@@ -4,6 +4,7 @@
 mod dvr;
 mod garbage;
 mod metadata;
+mod policy;
 mod publish;
 mod viewer;
 
@@ -15,7 +16,7 @@ use sigma_rtmp::{ClientConfig, ClientEvent, ClientSession};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Nothing in a test takes this long unless it is broken.
@@ -165,7 +166,13 @@ async fn request(origin: &Origin, method: &str, path: &str, more: &str) -> Answe
 
 /// `more` are further header lines, and after an empty one the body.
 async fn ask(at: SocketAddr, method: &str, path: &str, more: &str) -> Answer {
-    let mut socket = TcpStream::connect(at).await.expect("connected");
+    exchange(TcpStream::connect(at).await.expect("connected"), method, path, more).await
+}
+
+async fn exchange<S>(mut socket: S, method: &str, path: &str, more: &str) -> Answer
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let end = if more.contains("\r\n\r\n") { "" } else { "\r\n" };
     let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}{end}");
     socket.write_all(head.as_bytes()).await.expect("sent");

@@ -1,5 +1,6 @@
 //! `[[profiles]]` and `[[channels]]`: the ladder and what is published.
 
+use super::playback::ChannelPlayback;
 use super::{Config, Ranges};
 use serde::Deserialize;
 use sigma_http::config::Problem;
@@ -87,6 +88,8 @@ pub(crate) struct ChannelConfig {
     pub(crate) mode: LatencyMode,
     #[serde(default)]
     pub(crate) dvr_window_s: u64,
+    #[serde(default)]
+    pub(crate) playback: ChannelPlayback,
     pub(crate) segment_ms: Option<u32>,
     pub(crate) part_target_ms: Option<u32>,
     pub(crate) source: Option<SourceConfig>,

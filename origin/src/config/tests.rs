@@ -11,6 +11,7 @@ fn the_reference_file_is_right_and_states_the_defaults() {
     assert_eq!(format!("{:?}", reference.transcode), format!("{:?}", minimal.transcode));
     assert_eq!(format!("{:?}", reference.http), format!("{:?}", minimal.http));
     assert_eq!(format!("{:?}", reference.ops), format!("{:?}", minimal.ops));
+    assert_eq!(format!("{:?}", reference.playback), format!("{:?}", minimal.playback));
     let source =
         reference.channels.iter().find_map(|channel| channel.source.clone()).expect("one has a source");
     assert_eq!(format!("{source:?}"), format!("{:?}", SourceConfig::default()));
@@ -34,6 +35,9 @@ fn every_complaint_names_key_value_and_what_is_allowed() {
         (&channel.replace("forward", "transcode"), "channels[0].profiles"),
         (&format!("{channel}profiles = [\"nope\"]"), "channels[0].profiles"),
         (&format!("{channel}{channel}"), "channels[1].id"),
+        ("[playback]\nsession_max_s = 60", "playback.session_max_s"),
+        ("[playback]\nsession_max_s = 2678400\nsession_key_rotation_s = 3600", "playback.session_max_s"),
+        ("[[playback.keys]]\nkid = \"\"\nalg = \"HS256\"\nfile = \"f\"", "playback.keys[0].kid"),
     ] {
         let complaints = parse::<Config>(&format!("data_dir = \"d\"\n{file}")).expect_err(file);
         let found = complaints.iter().find(|complaint| complaint.problem.key == key);

@@ -1,6 +1,6 @@
 //! Where `dev` puts what: ports, files, keys, certificates, and how it is announced.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use super::certificates;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt::Write;
@@ -94,7 +94,8 @@ impl Layout {
     /// Writes keys, certificates and configuration files; what is there already and must stay, stays.
     pub(super) fn write(&self, source: bool, cores: usize) -> Result<Keys, String> {
         let keys = self.keys()?;
-        self.certificates()?;
+        let pops: Vec<String> = (0..self.edges).map(pop).collect();
+        certificates::make(&self.data, &pops)?;
         write_secret(&self.origin_config(), &self.origin_toml(&keys, source, cores))?;
         for n in 0..self.edges {
             write(&self.edge_config(n), &self.edge_toml(n))?;
@@ -115,32 +116,8 @@ impl Layout {
         Ok(keys)
     }
 
-    /// A certificate authority of one's own and a certificate for this machine's loopback.
-    fn certificates(&self) -> Result<(), String> {
-        let (ca_file, certificate, key) = (self.ca(), self.data.join("tls.pem"), self.data.join("tls.key"));
-        if ca_file.exists() && certificate.exists() && key.exists() {
-            return Ok(());
-        }
-        let failed = |error: rcgen::Error| format!("development certificates cannot be made: {error}");
-        let ca_key = KeyPair::generate().map_err(failed)?;
-        let mut ca = CertificateParams::default();
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        ca.distinguished_name.push(DnType::CommonName, "Sigma Live development CA");
-        let ca_pem = ca.self_signed(&ca_key).map_err(failed)?.pem();
-        let issuer = Issuer::new(ca, ca_key);
-        let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
-        let mut leaf = CertificateParams::new(names).map_err(failed)?;
-        leaf.distinguished_name.push(DnType::CommonName, "Sigma Live development");
-        let leaf_key = KeyPair::generate().map_err(failed)?;
-        let leaf_pem = leaf.signed_by(&leaf_key, &issuer).map_err(failed)?.pem();
-        write(&ca_file, &ca_pem)?;
-        write(&certificate, &leaf_pem)?;
-        write_secret(&key, &leaf_key.serialize_pem())
-    }
-
     fn ca(&self) -> PathBuf {
-        self.data.join("ca.pem")
+        self.data.join(certificates::CA)
     }
 
     fn origin_toml(&self, keys: &Keys, source: bool, cores: usize) -> String {
@@ -151,7 +128,7 @@ impl Layout {
             out,
             "data_dir = {data_dir}\n\
              [http]\nbind = [\"127.0.0.1:{http}\"]\n\
-             [tls]\nbind = [\"127.0.0.1:{tls}\"]\ncertificate = {certificate}\nkey = {key}\n\
+             [tls]\nbind = [\"127.0.0.1:{tls}\"]\ncertificate = {certificate}\nkey = {key}\nclient_ca = {ca}\n\
              [ops]\nbind = \"127.0.0.1:{ops}\"\n\
              [rtmp]\nbind = [\"127.0.0.1:{rtmp}\"]\n\
              [transcode]\nthreads = {threads}\n",
@@ -160,6 +137,7 @@ impl Layout {
             tls = self.port(ORIGIN_TLS),
             certificate = quote(&format!("{data}/tls.pem")),
             key = quote(&format!("{data}/tls.key")),
+            ca = quote(&self.ca().display().to_string()),
             ops = self.port(ORIGIN_OPS),
             rtmp = self.port(ORIGIN_RTMP),
             threads = cores.clamp(1, 16), // more does not make two small rungs any faster
@@ -191,7 +169,8 @@ impl Layout {
              [http]\nbind = [\"127.0.0.1:{http}\"]\n\
              [tls]\nbind = [\"127.0.0.1:{tls}\"]\ncertificate = {certificate}\nkey = {key}\n\
              [ops]\nbind = \"127.0.0.1:{ops}\"\n\
-             [upstream]\nurls = [\"https://127.0.0.1:{origin}\"]\nca = {ca}\n",
+             [upstream]\nurls = [\"https://127.0.0.1:{origin}\"]\nca = {ca}\n\
+             certificate = {client}\nkey = {client_key}\n",
             pop = pop(n),
             http = self.edge_port(EDGE_HTTP, n),
             tls = self.edge_port(EDGE_TLS, n),
@@ -200,6 +179,8 @@ impl Layout {
             certificate = quote(&format!("{data}/tls.pem")),
             key = quote(&format!("{data}/tls.key")),
             ca = quote(&self.ca().display().to_string()),
+            client = quote(&format!("{data}/{}.pem", pop(n))),
+            client_key = quote(&format!("{data}/{}.key", pop(n))),
         )
     }
 
@@ -287,12 +268,13 @@ fn random_key() -> Result<String, String> {
     }))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), String> {
+/// Writes a file as it is read by everybody.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// Readable by its owner alone.
-fn write_secret(path: &Path, text: &str) -> Result<(), String> {
+pub(super) fn write_secret(path: &Path, text: &str) -> Result<(), String> {
     use std::os::unix::fs::OpenOptionsExt;
     let open = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path);
     open.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))

@@ -1,22 +1,13 @@
-//! The internal API for timed metadata, on the operator's listener: `POST /internal/channels/{channel}/metadata`.
-//!
-//! Invariants: only this machine may use it; a browser cannot, because JSON from another origin asks permission first and
-//! gets none. The public API comes with the control plane.
+//! Timed metadata from the operator: `POST /internal/channels/{channel}/metadata`.
 
-use crate::channel::{Annotation, Channels, NotAnnotated};
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use crate::channel::{Annotation, Channel, NotAnnotated};
+use http::StatusCode;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use sigma_http::problem::Problem;
 use sigma_media::timed::Id3;
-use sigma_shared::daterange::{Statement, Value};
+use sigma_shared::daterange::{self, Statement};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-
-/// More is no metadata.
-const BODY_MAX: usize = 64 << 10;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase")]
@@ -56,70 +47,15 @@ struct Text {
     text: String,
 }
 
-/// Answers what is below `/internal/`.
-pub(crate) async fn respond(
-    channels: &Channels,
-    request: Request<Incoming>,
-    from: IpAddr,
-) -> Response<Full<Bytes>> {
-    match annotate(channels, request, from).await {
-        Ok(start_date) => {
-            let body = serde_json::json!({ "start_date": start_date.map(|date| date.to_string()) });
-            let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-            let json = http::HeaderValue::from_static("application/json");
-            response.headers_mut().insert(http::header::CONTENT_TYPE, json);
-            response
-        }
-        Err(problem) => problem.response(),
-    }
-}
-
-async fn annotate(
-    channels: &Channels,
-    request: Request<Incoming>,
-    from: IpAddr,
-) -> Result<Option<jiff::Timestamp>, Problem> {
+/// Gives it to the channel's task.
+pub(super) async fn annotate(channel: &Channel, body: &[u8]) -> Result<Value, Problem> {
     let refuse = |status, detail: &str| Err(Problem::new(status, detail));
-    let path = request.uri().path();
-    let Some(channel) =
-        path.strip_prefix("/internal/channels/").and_then(|rest| rest.strip_suffix("/metadata"))
-    else {
-        return refuse(
-            StatusCode::NOT_FOUND,
-            "here are /metrics, /healthz, /readyz and /internal/channels/{channel}/metadata",
-        );
-    };
-    if !from.to_canonical().is_loopback() {
-        return refuse(StatusCode::FORBIDDEN, "the internal API answers this machine only");
-    }
-    if request.method() != Method::POST {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, "metadata is POSTed");
-    }
-    let header = |name: http::HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
-    // A browser that was told a false address of ours still says whom it means.
-    let host = header(http::header::HOST).unwrap_or("localhost");
-    let host = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-    if host != "localhost" && host.parse::<IpAddr>().is_err() {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "the internal API answers to an address or to localhost, not to a name",
-        );
-    }
-    let kind = header(http::header::CONTENT_TYPE).and_then(|kind| kind.split(';').next());
-    if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type: application/json is expected");
-    }
-    let channel = channel.parse().ok().and_then(|id| channels.get(&id).cloned());
-    let Some(channel) = channel else {
-        return refuse(StatusCode::NOT_FOUND, "no channel of that id");
-    };
-    let Ok(body) = Limited::new(request.into_body(), BODY_MAX).collect().await else {
-        return refuse(StatusCode::PAYLOAD_TOO_LARGE, "at most 64 KiB are read");
-    };
-    let annotation =
-        read(&body.to_bytes()).map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, detail))?;
+    let annotation = read(body).map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, detail))?;
     match channel.annotate(annotation).await {
-        Ok(start_ms) => Ok(start_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())),
+        Ok(start_ms) => {
+            let start = start_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+            Ok(json!({ "start_date": start.map(|date| date.to_string()) }))
+        }
         Err(NotAnnotated::NotLive) => refuse(StatusCode::CONFLICT, "the channel is not live"),
         Err(NotAnnotated::Invalid(detail)) => refuse(StatusCode::BAD_REQUEST, &detail),
         Err(NotAnnotated::Busy) => {
@@ -158,7 +94,7 @@ fn start(date: &str) -> Result<i64, String> {
         .map_err(|_| format!("start_date: {date}: RFC 3339 with a zone is expected"))
 }
 
-impl From<Attribute> for Value {
+impl From<Attribute> for daterange::Value {
     fn from(attribute: Attribute) -> Self {
         match attribute {
             Attribute::Number(number) => Self::Number(number),

@@ -11,6 +11,7 @@ use crate::drain::Drain;
 use crate::gate::{self, Verdict};
 pub use crate::limits::{Limits, loopback};
 use crate::problem::Problem;
+use crate::tls;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
@@ -35,7 +36,7 @@ use tokio_rustls::TlsAcceptor;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where a request came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConnection {
     /// The peer's address.
     pub peer: SocketAddr,
@@ -45,6 +46,8 @@ pub struct PeerConnection {
     pub tls: bool,
     /// What ALPN chose; on plain TCP nothing was negotiated.
     pub alpn: Alpn,
+    /// The POP whose certificate the peer showed, signed by the client CA; `None` for everybody else.
+    pub client: Option<Arc<str>>,
 }
 
 /// The protocol chosen by ALPN.
@@ -224,6 +227,7 @@ impl Server {
             local: stream.local_addr().unwrap_or(ends.local),
             tls: acceptor.is_some(),
             alpn: Alpn::None,
+            client: None,
         };
         let Some(acceptor) = acceptor else {
             return Box::pin(self.serve_io(stream, from, handler)).await;
@@ -246,6 +250,7 @@ impl Server {
             Some(b"http/1.1") => Alpn::Http1,
             _ => Alpn::None,
         };
+        from.client = stream.get_ref().1.peer_certificates().and_then(tls::pop_id);
         Box::pin(self.serve_io(stream, from, handler)).await;
     }
 
@@ -263,12 +268,13 @@ impl Server {
         let requests = Arc::clone(&activity);
         let malformed = self.metrics.malformed.clone();
         let alt_svc = self.alt_svc.clone().filter(|_| from.tls);
+        let asking = from.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let in_flight = requests.begin();
             let screened = Screened::of(&request, &malformed);
             let answer = match screened.refusal {
                 Some(words) => Err(words),
-                None => Ok(handler(request, from)),
+                None => Ok(handler(request, asking.clone())),
             };
             let alt_svc = alt_svc.clone();
             async move {

@@ -1,0 +1,302 @@
+//! The policy document: what an origin tells its edges about channels, keys and revocations.
+//!
+//! [`Document`] is what travels (JSON; unknown members are ignored), [`Policy`] is what is asked.
+//! Invariants: what is not understood never opens anything: a channel with an unknown `playback` wants a token, an
+//! unusable key verifies nothing. Lookups are by hash, at every request.
+
+use crate::jwk::{JwkSet, KeySet};
+use crate::session::{Session, SessionId, SessionKey, SubjectHash, Unverified};
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sigma_shared::id::ChannelId;
+use std::collections::{BTreeMap, HashMap};
+
+/// The document as it travels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// Grows with every change, across restarts of the origin.
+    pub version: u64,
+    /// When this version was made, milliseconds since 1970.
+    #[serde(default)]
+    pub issued_at_ms: u64,
+    /// The secrets of session paths; the first one with `signs` signs.
+    #[serde(default)]
+    pub session_keys: Vec<SessionSecret>,
+    /// The keys of playback tokens.
+    #[serde(default)]
+    pub jwks: JwkSet,
+    /// Every channel that there is.
+    #[serde(default)]
+    pub channels: BTreeMap<String, ChannelPolicy>,
+    /// Who may not watch any more.
+    #[serde(default)]
+    pub revocations: Vec<Revocation>,
+}
+
+/// One secret of session paths.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionSecret {
+    /// Its number, in every path it signed.
+    pub kid: u8,
+    /// 32 random bytes, base64url without padding.
+    pub secret: String,
+    /// Whether new sessions are signed with it; the others still verify.
+    #[serde(default)]
+    pub signs: bool,
+}
+
+impl SessionSecret {
+    /// The entry of a secret.
+    #[must_use]
+    pub fn new(kid: u8, secret: &[u8; 32], signs: bool) -> Self {
+        Self { kid, secret: URL_SAFE_NO_PAD.encode(secret), signs }
+    }
+
+    fn key(&self) -> Option<SessionKey> {
+        let secret: [u8; 32] = URL_SAFE_NO_PAD.decode(&self.secret).ok()?.try_into().ok()?;
+        Some(SessionKey::new(self.kid, &secret))
+    }
+}
+
+impl std::fmt::Debug for SessionSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SessionSecret({}, signs: {})", self.kid, self.signs)
+    }
+}
+
+/// What edges must know of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelPolicy {
+    /// Who may watch it.
+    #[serde(default)]
+    pub playback: Playback,
+}
+
+/// Who may watch a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(from = "String", rename_all = "lowercase")]
+pub enum Playback {
+    /// Everybody.
+    Public,
+    /// Who shows a token. Also what an unknown word means.
+    #[default]
+    Token,
+}
+
+impl From<String> for Playback {
+    fn from(word: String) -> Self {
+        if word == "public" { Self::Public } else { Self::Token }
+    }
+}
+
+/// Who may not watch any more: a session, or everything that a subject was given before a moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// The session, 32 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// For a subject: what was made from then on is spared, milliseconds since 1970; absent spares nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_ms: Option<u64>,
+    /// When the entry may be forgotten, as everything it is about has expired, milliseconds since 1970.
+    #[serde(default = "forever")]
+    pub until_ms: u64,
+}
+
+fn forever() -> u64 {
+    u64::MAX
+}
+
+impl Revocation {
+    /// Of one session.
+    #[must_use]
+    pub fn of_session(session: SessionId, until_ms: u64) -> Self {
+        Self { session: Some(session.to_string()), until_ms, ..Self::default() }
+    }
+
+    /// Of everything a subject was given before `before_ms`.
+    #[must_use]
+    pub fn of_subject(subject: &str, before_ms: u64, until_ms: u64) -> Self {
+        let subject = Some(subject.to_owned());
+        Self { subject, before_ms: Some(before_ms), until_ms, ..Self::default() }
+    }
+}
+
+/// A document that cannot be used: the origin, or the way from it, is to blame. The last good one stays.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidPolicy {
+    /// Not the JSON expected.
+    #[error("not a policy document: {0}")]
+    Json(#[from] serde_json::Error),
+    /// No usable session key signs: no viewer could be let in.
+    #[error("no session key that signs")]
+    NoSigningKey,
+    /// A revocation that names neither a session nor a subject: somebody would stay who must not.
+    #[error("a revocation is not understood")]
+    Revocation,
+}
+
+/// A moment and the moment to forget it at, milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    before_ms: u64,
+    until_ms: u64,
+}
+
+/// A policy that answers.
+#[derive(Debug)]
+pub struct Policy {
+    version: u64,
+    issued_at_ms: u64,
+    session_keys: Vec<SessionKey>,
+    signing: SessionKey,
+    keys_print: [u8; 32],
+    token_keys: KeySet,
+    channels: HashMap<ChannelId, Playback>,
+    sessions: HashMap<SessionId, u64>,
+    subjects: HashMap<SubjectHash, Before>,
+    unusable: usize,
+}
+
+impl Policy {
+    /// Parses and takes in a document.
+    ///
+    /// # Errors
+    /// The document cannot be used.
+    pub fn parse(json: &[u8]) -> Result<Self, InvalidPolicy> {
+        Self::new(&serde_json::from_slice(json)?)
+    }
+
+    /// Takes in a document.
+    ///
+    /// # Errors
+    /// The document cannot be used.
+    pub fn new(document: &Document) -> Result<Self, InvalidPolicy> {
+        let (token_keys, unusable) = KeySet::new(&document.jwks);
+        let usable = document.session_keys.iter().filter_map(|secret| Some((secret, secret.key()?)));
+        let usable: Vec<_> = usable.collect();
+        let signing = usable.iter().find(|(secret, _)| secret.signs).ok_or(InvalidPolicy::NoSigningKey)?;
+        let named = |(name, channel): (&String, &ChannelPolicy)| Some((name.parse().ok()?, channel.playback));
+        let mut policy = Self {
+            version: document.version,
+            issued_at_ms: document.issued_at_ms,
+            signing: signing.1.clone(),
+            keys_print: print(&usable),
+            session_keys: usable.iter().map(|(_, key)| key.clone()).collect(),
+            token_keys,
+            channels: document.channels.iter().filter_map(named).collect(),
+            sessions: HashMap::new(),
+            subjects: HashMap::new(),
+            unusable: unusable.len() + document.session_keys.len() - usable.len(),
+        };
+        for revocation in &document.revocations {
+            policy.revoke(revocation)?;
+        }
+        Ok(policy)
+    }
+
+    fn revoke(&mut self, revocation: &Revocation) -> Result<(), InvalidPolicy> {
+        let until_ms = revocation.until_ms;
+        match (&revocation.session, &revocation.subject) {
+            (Some(session), None) => {
+                let id = session.parse().map_err(|_| InvalidPolicy::Revocation)?;
+                let known = self.sessions.entry(id).or_insert(until_ms);
+                *known = until_ms.max(*known);
+            }
+            (None, Some(subject)) => {
+                let before_ms = revocation.before_ms.unwrap_or(u64::MAX);
+                let known =
+                    self.subjects.entry(SubjectHash::of(subject)).or_insert(Before { before_ms, until_ms });
+                known.before_ms = known.before_ms.max(before_ms);
+                known.until_ms = known.until_ms.max(until_ms);
+            }
+            _ => return Err(InvalidPolicy::Revocation),
+        }
+        Ok(())
+    }
+
+    /// The version of the document.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// When the document was made, milliseconds since 1970.
+    #[must_use]
+    pub fn issued_at_ms(&self) -> u64 {
+        self.issued_at_ms
+    }
+
+    /// Who may watch a channel; `None` when there is no such channel.
+    #[must_use]
+    pub fn playback(&self, channel: &ChannelId) -> Option<Playback> {
+        self.channels.get(channel).copied()
+    }
+
+    /// The key that signs new sessions.
+    #[must_use]
+    pub fn signing_key(&self) -> &SessionKey {
+        &self.signing
+    }
+
+    /// What is the same in two policies when they have the same session keys: what verified under one verifies under
+    /// the other.
+    #[must_use]
+    pub fn session_keys_print(&self) -> &[u8; 32] {
+        &self.keys_print
+    }
+
+    /// The session, if one of the keys signed it for this channel.
+    #[must_use]
+    pub fn verify(&self, session: &Unverified, channel: &ChannelId) -> Option<Session> {
+        // A `kid` may stand for two secrets while numbers wrap around.
+        self.session_keys.iter().find_map(|key| session.verify(key, channel))
+    }
+
+    /// The keys of playback tokens.
+    #[must_use]
+    pub fn token_keys(&self) -> &KeySet {
+        &self.token_keys
+    }
+
+    /// Keys in the document that cannot be used.
+    #[must_use]
+    pub fn unusable_keys(&self) -> usize {
+        self.unusable
+    }
+
+    /// Whether a session was revoked, by itself or with its subject.
+    #[must_use]
+    pub fn is_revoked(&self, session: &Session, now_ms: u64) -> bool {
+        let by_id = !self.sessions.is_empty()
+            && self.sessions.get(&session.id).is_some_and(|until_ms| now_ms < *until_ms);
+        by_id || self.is_subject_revoked(session.subject, session.issued_at_s.into(), now_ms)
+    }
+
+    /// Whether what a subject was given at `issued_at_s` (0: nobody knows when) was revoked.
+    #[must_use]
+    pub fn is_subject_revoked(&self, subject: SubjectHash, issued_at_s: u64, now_ms: u64) -> bool {
+        // Without a subject nobody can be meant.
+        if self.subjects.is_empty() || subject == SubjectHash::NONE {
+            return false;
+        }
+        let revoked = self.subjects.get(&subject);
+        revoked.is_some_and(|r| now_ms < r.until_ms && issued_at_s.saturating_mul(1000) < r.before_ms)
+    }
+}
+
+fn print(keys: &[(&SessionSecret, SessionKey)]) -> [u8; 32] {
+    let text: Vec<String> =
+        keys.iter().map(|(secret, _)| format!("{} {}", secret.kid, secret.secret)).collect();
+    let mut print = [0; 32];
+    print.copy_from_slice(digest(&SHA256, text.join("\n").as_bytes()).as_ref());
+    print
+}
+
+#[cfg(test)]
+mod tests;
