@@ -2,6 +2,7 @@
 
 use crate::channel::Channels;
 use crate::config::Config;
+use crate::data_dir::{ClaimError, DataDir};
 use crate::http::{Router, metadata};
 use crate::ingest::rtmp::RtmpServer;
 use crate::ingest::test_source;
@@ -31,8 +32,8 @@ pub(crate) enum StartError {
     BindRtmp { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Id(#[from] InvalidId),
-    #[error("data_dir: {path}: cannot be made or written to: {source}")]
-    DataDir { path: String, source: std::io::Error },
+    #[error(transparent)]
+    DataDir(#[from] ClaimError),
 }
 
 /// An origin that serves.
@@ -65,9 +66,10 @@ pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
 /// Starts an origin. Everything is bound when this returns.
 ///
 /// # Errors
-/// A certificate or key cannot be used, an address cannot be bound, or the data directory cannot be written to.
+/// A certificate or key cannot be used, an address cannot be bound, or the data directory cannot be written to or is another
+/// origin's.
 pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
-    check_data_dir(config)?;
+    let data_dir = Arc::new(DataDir::claim(&config.data_dir)?);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let certificate = match &config.tls {
@@ -88,7 +90,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     let rtmp = bind_rtmp(&config.rtmp.bind).await?;
 
     let drain = Drain::new();
-    let channels = Arc::new(Channels::start(config, &metrics)?);
+    let channels = Arc::new(Channels::start(config, &data_dir, &metrics)?);
     let held_max = config.live.held_requests_max;
     let router = Arc::new(Router::new(Arc::clone(&channels), Arc::clone(&metrics), held_max));
     let mut server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
@@ -166,14 +168,6 @@ fn start_test_sources(config: &Config, channels: &Channels, drain: &Drain) -> Re
         }
     }
     Ok(())
-}
-
-fn check_data_dir(config: &Config) -> Result<(), StartError> {
-    let probe = config.data_dir.join(".writable");
-    std::fs::create_dir_all(&config.data_dir)
-        .and_then(|()| std::fs::write(&probe, b""))
-        .and_then(|()| std::fs::remove_file(&probe))
-        .map_err(|source| StartError::DataDir { path: config.data_dir.display().to_string(), source })
 }
 
 /// The same port numbers, in UDP.

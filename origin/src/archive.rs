@@ -8,6 +8,7 @@
 //! Invariants: what [`Archive::range`] says can be read, unless the disk fails; nothing is done to files while a lock is
 //! held that the channel's task takes.
 
+use crate::data_dir::DataDir;
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,9 +20,8 @@ use sigma_shared::playlist::ServerControl;
 use std::collections::{HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Messages that may wait for the disk: a part of a rendition each, so about a minute of a channel with four of them.
@@ -33,15 +33,26 @@ const NOTE_CONSTANTS: u8 = 1;
 const NOTE_ENDED: u8 = 2;
 /// A disk that fails is complained about this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+/// How long the end of the origin waits for a disk that hangs.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What an archive keeps.
 #[derive(Debug, Clone)]
 pub(crate) struct ArchiveSpec {
-    pub(crate) dir: PathBuf,
+    /// Ours while this is held.
+    pub(crate) data_dir: Arc<DataDir>,
+    /// Where in it, with a folder for each rendition.
+    pub(crate) folder: PathBuf,
     /// Length of the list, milliseconds. What has left it is kept for as long again (EV-07).
     pub(crate) window_ms: u64,
     /// Bytes of media per rendition.
     pub(crate) bytes_max: u64,
+}
+
+impl ArchiveSpec {
+    fn dir(&self) -> PathBuf {
+        self.data_dir.path().join(&self.folder)
+    }
 }
 
 /// What is archived of one rendition, for readers.
@@ -49,6 +60,35 @@ pub(crate) struct ArchiveSpec {
 pub(crate) struct Archive {
     held: RwLock<Held>,
     reader: LogReader,
+}
+
+/// What can be asked of a segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kept {
+    /// All of it.
+    Segment,
+    /// The part it begins with.
+    FirstPart,
+    /// A part that can be had although it is not in memory: of just before a restart (PT-10).
+    Part(u32),
+}
+
+/// Where it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Found {
+    Segment(SegmentEntry),
+    FirstPart(SegmentEntry),
+    Part(u64, PartEntry),
+}
+
+impl Found {
+    /// What is stated of it, milliseconds.
+    pub(crate) fn duration_ms(&self) -> u32 {
+        match self {
+            Self::Segment(entry) | Self::FirstPart(entry) => entry.line.duration / 90,
+            Self::Part(_, part) => part.line.duration / 90,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -103,33 +143,31 @@ impl Archive {
         Some(first.max(held.listed_from)..=last)
     }
 
-    /// A segment that is whole.
-    pub(crate) fn find(&self, msn: u64) -> Option<SegmentEntry> {
+    /// Where something of segment `msn` is, if it can be had.
+    pub(crate) fn find(&self, msn: u64, kept: Kept) -> Option<Found> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        held.find(msn).filter(|entry| !entry.line.gap)
+        let segment = || held.find(msn).filter(|entry| !entry.line.gap);
+        Some(match kept {
+            Kept::Segment => Found::Segment(segment()?),
+            Kept::FirstPart => Found::FirstPart(segment()?),
+            Kept::Part(part) => {
+                let (_, parts) = held.parts.iter().find(|(known, _)| *known == msn)?;
+                let part = parts.get(usize::try_from(part).ok()?).copied();
+                Found::Part(msn, part.filter(|part| !part.line.gap)?)
+            }
+        })
     }
 
-    /// A part that can be had although it is not in memory: of just before a restart.
-    pub(crate) fn find_part(&self, msn: u64, part: u32) -> Option<PartEntry> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let (_, parts) = held.parts.iter().find(|(known, _)| *known == msn)?;
-        parts.get(usize::try_from(part).ok()?).copied().filter(|part| !part.line.gap)
-    }
-
-    /// Reads a part of segment `msn`. Blocks.
+    /// Reads it. Blocks.
     ///
     /// # Errors
     /// It has just been deleted, or the disk fails.
-    pub(crate) fn read_part(&self, msn: u64, part: &PartEntry) -> Result<Bytes, ReadError> {
-        self.reader.part(msn, part)
-    }
-
-    /// Reads a segment, or its first part. Blocks.
-    ///
-    /// # Errors
-    /// It has just been deleted, or the disk fails.
-    pub(crate) fn read(&self, entry: &SegmentEntry, first_part: bool) -> Result<Bytes, ReadError> {
-        if first_part { self.reader.first_part(entry) } else { self.reader.segment(entry) }
+    pub(crate) fn read(&self, found: &Found) -> Result<Bytes, ReadError> {
+        match found {
+            Found::Segment(entry) => self.reader.segment(entry),
+            Found::FirstPart(entry) => self.reader.first_part(entry),
+            Found::Part(msn, part) => self.reader.part(*msn, part),
+        }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Held) -> T) -> T {
@@ -195,6 +233,8 @@ enum Message {
     Ended,
     /// A new session begins.
     Clear,
+    /// What there is of a rendition is not gone on with.
+    Forget(RenditionId),
 }
 
 /// The task's side of a channel's archive.
@@ -202,13 +242,16 @@ enum Message {
 pub(crate) struct Archivist {
     /// `None` once it is being dropped.
     messages: Option<SyncSender<Message>>,
-    thread: Option<JoinHandle<()>>,
+    /// Nothing is ever sent here: it is disconnected when the thread has ended.
+    ended: Receiver<()>,
     spec: ArchiveSpec,
     archives: HashMap<RenditionId, Arc<Archive>>,
     /// Renditions that lost an event: everything up to their next segment is of no use.
     lost: Vec<RenditionId>,
     /// Init sections that had no room in the queue.
     unsent: HashMap<RenditionId, Vec<Event>>,
+    /// How long the end waits for the thread.
+    goodbye: Duration,
     /// What there was of an earlier session is to go before anything else is written.
     clearing: bool,
     metrics: Arc<Metrics>,
@@ -234,17 +277,22 @@ impl Archivist {
         let archives =
             writer.logs.iter().map(|(id, (_, archive))| (id.clone(), Arc::clone(archive))).collect();
         let name = format!("archive {channel}");
-        let thread = std::thread::Builder::new().name(name).spawn(move || writer.run(&queue));
-        let thread = thread.inspect_err(|error| {
-            tracing::error!(%channel, %error, "no thread for the archive: nothing is kept beyond memory");
+        let (running, ended) = sync_channel::<()>(0);
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let _running = running;
+            writer.run(&queue);
         });
+        if let Err(error) = thread {
+            tracing::error!(%channel, %error, "no thread for the archive: nothing is kept beyond memory");
+        }
         let archivist = Self {
             messages: Some(messages),
-            thread: thread.ok(),
+            ended,
             spec,
             archives,
             lost: Vec::new(),
             unsent: HashMap::new(),
+            goodbye: GOODBYE,
             clearing: false,
             metrics: Arc::clone(metrics),
             channel: channel.clone(),
@@ -260,7 +308,7 @@ impl Archivist {
     /// Keeps what has happened to a rendition; returns whether readers have to be told of its archive.
     pub(crate) fn keep(&mut self, id: &RenditionId, events: Vec<Event>) -> bool {
         let mut is_new = false;
-        let dir = self.spec.dir.join(id.as_str());
+        let dir = self.spec.dir().join(id.as_str());
         let archive = self.archives.entry(id.clone()).or_insert_with(|| {
             is_new = true;
             Archive::new(&dir)
@@ -286,7 +334,7 @@ impl Archivist {
         } else {
             self.send(Message::Events(id.clone(), archive, batch)).map_err(|message| match message {
                 Message::Events(_, _, batch) => batch,
-                Message::Constants(..) | Message::Ended | Message::Clear => Vec::new(),
+                _ => Vec::new(),
             })
         };
         if let Err(batch) = sent {
@@ -326,18 +374,28 @@ impl Archivist {
         self.clear_if_due();
     }
 
+    /// Forgets the renditions that are not gone on with: when they come back, what they had would end in a hole, and a
+    /// hole costs the whole channel's archive.
+    pub(crate) fn retain(&mut self, gone_on_with: &[RenditionId]) {
+        for (id, archive) in self.archives.iter().filter(|(id, _)| !gone_on_with.contains(id)) {
+            archive.clear();
+            // The queue is empty at this time; should it not be, what is left on disk is cut off by the next recovery.
+            let _ = self.send(Message::Forget(id.clone()));
+        }
+    }
+
     fn clear_if_due(&mut self) {
         self.clearing = self.clearing && self.send(Message::Clear).is_err();
     }
 }
 
 impl Drop for Archivist {
-    /// What was published is written before the origin ends, so that nobody was told of more than there is afterwards.
+    /// What was published is written before the origin ends, so that nobody was told of more than there is afterwards;
+    /// a disk that hangs is not waited for.
     fn drop(&mut self) {
         self.messages = None;
-        if let Some(thread) = self.thread.take() {
-            // A writer that panicked has nothing more to write.
-            let _ = thread.join();
+        if self.ended.recv_timeout(self.goodbye) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!(channel = %self.channel, "the disk does not take what is left of the archive: it is lost");
         }
     }
 }
@@ -357,7 +415,7 @@ impl Writer {
     }
 
     fn restore(&mut self) -> Vec<Restored> {
-        let Ok(folders) = std::fs::read_dir(&self.spec.dir) else {
+        let Ok(folders) = std::fs::read_dir(self.spec.dir()) else {
             return Vec::new();
         };
         let mut restored = Vec::new();
@@ -413,6 +471,12 @@ impl Writer {
                     let ids: Vec<RenditionId> = self.logs.keys().cloned().collect();
                     ids.iter().for_each(|id| self.noted(id, NOTE_ENDED, Bytes::new()));
                 }
+                Message::Forget(id) => {
+                    if let Some((log, _)) = self.logs.get_mut(&id) {
+                        log.clear();
+                    }
+                    self.noted(&id, NOTE_ENDED, Bytes::new());
+                }
             }
         }
     }
@@ -424,7 +488,7 @@ impl Writer {
 
     fn write_all(&mut self, id: &RenditionId, archive: Arc<Archive>, events: Vec<Event>) {
         if !self.logs.contains_key(id) {
-            match Log::open(&self.spec.dir.join(id.as_str()), self.limits()) {
+            match Log::open(&self.spec.dir().join(id.as_str()), self.limits()) {
                 Ok((mut log, _)) => {
                     // Whatever there was is not of this session.
                     log.clear();
@@ -491,3 +555,6 @@ fn write(spec: &ArchiveSpec, log: &mut Log, archive: &Archive, event: Event) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod task;
 
 use crate::archive::{Archive, ArchiveSpec};
 use crate::config::{ChannelType, Config, ProfileConfig};
+use crate::data_dir::DataDir;
 use crate::ingest::{Ingest, PublishRefused, QUEUE_EVENTS, Session};
 use crate::metrics::Metrics;
 use crate::numbers::Numbers;
@@ -19,6 +20,7 @@ use sigma_shared::daterange::Statement;
 use sigma_shared::id::{ChannelId, InvalidId, RenditionId};
 use sigma_shared::mode::Mode;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -182,7 +184,11 @@ impl Channels {
     ///
     /// # Errors
     /// An id that the configuration's own check would have refused.
-    pub(crate) fn start(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, InvalidId> {
+    pub(crate) fn start(
+        config: &Config,
+        data_dir: &Arc<DataDir>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, InvalidId> {
         let mut channels = Self { by_id: HashMap::new(), by_key: HashMap::new() };
         for channel in &config.channels {
             let id: ChannelId = channel.id.parse()?;
@@ -198,13 +204,14 @@ impl Channels {
                 window_ms: config.live.window_ms,
                 window_bytes_max: config.live.window_bytes_max,
                 archive: (channel.dvr_window_s > 0).then(|| ArchiveSpec {
-                    dir: config.data_dir.join("dvr").join(id.as_str()),
+                    data_dir: Arc::clone(data_dir),
+                    folder: Path::new("dvr").join(id.as_str()),
                     window_ms: channel.dvr_window_s * 1000,
                     bytes_max: config.live.dvr_bytes_max,
                 }),
                 transcode: config.transcode.clone(),
             };
-            let numbers = Numbers::load(&config.data_dir, &id);
+            let numbers = Numbers::load(data_dir, &id);
             let started = Channel::start(spec, numbers, Arc::clone(metrics));
             channels.by_id.insert(id, Arc::clone(&started));
             channels.by_key.insert(channel.key.clone(), started);

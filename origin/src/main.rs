@@ -8,6 +8,7 @@ mod app;
 mod archive;
 mod channel;
 mod config;
+mod data_dir;
 mod dev;
 mod http;
 mod ingest;

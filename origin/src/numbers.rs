@@ -4,9 +4,11 @@
 //! Invariants: the live path only sets a value; a thread of its own writes it to disk, without fsync (A9). A crash may
 //! lose the newest value, so what is loaded is taken some segments further.
 
+use crate::data_dir::DataDir;
 use serde::{Deserialize, Serialize};
 use sigma_shared::id::ChannelId;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Segments that may have been begun after the newest value on disk was written.
@@ -27,8 +29,8 @@ pub(crate) struct Numbers {
 impl Numbers {
     /// Loads the numbers of a channel and starts keeping them. What cannot be read is logged and taken as nothing given
     /// out: the clock's number is above any older one as long as the clock did not go back.
-    pub(crate) fn load(data_dir: &Path, channel: &ChannelId) -> Self {
-        let path = data_dir.join("numbers").join(format!("{channel}.json"));
+    pub(crate) fn load(data_dir: &Arc<DataDir>, channel: &ChannelId) -> Self {
+        let path = data_dir.path().join("numbers").join(format!("{channel}.json"));
         let free = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Free::after_restart).unwrap_or_else(|error| {
                 tracing::error!(path = %path.display(), %error, "numbers given out cannot be read; going by the clock");
@@ -42,7 +44,7 @@ impl Numbers {
             }
         };
         let (sender, receiver) = watch::channel(free);
-        tokio::spawn(keep(path, receiver));
+        tokio::spawn(keep(path, Arc::clone(data_dir), receiver));
         Self { free: sender }
     }
 
@@ -69,12 +71,17 @@ impl Free {
     }
 }
 
-async fn keep(path: PathBuf, mut free: watch::Receiver<Free>) {
+async fn keep(path: PathBuf, claim: Arc<DataDir>, mut free: watch::Receiver<Free>) {
     let mut failing = false;
     while free.changed().await.is_ok() {
         let value = *free.borrow_and_update();
-        let path = path.clone();
-        let written = tokio::task::spawn_blocking(move || write(&path, value)).await;
+        let (path, claim) = (path.clone(), Arc::clone(&claim));
+        let writing = move || {
+            let written = write(&path, value);
+            drop(claim);
+            written
+        };
+        let written = tokio::task::spawn_blocking(writing).await;
         let error = match written {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
@@ -106,13 +113,14 @@ mod tests {
     async fn a12_numbers_never_go_back_over_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
         let channel: ChannelId = "demo".parse().expect("an id");
-        let numbers = Numbers::load(folder.path(), &channel);
+        let data_dir = Arc::new(DataDir::claim(folder.path()).expect("free"));
+        let numbers = Numbers::load(&data_dir, &channel);
         assert_eq!(numbers.next(), (0, 0));
         numbers.given_out(500, 3);
         numbers.given_out(400, 2);
         assert_eq!(numbers.next(), (500, 3));
         write(&folder.path().join("numbers/demo.json"), *numbers.free.borrow()).expect("written");
-        assert_eq!(Numbers::load(folder.path(), &channel).next(), (502, 4));
+        assert_eq!(Numbers::load(&data_dir, &channel).next(), (502, 4));
     }
 
     #[tokio::test]
@@ -121,6 +129,7 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("numbers")).expect("made");
         std::fs::write(folder.path().join("numbers/demo.json"), b"{").expect("written");
         let channel: ChannelId = "demo".parse().expect("an id");
-        assert_eq!(Numbers::load(folder.path(), &channel).next(), (0, 0));
+        let data_dir = Arc::new(DataDir::claim(folder.path()).expect("free"));
+        assert_eq!(Numbers::load(&data_dir, &channel).next(), (0, 0));
     }
 }

@@ -10,7 +10,7 @@ use sigma_shared::playlist::SegmentLine;
 use sigma_shared::resource::InitHash;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// How many init sections are repeated in each pair.
@@ -314,7 +314,7 @@ fn append(file: &mut File, length: &mut u64, bytes: &[u8]) -> io::Result<()> {
     #[cfg(test)]
     let written = crate::tests::disk::write(file, bytes);
     #[cfg(not(test))]
-    let written = file.write_all(bytes);
+    let written = io::Write::write_all(file, bytes);
     if let Err(error) = written {
         // Of no use to anybody; that it cannot be cut off either is found out when the log is opened.
         let _ = file.set_len(*length);
@@ -322,10 +322,4 @@ fn append(file: &mut File, length: &mut u64, bytes: &[u8]) -> io::Result<()> {
     }
     *length += bytes.len() as u64;
     Ok(())
-}
-
-/// For the hook of the tests.
-#[cfg(test)]
-pub(crate) fn write_all(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    file.write_all(bytes)
 }

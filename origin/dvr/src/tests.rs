@@ -8,7 +8,7 @@ use std::path::Path;
 pub(crate) mod disk {
     use std::cell::Cell;
     use std::fs::File;
-    use std::io;
+    use std::io::{self, Write};
 
     thread_local!(static LEFT: Cell<Option<usize>> = const { Cell::new(None) });
 
@@ -18,11 +18,11 @@ pub(crate) mod disk {
 
     pub(crate) fn write(file: &mut File, bytes: &[u8]) -> io::Result<()> {
         let Some(left) = LEFT.get() else {
-            return crate::log::write_all(file, bytes);
+            return file.write_all(bytes);
         };
         let fits = left.min(bytes.len());
         LEFT.set(Some(left - fits));
-        crate::log::write_all(file, &bytes[..fits])?;
+        file.write_all(&bytes[..fits])?;
         if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }

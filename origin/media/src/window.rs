@@ -116,6 +116,7 @@ pub struct WindowLimits {
 
 /// The fewest segments in a playlist (EV-06).
 const SEGMENTS_MIN: usize = 6;
+
 /// What happens to a rendition, for its archive, in order.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -246,12 +247,11 @@ impl LiveWindow {
     ) {
         let Some((first, last)) = segments.first().zip(segments.last()) else { return };
         self.inits = inits.into_iter().collect();
+        (self.discontinuity_sequence, self.passed) =
+            (first.discontinuity_sequence, first.discontinuity_sequence);
         for segment in segments {
-            self.listing.push(segment.line);
-            self.ends.push_back(segment.start + i64::from(segment.line.duration));
+            self.list(segment.line, segment.start + i64::from(segment.line.duration));
         }
-        self.discontinuity_sequence = first.discontinuity_sequence;
-        self.passed = last.discontinuity_sequence + u64::from(last.line.discontinuity);
         self.archived = Some(first.line.msn..=last.line.msn);
         for (of, (peak_bps, average_bps)) in [&mut self.rates, &mut self.iframe_rates].into_iter().zip(rates)
         {
@@ -272,14 +272,12 @@ impl LiveWindow {
 
     /// Adds a part to the open segment.
     pub fn append(&mut self, part: Part) {
-        let discontinuities = self.discontinuities();
+        let passed = self.passed;
         let Some(segment) = self.open_segment_mut() else { return };
         let event = Event::Part(part.bytes.clone(), part.line);
         segment.parts.push(part);
-        let begun = (segment.parts.len() == 1).then(|| {
-            let sequence = discontinuities - u64::from(segment.discontinuity);
-            Event::Begin(segment.line(), segment.start, sequence)
-        });
+        let is_first = segment.parts.len() == 1;
+        let begun = is_first.then(|| Event::Begin(segment.line(), segment.start, passed));
         if let Some(begin) = begun {
             self.emit(|| begin);
         }
@@ -303,9 +301,7 @@ impl LiveWindow {
             self.rates.add(size, line.duration);
             self.iframe_rates.add(iframe.map_or(0, |bytes| bytes.len() as u64), line.duration);
         }
-        self.passed += u64::from(line.discontinuity);
-        self.listing.push(line);
-        self.ends.push_back(end);
+        self.list(line, end);
         self.emit(|| Event::Finish { gap });
         self.evict();
     }
@@ -376,10 +372,7 @@ impl LiveWindow {
     /// How many discontinuities it has passed: EXT-X-DISCONTINUITY-SEQUENCE of whatever comes after its end.
     #[must_use]
     pub fn discontinuities(&self) -> u64 {
-        let listed = self.listing.lines().iter().filter(|line| line.discontinuity).count() as u64;
-        listed
-            + self.discontinuity_sequence
-            + u64::from(self.open_segment().is_some_and(|open| open.discontinuity))
+        self.passed + u64::from(self.open_segment().is_some_and(|open| open.discontinuity))
     }
 
     /// The date of the first listed segment, Unix milliseconds.
@@ -444,7 +437,6 @@ impl LiveWindow {
     /// off the list when they are before its start or can no longer be had. Without an archive, what leaves the list is
     /// in memory for as long again as the playlist is (EV-07).
     fn evict(&mut self) {
-        self.frozen = None;
         let Some(end) = self.ends.back().copied() else {
             return;
         };
@@ -475,7 +467,20 @@ impl LiveWindow {
         }
     }
 
+    fn list(&mut self, line: SegmentLine, end: i64) {
+        self.frozen = None;
+        if self.complete_msn().is_some_and(|last| last + 1 != line.msn) {
+            // The listing begins anew with a number that does not follow.
+            self.ends.clear();
+            self.discontinuity_sequence = self.passed;
+        }
+        self.passed += u64::from(line.discontinuity);
+        self.listing.push(line);
+        self.ends.push_back(end);
+    }
+
     fn unlist(&mut self) {
+        self.frozen = None;
         self.ends.pop_front();
         let line = self.listing.pop_front();
         self.discontinuity_sequence += u64::from(line.is_some_and(|line| line.discontinuity)); // EV-02

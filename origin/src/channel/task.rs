@@ -170,6 +170,10 @@ impl Task {
         let Some(setup) = self.setup(&rungs) else { return Ok(false) };
         let Some(stream) = Stream::restore(setup, restored)? else { return Ok(false) };
         tracing::info!(channel = %self.spec.id, "going on with the session that was on before");
+        if let Some(archivist) = &mut self.archivist {
+            let gone_on_with: Vec<_> = stream.rendition_ids().cloned().collect();
+            archivist.retain(&gone_on_with);
+        }
         self.broadcast = Some(Broadcast::new(stream, rungs));
         self.pass_time()?;
         Ok(true)

@@ -5,7 +5,7 @@
 //! timeout (BR-17); held requests are bounded.
 
 use super::Body;
-use crate::archive::Archive;
+use crate::archive::{Archive, Kept};
 use crate::channel::{AUDIO_ID, Channels, View};
 use crate::metrics::Metrics;
 use bytes::Bytes;
@@ -80,25 +80,22 @@ impl Playback {
                 else {
                     return absent(view.as_deref(), "nothing of that name is live");
                 };
+                let archive = || view.as_ref().and_then(|view| view.archives.get(rendition).cloned());
                 match object {
                     MediaResource::Playlist(listed, mode) => {
                         self.playlist(snapshots, (*listed, *mode), query, head).await
                     }
                     MediaResource::Part { msn, part } => {
-                        let archive = view.as_ref().and_then(|view| view.archives.get(rendition).cloned());
-                        self.part(snapshots, archive, rendition, (*msn, *part)).await
+                        self.part(snapshots, archive(), rendition, (*msn, *part)).await
                     }
                     MediaResource::Segment { msn } | MediaResource::IFrame { msn } => {
                         let alone = matches!(object, MediaResource::IFrame { .. });
                         let snapshot = Arc::clone(&snapshots.borrow());
                         let in_memory = if alone { iframe } else { segment };
+                        let kept = if alone { Kept::FirstPart } else { Kept::Segment };
                         match in_memory(&snapshot, rendition, *msn) {
                             Some(response) => response,
-                            None => {
-                                let archive =
-                                    view.as_ref().and_then(|view| view.archives.get(rendition).cloned());
-                                archived(archive, &snapshot, rendition, (*msn, alone)).await
-                            }
+                            None => archived(archive(), &snapshot, rendition, (*msn, kept)).await,
                         }
                     }
                     MediaResource::Init(hash) => {
@@ -225,7 +222,7 @@ impl Playback {
             }
         }
         let snapshot = Arc::clone(&snapshots.borrow());
-        archived_part(archive, &snapshot, rendition, at).await
+        archived(archive, &snapshot, rendition, (at.0, Kept::Part(at.1))).await
     }
 
     fn hold(&self) -> Option<Held<'_>> {
@@ -267,51 +264,32 @@ fn iframe(snapshot: &RenditionSnapshot, rendition: &RenditionId, msn: u64) -> Op
     Some(media(snapshot, Body::Left(bytes.into()), delivered))
 }
 
-/// A segment that is no longer in memory, or the random access point it starts with.
+/// What is no longer in memory.
 async fn archived(
     archive: Option<Arc<Archive>>,
     snapshot: &RenditionSnapshot,
     rendition: &RenditionId,
-    (msn, alone): (u64, bool),
+    (msn, kept): (u64, Kept),
 ) -> Response<Body> {
-    let found = archive.and_then(|archive| archive.find(msn).map(|entry| (archive, entry)));
-    let Some((archive, entry)) = found else {
-        return not_found("no such segment").map(Body::Left);
+    let missing = || not_found("no such segment or part").map(Body::Left);
+    let Some((archive, found)) =
+        archive.and_then(|archive| Some((Arc::clone(&archive), archive.find(msn, kept)?)))
+    else {
+        return missing();
     };
-    let read = tokio::task::spawn_blocking(move || archive.read(&entry, alone)).await;
-    let bytes = match read {
-        Ok(Ok(bytes)) if alone => fmp4::random_access_point(&bytes),
+    let bytes = match tokio::task::spawn_blocking(move || archive.read(&found)).await {
+        // What is asked of a first part is the random access point it begins with.
+        Ok(Ok(bytes)) if matches!(kept, Kept::FirstPart) => fmp4::random_access_point(&bytes),
         Ok(Ok(bytes)) => Some(bytes),
         Ok(Err(error)) => {
             // Not louder: every viewer there asks for it, and deleting may overtake reading.
-            tracing::debug!(%rendition, msn, %error, "a segment of the archive cannot be read");
+            tracing::debug!(%rendition, msn, ?kept, %error, "the archive cannot be read");
             None
         }
         Err(_) => None,
     };
-    let Some(bytes) = bytes else {
-        return not_found("no such segment").map(Body::Left);
-    };
-    let delivered = Delivered { duration_ms: Some(entry.line.duration / 90), ..Delivered::init(rendition) };
-    media(snapshot, Body::Left(bytes.into()), delivered)
-}
-
-/// A part of just before a restart (PT-10).
-async fn archived_part(
-    archive: Option<Arc<Archive>>,
-    snapshot: &RenditionSnapshot,
-    rendition: &RenditionId,
-    (msn, part): (u64, u32),
-) -> Response<Body> {
-    let found = archive.and_then(|archive| archive.find_part(msn, part).map(|entry| (archive, entry)));
-    let Some((archive, entry)) = found else {
-        return not_found("no such part").map(Body::Left);
-    };
-    let read = tokio::task::spawn_blocking(move || archive.read_part(msn, &entry)).await;
-    let Ok(Ok(bytes)) = read else {
-        return not_found("no such part").map(Body::Left);
-    };
-    let delivered = Delivered { duration_ms: Some(entry.line.duration / 90), ..Delivered::init(rendition) };
+    let Some(bytes) = bytes else { return missing() };
+    let delivered = Delivered { duration_ms: Some(found.duration_ms()), ..Delivered::init(rendition) };
     media(snapshot, Body::Left(bytes.into()), delivered)
 }
 

@@ -7,6 +7,7 @@
 use crate::connections::{Activity, ConnectionMetrics, CountedIo, TrackedBody};
 use crate::drain::Drain;
 pub use crate::limits::Limits;
+use crate::tls;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response};
@@ -31,7 +32,7 @@ use tokio_rustls::TlsAcceptor;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where a request came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConnection {
     /// The peer's address.
     pub peer: SocketAddr,
@@ -41,6 +42,8 @@ pub struct PeerConnection {
     pub tls: bool,
     /// What ALPN chose; on plain TCP nothing was negotiated.
     pub alpn: Alpn,
+    /// The POP whose certificate the peer showed, signed by the client CA; `None` for everybody else.
+    pub client: Option<Arc<str>>,
 }
 
 /// The protocol chosen by ALPN.
@@ -227,6 +230,7 @@ impl Server {
             local: stream.local_addr().unwrap_or(ends.local),
             tls: acceptor.is_some(),
             alpn: Alpn::None,
+            client: None,
         };
         let Some(acceptor) = acceptor else {
             return Box::pin(self.serve_io(stream, from, handler)).await;
@@ -249,6 +253,7 @@ impl Server {
             Some(b"http/1.1") => Alpn::Http1,
             _ => Alpn::None,
         };
+        from.client = stream.get_ref().1.peer_certificates().and_then(tls::pop_id);
         Box::pin(self.serve_io(stream, from, handler)).await;
     }
 
@@ -265,9 +270,10 @@ impl Server {
         let io = TokioIo::new(CountedIo::new(io, Arc::clone(&activity)));
         let requests = Arc::clone(&activity);
         let alt_svc = self.alt_svc.clone().filter(|_| from.tls);
+        let asking = from.clone();
         let service = service_fn(move |request| {
             let in_flight = requests.begin();
-            let answer = handler(request, from);
+            let answer = handler(request, asking.clone());
             let alt_svc = alt_svc.clone();
             async move {
                 let mut response = answer.await;

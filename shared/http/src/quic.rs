@@ -8,7 +8,7 @@
 use crate::connections::{Activity, InFlight};
 use crate::h3_streams::{StopNotice, Stopped, Streams};
 use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
-use crate::tls::{ReloadableCertificate, TlsError, quic_tls_config};
+use crate::tls::{ReloadableCertificate, TlsError, pop_id, quic_tls_config};
 use bytes::Bytes;
 use h3::error::Code;
 use h3::server::RequestStream;
@@ -19,6 +19,7 @@ use http_body_util::BodyExt;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use rustls::pki_types::CertificateDer;
 use std::future::Future;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::pin;
@@ -139,6 +140,7 @@ impl Server {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        let asks_clients = certificate.asks_clients();
         let tls = quic_tls_config(certificate)?;
         let crypto = QuicServerConfig::try_from(tls).map_err(|_| {
             TlsError::Config(rustls::Error::General("no cipher suite that QUIC begins with".to_owned()))
@@ -151,7 +153,8 @@ impl Server {
         let endpoint =
             quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), bound.socket, runtime)
                 .map_err(socket)?;
-        let listener = QuicListener { server: self.clone(), endpoint, addr, handshakes: Arc::default() };
+        let listener =
+            QuicListener { server: self.clone(), endpoint, addr, handshakes: Arc::default(), asks_clients };
         Ok(tokio::spawn(async move { listener.accept_loop(handler).await }))
     }
 }
@@ -162,6 +165,8 @@ struct QuicListener {
     addr: SocketAddr,
     /// Handshakes that have not ended.
     handshakes: Arc<AtomicUsize>,
+    /// A peer may show a certificate.
+    asks_clients: bool,
 }
 
 /// Counts a handshake while it lives.
@@ -209,7 +214,12 @@ impl QuicListener {
                 continue;
             };
             let handshake = Handshake::begin(&self.handshakes);
-            let connection = QuicConnection { server: self.server.clone(), local: self.addr, permit };
+            let connection = QuicConnection {
+                server: self.server.clone(),
+                local: self.addr,
+                asks_clients: self.asks_clients,
+                permit,
+            };
             let handler = handler.clone();
             tokio::spawn(async move { connection.run(incoming, handshake, handler).await });
         }
@@ -227,6 +237,7 @@ impl QuicListener {
 struct QuicConnection {
     server: Server,
     local: SocketAddr,
+    asks_clients: bool,
     permit: OwnedSemaphorePermit,
 }
 
@@ -264,7 +275,7 @@ impl QuicConnection {
             Ok(Err(error)) => return failed(&error),
             Err(elapsed) => return failed(&elapsed),
         };
-        let from = PeerConnection { peer, local: self.local, tls: true, alpn: Alpn::Http3 };
+        let from = PeerConnection { peer, local: self.local, tls: true, alpn: Alpn::Http3, client: None };
         self.requests(http3, &connection, (notice, from), handler).await;
         connection.close(VarInt::from_u32(0x100), b"");
         drop(self.permit);
@@ -275,7 +286,7 @@ impl QuicConnection {
         &self,
         mut http3: Http3,
         connection: &quinn::Connection,
-        (notice, from): (StopNotice, PeerConnection),
+        (notice, mut from): (StopNotice, PeerConnection),
         handler: H,
     ) where
         H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
@@ -292,7 +303,12 @@ impl QuicConnection {
             tokio::select! {
                 accepted = http3.accept() => match (accepted, notice.take()) {
                     (Ok(Some(resolver)), Some(stopped)) => {
-                        let peer = PeerConnection { peer: connection.remote_address(), ..from };
+                        from.peer = connection.remote_address();
+                        if self.asks_clients && from.client.is_none() {
+                            // Known once the handshake has ended, or from the session that is gone on with.
+                            from.client = client(connection);
+                        }
+                        let peer = from.clone();
                         let (in_flight, handler) = (activity.begin(), handler.clone());
                         let patience = limits.header_read_timeout;
                         tokio::spawn(async move {
@@ -324,6 +340,12 @@ impl QuicConnection {
             timer.as_mut().reset(tokio::time::Instant::now() + limits.drain_timeout);
         }
     }
+}
+
+/// The POP that the peer has proven to be.
+fn client(connection: &quinn::Connection) -> Option<Arc<str>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    pop_id(&chain)
 }
 
 /// Sends the response when it is there, unless the viewer gives up before.

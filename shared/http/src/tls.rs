@@ -1,12 +1,16 @@
 //! TLS from PEM files: server certificates that can be replaced while serving, and clients that trust one CA file.
 //!
+//! A server may also name a CA whose clients it knows: POPs, by the name in their certificate. Everybody else is served
+//! without one.
+//!
 //! Invariants: TLS 1.3 and 1.2 only, with aws-lc-rs named explicitly (no process-wide default provider is needed); a
 //! failed reload leaves the certificate that works in place. Deliberately absent: the system's trust store and ACME.
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig, version};
 use std::path::{Path, PathBuf};
@@ -91,6 +95,7 @@ pub struct ReloadableCertificate {
     certificate: PathBuf,
     key: PathBuf,
     current: RwLock<Arc<CertifiedKey>>,
+    clients: Arc<dyn ClientCertVerifier>,
 }
 
 impl ReloadableCertificate {
@@ -99,8 +104,30 @@ impl ReloadableCertificate {
     /// # Errors
     /// A file is missing, not PEM, or the key does not belong to the certificate.
     pub fn load(certificate: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
+        Self::load_with_client_ca(certificate, key, None)
+    }
+
+    /// Reads a chain, its key and the CA of clients that say by certificate who they are; others are served all the same.
+    /// The CA is read once: what it signed is good until the server starts again.
+    ///
+    /// # Errors
+    /// As [`ReloadableCertificate::load`]; or the CA's file holds none.
+    pub fn load_with_client_ca(
+        certificate: &Path,
+        key: &Path,
+        client_ca: Option<&Path>,
+    ) -> Result<Arc<Self>, TlsError> {
         let current = RwLock::new(Arc::new(read_pair(certificate, key)?));
-        Ok(Arc::new(Self { certificate: certificate.to_owned(), key: key.to_owned(), current }))
+        let clients = match client_ca {
+            Some(path) => client_verifier(path)?,
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
+        Ok(Arc::new(Self { certificate: certificate.to_owned(), key: key.to_owned(), current, clients }))
+    }
+
+    /// Whether clients are asked for a certificate.
+    pub(crate) fn asks_clients(&self) -> bool {
+        self.clients.offer_client_auth()
     }
 
     /// Reads the same files again. New connections get what is in them now.
@@ -130,7 +157,7 @@ pub fn server_config(
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(server_provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(Arc::clone(&certificate.clients))
         .with_cert_resolver(certificate);
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     // Stateless tickets: resumption costs the server no memory per viewer.
@@ -151,7 +178,7 @@ pub(crate) fn quic_tls_config(
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(server_provider())
         .with_protocol_versions(&[&version::TLS13])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(Arc::clone(&certificate.clients))
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h3".to_vec()];
     config.session_storage = ServerSessionMemoryCache::new(QUIC_RETURNS_MAX);
@@ -161,19 +188,43 @@ pub(crate) fn quic_tls_config(
     Ok(Arc::new(config))
 }
 
+fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(path)? {
+        roots.add(certificate).map_err(|error| TlsError::File {
+            path: path.to_owned(),
+            what: "CA certificate",
+            reason: error.to_string(),
+        })?;
+    }
+    Ok(roots)
+}
+
+fn client_verifier(ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = Arc::new(read_roots(ca)?);
+    // The names of its CAs are the hint that clients get: a browser has no certificate of them and asks nobody.
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).allow_unauthenticated();
+    verifier.build().map_err(|error| TlsError::File {
+        path: ca.to_owned(),
+        what: "CA certificate",
+        reason: error.to_string(),
+    })
+}
+
+/// The POP that a verified chain belongs to, leaf first: the first DNS name among the leaf's alternative names. Names in the
+/// subject are not read (RFC 9525 6.3).
+#[must_use]
+pub fn pop_id(chain: &[CertificateDer<'_>]) -> Option<Arc<str>> {
+    let leaf = webpki::EndEntityCert::try_from(chain.first()?).ok()?;
+    leaf.valid_dns_names().next().map(Arc::from)
+}
+
 /// A client that trusts the certificates in `ca` and nothing else.
 ///
 /// # Errors
 /// The file is missing, not PEM, or holds no usable CA certificate.
 pub fn client_config(ca: &Path, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(ca)? {
-        roots.add(certificate).map_err(|error| TlsError::File {
-            path: ca.to_owned(),
-            what: "CA certificate",
-            reason: error.to_string(),
-        })?;
-    }
+    let roots = read_roots(ca)?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         .with_root_certificates(roots)

@@ -107,6 +107,11 @@ impl Stream {
         Ok(())
     }
 
+    /// The renditions there are.
+    pub fn rendition_ids(&self) -> impl Iterator<Item = &RenditionId> {
+        self.renditions.iter().map(|rendition| &rendition.id)
+    }
+
     /// What an archive has to keep beside the segments, for every rendition that is shown.
     #[must_use]
     pub fn constants(&self) -> Vec<(RenditionId, Constants)> {

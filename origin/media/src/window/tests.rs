@@ -242,3 +242,62 @@ fn with_an_archive_the_list_goes_back_beyond_memory() {
     fill(&mut window, 160, 165, false);
     assert_eq!(first(&mut window).as_deref(), Some("145"));
 }
+
+proptest::proptest! {
+    /// What is counted as it passes is what the list says, whatever has been opened, left out, archived or forgotten.
+    #[test]
+    fn discontinuities_passed_are_those_listed_and_before(
+        restored in proptest::collection::vec(proptest::bool::ANY, 0..4),
+        steps in proptest::collection::vec((proptest::bool::ANY, 0..3u8, proptest::option::of(0..40u64)), 1..60),
+    ) {
+        let mut window = LiveWindow::new(WindowLimits { dvr: 60 * 90_000, ..limits(5) });
+        let mut sequence = 7;
+        let archived: Vec<ArchivedSegment> = restored.iter().zip(96..).map(|(discontinuity, msn)| {
+            let mut segment = segment(msn);
+            (segment.duration, segment.discontinuity) = (Some(TICKS), *discontinuity);
+            let before = sequence;
+            sequence += u64::from(*discontinuity);
+            ArchivedSegment { line: segment.line(), start: segment.start, discontinuity_sequence: before }
+        }).collect();
+        window.restore(&archived, Vec::new(), [(0, 0); 2]);
+        let scan = |window: &LiveWindow| {
+            let listed = window.listing.lines().iter().filter(|line| line.discontinuity).count() as u64;
+            let open = window.open_segment().is_some_and(|open| open.discontinuity);
+            window.discontinuity_sequence + listed + u64::from(open)
+        };
+        for ((discontinuity, parts, kept), msn) in steps.into_iter().zip(100..) {
+            window.open(Segment { discontinuity, ..segment(msn) });
+            let before = window.passed;
+            for n in 0..parts {
+                window.append(part(n));
+                proptest::prop_assert_eq!(window.discontinuities(), scan(&window));
+            }
+            let begun = window.take_events().into_iter().find_map(|event| match event {
+                Event::Begin(_, _, sequence) => Some(sequence),
+                _ => None,
+            });
+            proptest::prop_assert_eq!(begun, (parts > 0).then_some(before));
+            window.close(false);
+            proptest::prop_assert_eq!(window.discontinuities(), scan(&window));
+            window.set_archived(kept.map(|kept| msn.saturating_sub(kept)..=msn));
+            proptest::prop_assert_eq!(window.discontinuities(), scan(&window));
+        }
+    }
+}
+
+#[test]
+fn an_archive_that_grows_does_not_change_the_list() {
+    let mut window = LiveWindow::new(WindowLimits { dvr: 600 * 90_000, ..limits(0) });
+    for msn in 100..140 {
+        window.open(segment(msn));
+        window.append(part(0));
+        window.close(false);
+        window.set_archived(Some(100..=msn));
+    }
+    let list = |window: &mut LiveWindow| Arc::clone(&window.frozen(control())[0]);
+    let before = list(&mut window);
+    window.set_archived(Some(99..=139));
+    assert!(Arc::ptr_eq(&before, &list(&mut window)), "nothing is redone");
+    window.set_archived(Some(110..=139));
+    assert!(!Arc::ptr_eq(&before, &list(&mut window)), "the list got shorter");
+}
