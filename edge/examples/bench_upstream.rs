@@ -106,7 +106,10 @@ async fn answer(state: Arc<State>, path: String) -> Answer {
                     }
                 }
             });
-            Response::builder().header("cache-control", "max-age=3600").body(Fed(fed).boxed()).unwrap_or_default()
+            Response::builder()
+                .header("cache-control", "max-age=3600")
+                .body(Fed(fed).boxed())
+                .unwrap_or_default()
         }
         _ => whole(StatusCode::NOT_FOUND, Bytes::new()),
     }

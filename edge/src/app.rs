@@ -1,10 +1,11 @@
 //! The edge put together: configuration in, listeners out.
 
 use crate::cache::{Store, StoreParts};
-use crate::config::Config;
+use crate::config::{Config, TlsConfig};
 use crate::fill::WaiterLimits;
 use crate::handler::Handler;
 use crate::metrics::{Metrics, OnScrape};
+use crate::policy::{self, NoKey, PolicyFeed};
 use crate::upstream::Upstream;
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
@@ -14,6 +15,7 @@ use sigma_http::quic::{BoundUdp, QuicError};
 use sigma_http::tls::{ALPN_ALL, ALPN_H2, ReloadableCertificate, TlsError, client_config, server_config};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why an edge cannot start: the configuration, its files, or another process on its ports.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,8 @@ pub(crate) enum StartError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Quic(#[from] QuicError),
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
 }
 
 /// An edge that serves.
@@ -48,7 +52,7 @@ pub(crate) struct Running {
 /// A certificate, key or CA file cannot be used.
 pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
     if let Some(tls) = &config.tls {
-        let certificate = ReloadableCertificate::load(&tls.certificate, &tls.key)?;
+        let certificate = load_certificate(tls)?;
         server_config(certificate, ALPN_ALL)?;
     }
     if let Some(ca) = &config.upstream.ca {
@@ -65,7 +69,7 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let certificate = match &config.tls {
-        Some(tls) => Some(ReloadableCertificate::load(&tls.certificate, &tls.key)?),
+        Some(tls) => Some(load_certificate(tls)?),
         None => None,
     };
     let tls_config = match &certificate {
@@ -93,12 +97,16 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     let scraped = Arc::clone(&store);
     registry.register_collector(Box::new(OnScrape(move || scraped.readings())));
 
+    let feed = policy_feed(config, &upstream, &metrics)?;
+    let scraped = feed.clone();
+    registry.register_collector(Box::new(OnScrape(move || scraped.readings())));
+
     let drain = Drain::new();
     let mut server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
     if let Some(bound) = quic.first() {
         server = server.with_http3_at(bound.local_addr().port());
     }
-    let handler = Handler::new(Arc::clone(&store), Arc::clone(&metrics), config);
+    let handler = Handler::new(Arc::clone(&store), feed, Arc::clone(&metrics), config);
     let addresses = |bound: &[Bound]| bound.iter().map(Bound::local_addr).collect();
     let running = Running {
         http: addresses(&plain),
@@ -133,6 +141,29 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     };
     ops::serve(ops_bound, drain, Endpoints { registry, ready, own: ops::nothing_more });
     Ok(running)
+}
+
+fn load_certificate(tls: &TlsConfig) -> Result<Arc<ReloadableCertificate>, TlsError> {
+    ReloadableCertificate::load_with_client_ca(&tls.certificate, &tls.key, tls.client_ca.as_deref())
+}
+
+/// Where the policy is kept; with a certificate for the upstream, it is asked for from now on.
+fn policy_feed(
+    config: &Config,
+    upstream: &Upstream,
+    metrics: &Arc<Metrics>,
+) -> Result<PolicyFeed, StartError> {
+    if config.upstream.identity().is_none() {
+        if config.sessions.enabled {
+            tracing::warn!(
+                "no upstream.certificate, so no policy: every channel is public here, and sessions are this edge's own"
+            );
+        }
+        return Ok(PolicyFeed::open()?);
+    }
+    let (feed, poll) = (PolicyFeed::empty(), Duration::from_millis(config.sessions.policy_poll_ms));
+    tokio::spawn(policy::follow(feed.clone(), upstream.clone(), poll, Arc::clone(metrics)));
+    Ok(feed)
 }
 
 /// The same port numbers, in UDP.
