@@ -138,10 +138,11 @@ async fn who_may_not_watch_is_told_no_more_than_that() {
     assert!(low.ends_with("?mode=low"), "{low}");
     let low = base(&low);
     let index = |token: String| format!("/live/paid/index.m3u8?token={token}");
-    let forged = format!("{}A{}", &paid[..20], &paid[21..]);
+    let other = if paid.as_bytes()[20] == b'A' { "B" } else { "A" };
+    let forged = format!("{}{other}{}", &paid[..20], &paid[21..]);
     for (path, expected) in [
         ("/live/nobody/index.m3u8".to_owned(), 404),
-        (format!("{}/v/1.m4s", public.replace("demo", "nobody")), 404),
+        (format!("{}/v/1.m4s", public.replace("demo", "nobody")), 403),
         ("/live/paid/index.m3u8".to_owned(), 401),
         ("/live/paid/v/media.m3u8".to_owned(), 401),
         ("/live/paid/v/1.m4s".to_owned(), 401),
@@ -169,13 +170,8 @@ async fn who_may_not_watch_is_told_no_more_than_that() {
         assert_eq!(header(&response, "access-control-allow-origin"), "*", "{path}");
         if [401, 403].contains(&expected) {
             assert_eq!(header(&response, "cache-control"), "no-store", "{path}");
-            assert!(
-                body(response)
-                    .await
-                    .unwrap()
-                    .ends_with(br#""detail":"not allowed here","status":403,"title":"Forbidden"}"#)
-                    || expected == 401
-            );
+            let told: serde_json::Value = serde_json::from_slice(&body(response).await.unwrap()).unwrap();
+            assert_eq!(told["detail"], "not allowed here", "{path}");
         }
     }
     assert_eq!(lab.edge.metrics.fills.get(), 0, "nothing of it reached the upstream");
