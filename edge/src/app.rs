@@ -94,12 +94,8 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
         config: config.cache.clone(),
         metrics: Arc::clone(&metrics),
     });
-    let scraped = Arc::clone(&store);
-    registry.register_collector(Box::new(OnScrape(move || scraped.readings())));
-
     let feed = policy_feed(config, &upstream, &metrics)?;
-    let scraped = feed.clone();
-    registry.register_collector(Box::new(OnScrape(move || scraped.readings())));
+    register_readings(&mut registry, &store, &feed);
 
     let drain = Drain::new();
     let mut server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
@@ -141,6 +137,12 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     };
     ops::serve(ops_bound, drain, Endpoints { registry, ready, own: ops::nothing_more });
     Ok(running)
+}
+
+fn register_readings(registry: &mut Registry, store: &Arc<Store>, feed: &PolicyFeed) {
+    let (store, feed) = (Arc::clone(store), feed.clone());
+    registry.register_collector(Box::new(OnScrape(move || store.readings())));
+    registry.register_collector(Box::new(OnScrape(move || feed.readings())));
 }
 
 fn load_certificate(tls: &TlsConfig) -> Result<Arc<ReloadableCertificate>, TlsError> {

@@ -6,6 +6,7 @@
 //! (`admission`).
 #![deny(clippy::disallowed_methods)]
 
+use core::net::IpAddr;
 use http::StatusCode;
 use sigma_shared::id::ChannelId;
 use sigma_shared::mode::Mode;
@@ -16,7 +17,6 @@ use sigma_token::jwt::{self, Expected, LEEWAY_S};
 use sigma_token::modes::Modes;
 use sigma_token::policy::{Playback, Policy};
 use sigma_token::session::{Bound, NEVER_S, Session, SessionId, SubjectHash, V6_BITS_MAX};
-use std::net::IpAddr;
 
 /// Parts and segments may be asked for this much after the playlists ended: one hold-back, so that nobody is cut off in
 /// the middle of what a playlist promised.

@@ -26,7 +26,8 @@ fn measure(name: &str, rounds: u32, mut work: impl FnMut() -> bool) {
         assert!(black_box(work()));
     }
     let ns = began.elapsed().as_nanos() / u128::from(rounds);
-    writeln!(std::io::stdout(), "{name:<56} {ns:>8} ns").unwrap();
+    let mut out = std::io::stdout();
+    writeln!(out, "{name:<56} {ns:>8} ns").unwrap();
 }
 
 fn main() {

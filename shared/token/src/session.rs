@@ -22,9 +22,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sigma_shared::id::ChannelId;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Bytes of a session, signature included.
