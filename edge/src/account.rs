@@ -5,6 +5,7 @@
 
 use crate::head::Served;
 use crate::metrics::{Metrics, ProtocolBytes};
+use crate::session;
 use http::{Method, Request, StatusCode, Version};
 use prometheus_client::metrics::counter::Counter;
 use sigma_http::listener::PeerConnection;
@@ -55,7 +56,7 @@ impl Account {
         let line = sampling.takes(fastrand::u32(..)).then(|| {
             Box::new(Line {
                 method: request.method().clone(),
-                path: request.uri().path().into(),
+                path: session::split(request.uri().path()).1.into(),
                 peer: from.peer.ip(),
                 status: StatusCode::OK,
                 outcome: "own",

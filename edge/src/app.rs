@@ -5,6 +5,7 @@ use crate::config::{Config, TlsConfig};
 use crate::fill::WaiterLimits;
 use crate::handler::Handler;
 use crate::metrics::{Metrics, OnScrape};
+use crate::policy::{self, NoKey, PolicyFeed};
 use crate::upstream::Upstream;
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
@@ -14,6 +15,7 @@ use sigma_http::quic::{BoundUdp, QuicError};
 use sigma_http::tls::{ALPN_ALL, ALPN_H2, ReloadableCertificate, TlsError, client_config_as, server_config};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why an edge cannot start: the configuration, its files, or another process on its ports.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,8 @@ pub(crate) enum StartError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Quic(#[from] QuicError),
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
 }
 
 /// An edge that serves.
@@ -94,15 +98,15 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
         config: config.cache.clone(),
         metrics: Arc::clone(&metrics),
     });
-    let scraped = Arc::clone(&store);
-    registry.register_collector(Box::new(OnScrape(move || scraped.readings())));
+    let feed = policy_feed(config, &upstream, &metrics)?;
+    register_readings(&mut registry, &store, &feed);
 
     let drain = Drain::new();
     let mut server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
     if let Some(bound) = quic.first() {
         server = server.with_http3_at(bound.local_addr().port());
     }
-    let handler = Handler::new(Arc::clone(&store), Arc::clone(&metrics), config);
+    let handler = Handler::new(Arc::clone(&store), feed, Arc::clone(&metrics), config);
     let addresses = |bound: &[Bound]| bound.iter().map(Bound::local_addr).collect();
     let running = Running {
         http: addresses(&plain),
@@ -134,6 +138,31 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     let ready = move || upstream.readiness();
     ops::serve(ops_bound, drain, Endpoints { registry, ready, own: ops::nothing_more });
     Ok(running)
+}
+
+fn register_readings(registry: &mut Registry, store: &Arc<Store>, feed: &PolicyFeed) {
+    let (store, feed) = (Arc::clone(store), feed.clone());
+    registry.register_collector(Box::new(OnScrape(move || store.readings())));
+    registry.register_collector(Box::new(OnScrape(move || feed.readings())));
+}
+
+/// Where the policy is kept; with a certificate for the upstream, it is asked for from now on.
+fn policy_feed(
+    config: &Config,
+    upstream: &Upstream,
+    metrics: &Arc<Metrics>,
+) -> Result<PolicyFeed, StartError> {
+    if config.upstream.identity().is_none() {
+        if config.sessions.enabled {
+            tracing::warn!(
+                "no upstream.certificate, so no policy: every channel is public here, and sessions are this edge's own"
+            );
+        }
+        return Ok(PolicyFeed::open()?);
+    }
+    let (feed, poll) = (PolicyFeed::empty(), Duration::from_millis(config.sessions.policy_poll_ms));
+    tokio::spawn(policy::follow(feed.clone(), upstream.clone(), poll, Arc::clone(metrics)));
+    Ok(feed)
 }
 
 /// The same port numbers, in UDP.

@@ -28,6 +28,8 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) cache: CacheConfig,
     #[serde(default)]
+    pub(crate) sessions: SessionsConfig,
+    #[serde(default)]
     pub(crate) limits: LimitsConfig,
     #[serde(default)]
     pub(crate) access_log: AccessLogConfig,
@@ -122,6 +124,19 @@ pub(crate) struct CacheConfig {
     pub(crate) negative_age_ms_max: u64,
 }
 
+/// `[sessions]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SessionsConfig {
+    pub(crate) enabled: bool,
+    pub(crate) policy_poll_ms: u64,
+    pub(crate) verdicts_max: usize,
+    pub(crate) gone_after_ms: u64,
+    pub(crate) bind_ipv4_bits: u8,
+    pub(crate) bind_ipv6_bits: u8,
+    pub(crate) audience: String,
+}
+
 /// `[limits]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -200,6 +215,20 @@ impl Default for CacheConfig {
             fill_bytes_max: 256 * MIB,
             negative_bytes_max: 4 * MIB,
             negative_age_ms_max: 1_000,
+        }
+    }
+}
+
+impl Default for SessionsConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            policy_poll_ms: 1_000,
+            verdicts_max: 200_000,
+            gone_after_ms: 6_000,
+            bind_ipv4_bits: 24,
+            bind_ipv6_bits: 56,
+            audience: "sigma-live".to_owned(),
         }
     }
 }
@@ -350,7 +379,7 @@ impl Validate for Config {
             found.push(Problem::new("http.bind", "[]", allowed));
         }
         self.upstream.problems(&mut found);
-        let (upstream, cache, limits) = (&self.upstream, &self.cache, &self.limits);
+        let (upstream, cache, limits, sessions) = (&self.upstream, &self.cache, &self.limits, &self.sessions);
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         for (key, value, low, high, unit) in [
             ("upstream.connect_timeout_ms", upstream.connect_timeout_ms, 10, 60_000, "milliseconds"),
@@ -367,6 +396,11 @@ impl Validate for Config {
             ("cache.fill_bytes_max", cache.fill_bytes_max, cache.object_bytes_max, 1 << 40, "bytes"),
             ("cache.negative_bytes_max", cache.negative_bytes_max, 64 * 1024, 1 << 40, "bytes"),
             ("cache.negative_age_ms_max", cache.negative_age_ms_max, 0, 60_000, "milliseconds"),
+            ("sessions.policy_poll_ms", sessions.policy_poll_ms, 50, 2_000, "milliseconds"),
+            ("sessions.verdicts_max", count(sessions.verdicts_max), 1_000, 1 << 24, "sessions"),
+            ("sessions.gone_after_ms", sessions.gone_after_ms, 4_000, 600_000, "milliseconds"),
+            ("sessions.bind_ipv4_bits", sessions.bind_ipv4_bits.into(), 0, 32, "bits"),
+            ("sessions.bind_ipv6_bits", sessions.bind_ipv6_bits.into(), 0, 64, "bits"),
             ("limits.connections_max", count(limits.connections_max), 1, 1 << 24, "connections"),
             (
                 "limits.connections_per_ip_max",
@@ -410,7 +444,8 @@ mod tests {
         let reference = parse::<Config>(text).unwrap();
         let least = parse::<Config>(LEAST).unwrap();
         let debug = |config: &Config| {
-            format!("{:?}{:?}{:?}{:?}", config.http, config.ops, config.cache, config.limits)
+            let (first, rest) = ((&config.http, &config.ops), (&config.cache, &config.limits));
+            format!("{first:?}{rest:?}{:?}", config.sessions)
         };
         assert_eq!(debug(&reference), debug(&least));
         let timeouts = |u: &UpstreamConfig| {

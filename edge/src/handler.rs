@@ -4,6 +4,7 @@
 //! request headers are not passed on (only the coding that the key names); every response can be read by a web page.
 
 use crate::account::{Account, Sampling};
+use crate::admission::{Admission, Admitted};
 use crate::body::EdgeBody;
 use crate::cache::{Found, Store, Stored};
 use crate::coalesce::Cause;
@@ -12,6 +13,7 @@ use crate::fill::Follower;
 use crate::head::{Head, Served, Timing};
 use crate::key::CacheKey;
 use crate::metrics::Metrics;
+use crate::policy::{self, PolicyFeed};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -23,6 +25,7 @@ use sigma_http::listener::PeerConnection;
 use sigma_http::problem::Problem;
 use sigma_shared::freshness::{Served as Freshness, max_age_s};
 use sigma_shared::resource::LiveResource;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,6 +43,8 @@ pub(crate) struct Handler {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     pages: Assets<Pages>,
+    admission: Admission,
+    policy: PolicyFeed,
     own: Own,
 }
 
@@ -58,13 +63,25 @@ enum Answer {
     Coming(Follower, Served),
     /// Nothing to do with the cache.
     Own(Response<Full<Bytes>>),
+    /// The policy, perhaps once it changed.
+    Policy {
+        query: Option<Box<str>>,
+        /// Whether a POP asks.
+        trusted: bool,
+    },
 }
 
 impl Handler {
-    pub(crate) fn new(store: Arc<Store>, metrics: Arc<Metrics>, config: &Config) -> Arc<Self> {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        policy: PolicyFeed,
+        metrics: Arc<Metrics>,
+        config: &Config,
+    ) -> Arc<Self> {
+        let admission = Admission::new(&config.sessions, policy.clone(), Arc::clone(&metrics));
         let sampling = Sampling(config.access_log.one_in);
         let own = Own { pop: config.pop.clone(), sampling };
-        Arc::new(Self { store, metrics, pages: Assets::new(), own })
+        Arc::new(Self { store, metrics, pages: Assets::new(), admission, policy, own })
     }
 
     /// Answers one request. Never fails: what goes wrong is a response.
@@ -78,8 +95,13 @@ impl Handler {
         from: PeerConnection,
     ) -> impl Future<Output = Response<EdgeBody>> + Send + 'static {
         let head_only = request.method() == Method::HEAD;
+        let (address, trusted) = (from.peer.ip(), from.client.is_some());
         let account = Account::open(&self.metrics, &request, from, self.own.sampling);
-        let answer = self.route(&request).unwrap_or_else(|refusal| Answer::Own(*refusal));
+        let answer = if request.uri().path() == policy::PATH && request.method() == Method::GET {
+            Answer::Policy { query: request.uri().query().map(Into::into), trusted }
+        } else {
+            self.route(&request, address, trusted).unwrap_or_else(|refusal| Answer::Own(*refusal))
+        };
         self.deliver(answer, head_only, account)
     }
 
@@ -92,6 +114,9 @@ impl Handler {
         match answer {
             Answer::Stored(stored, known) => self.hit(&stored, known, head_only, account),
             Answer::Own(response) => own(response, head_only, account),
+            Answer::Policy { query, trusted } => {
+                own(Box::pin(self.policy(query.as_deref(), trusted)).await, false, account)
+            }
             Answer::Coming(follower, served) => match follower.head().await {
                 Ok(head) => self.stream(&head, served, (!head_only).then_some(follower), account),
                 Err(cause) => own(unavailable(cause).response(), head_only, account),
@@ -100,7 +125,12 @@ impl Handler {
     }
 
     /// Decides what can be decided at once; an error is an answer too.
-    fn route(&self, request: &Request<()>) -> Result<Answer, Box<Response<Full<Bytes>>>> {
+    fn route(
+        &self,
+        request: &Request<()>,
+        address: IpAddr,
+        trusted: bool,
+    ) -> Result<Answer, Box<Response<Full<Bytes>>>> {
         let requests = &self.metrics.requests;
         match *request.method() {
             Method::GET | Method::HEAD => {}
@@ -110,7 +140,12 @@ impl Handler {
             }
             _ => return Ok(Answer::Own(self.method_not_allowed())),
         }
-        let key = self.key(request)?;
+        let uri = request.uri();
+        let key = match self.admission.admit(uri.path(), uri.query(), address, trusted) {
+            Admitted::Resource(resource) => self.key(resource, request)?,
+            Admitted::Elsewhere => return Err(self.page(request)),
+            Admitted::Answer(response) => return Err(response),
+        };
         match self.store.find(key) {
             Found::Stored(stored) => {
                 let hit =
@@ -134,23 +169,37 @@ impl Handler {
         }
     }
 
-    fn key(&self, request: &Request<()>) -> Result<CacheKey, Box<Response<Full<Bytes>>>> {
-        let (path, headers) = (request.uri().path(), request.headers());
-        let refuse = |problem: &Problem| {
+    /// The policy, for edges behind this one.
+    async fn policy(&self, query: Option<&str>, trusted: bool) -> Response<Full<Bytes>> {
+        if trusted {
+            return self.policy.respond(query).await;
+        }
+        self.metrics.requests.refused.inc();
+        Problem::new(StatusCode::FORBIDDEN, "not allowed here").response()
+    }
+
+    /// What is not under `/live/`.
+    fn page(&self, request: &Request<()>) -> Box<Response<Full<Bytes>>> {
+        if let Some(page) = self.pages.respond(request.uri().path(), request.headers()) {
+            self.metrics.requests.page.inc();
+            return Box::new(page);
+        }
+        self.metrics.requests.refused.inc();
+        let max_age_s = max_age_s(Freshness::Media, false, TARGET_DURATION_S);
+        Box::new(Problem::new(StatusCode::NOT_FOUND, "no such path").max_age_s(max_age_s).response())
+    }
+
+    fn key(
+        &self,
+        resource: LiveResource,
+        request: &Request<()>,
+    ) -> Result<CacheKey, Box<Response<Full<Bytes>>>> {
+        let gzip = accepts_gzip(request.headers());
+        CacheKey::new(resource, request.uri().query(), gzip).map_err(|error| {
             self.metrics.requests.refused.inc();
-            Box::new(problem.response())
-        };
-        let Some(resource) = LiveResource::parse(path) else {
-            if let Some(page) = self.pages.respond(path, headers) {
-                self.metrics.requests.page.inc();
-                return Err(Box::new(page));
-            }
-            let max_age_s = max_age_s(Freshness::Media, false, TARGET_DURATION_S);
-            return Err(refuse(&Problem::new(StatusCode::NOT_FOUND, "no such path").max_age_s(max_age_s)));
-        };
-        CacheKey::new(resource, request.uri().query(), accepts_gzip(headers)).map_err(|error| {
             let max_age_s = max_age_s(Freshness::BlockingPlaylist, false, TARGET_DURATION_S);
-            refuse(&Problem::new(StatusCode::BAD_REQUEST, error.to_string()).max_age_s(max_age_s))
+            let problem = Problem::new(StatusCode::BAD_REQUEST, error.to_string()).max_age_s(max_age_s);
+            Box::new(problem.response())
         })
     }
 

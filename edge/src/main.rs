@@ -1,9 +1,10 @@
 //! Sigma Live edge: holds viewers' requests, fetches every object from the upstream once, serves it from memory.
 //!
-//! The way of a request: listener (sigma-http) -> `handler` -> `cache` (+ `fill`, `coalesce`) -> `upstream`; back out
+//! The way of a request: listener (sigma-http) -> `handler` (asks `admission`) -> `cache` (+ `fill`, `coalesce`) -> `upstream`; back out
 //! through `body`. Pure: `key`, `freshness`, `coalesce`, `head`. Deliberately absent: parsing media or playlists (A5).
 
 mod account;
+mod admission;
 mod app;
 mod body;
 mod cache;
@@ -15,6 +16,9 @@ mod handler;
 mod head;
 mod key;
 mod metrics;
+mod policy;
+mod presence;
+mod session;
 #[cfg(test)]
 mod tests;
 mod upstream;

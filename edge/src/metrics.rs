@@ -2,6 +2,7 @@
 //!
 //! Invariant: the hot path touches atomics only; label sets are looked up once, here.
 
+use crate::session::Refusal;
 use crate::upstream::Families;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -11,6 +12,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use sigma_http::connections::ConnectionMetrics;
+use sigma_token::jwt::Refused;
 use std::fmt;
 use std::sync::Arc;
 
@@ -34,11 +36,28 @@ macro_rules! labelled_counters {
 
 labelled_counters!(
     /// Viewer requests by how they were answered.
-    Requests, "outcome": hit, negative_hit, miss, join, shed, refused, page, preflight
+    Requests, "outcome": hit, negative_hit, miss, join, shed, refused, redirect, page, preflight
 );
 labelled_counters!(
     /// Upstream requests by how they ended.
     UpstreamRequests, "result": success, error_status, unreachable, timed_out, broken, too_large
+);
+labelled_counters!(
+    /// Playback sessions made here.
+    SessionsMinted, "playback": public, token
+);
+labelled_counters!(
+    /// Requests that were not let in.
+    SessionRefusals, "reason": no_policy, no_channel, no_token, malformed, algorithm, unknown_key, signature, claims,
+    expired, not_yet, channel, address, audience, forged, revoked, mode, sessions, query
+);
+labelled_counters!(
+    /// Sessions looked up.
+    Verdicts, "outcome": hit, miss
+);
+labelled_counters!(
+    /// Questions for a newer policy.
+    PolicyPolls, "result": changed, unchanged, failed
 );
 labelled_counters!(
     /// Viewer bodies by how they ended.
@@ -50,6 +69,33 @@ labelled_counters!(
     ProtocolBytes, "protocol": h1, h2, h3
 );
 
+impl SessionRefusals {
+    /// Counts one.
+    pub(crate) fn count(&self, refusal: Refusal) {
+        let counter = match refusal {
+            Refusal::NoPolicy => &self.no_policy,
+            Refusal::NoChannel => &self.no_channel,
+            Refusal::NoToken => &self.no_token,
+            Refusal::Token(Refused::Malformed) => &self.malformed,
+            Refusal::Token(Refused::Algorithm) => &self.algorithm,
+            Refusal::Token(Refused::UnknownKey) => &self.unknown_key,
+            Refusal::Token(Refused::Signature) => &self.signature,
+            Refusal::Token(Refused::Claims) => &self.claims,
+            Refusal::Expired | Refusal::Token(Refused::Expired) => &self.expired,
+            Refusal::Token(Refused::NotYet) => &self.not_yet,
+            Refusal::Token(Refused::Channel) => &self.channel,
+            Refusal::Address | Refusal::Token(Refused::Address) => &self.address,
+            Refusal::Token(Refused::Audience) => &self.audience,
+            Refusal::Forged => &self.forged,
+            Refusal::Revoked => &self.revoked,
+            Refusal::Mode => &self.mode,
+            Refusal::Sessions => &self.sessions,
+            Refusal::Query => &self.query,
+        };
+        counter.inc();
+    }
+}
+
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -59,6 +105,10 @@ pub(crate) struct Metrics {
     pub(crate) fills: Gauge,
     pub(crate) fill_bytes: Gauge,
     pub(crate) waiters: Gauge,
+    pub(crate) sessions_minted: SessionsMinted,
+    pub(crate) session_refusals: SessionRefusals,
+    pub(crate) verdicts: Verdicts,
+    pub(crate) policy_polls: PolicyPolls,
     pub(crate) bodies: Bodies,
     pub(crate) body_bytes: ProtocolBytes,
     pub(crate) hold_seconds: Histogram,
@@ -100,6 +150,14 @@ impl Metrics {
                 "upstream_requests",
                 "Objects fetched, by how that ended",
             ),
+            sessions_minted: SessionsMinted::register(
+                registry,
+                "sessions_minted",
+                "Playback sessions made here",
+            ),
+            session_refusals: SessionRefusals::register(registry, "session_refusals", "Requests not let in"),
+            verdicts: Verdicts::register(registry, "session_verdicts", "Sessions looked up"),
+            policy_polls: PolicyPolls::register(registry, "policy_polls", "Questions for a newer policy"),
             bodies: Bodies::register(registry, "bodies", "Viewer bodies by how they ended"),
             upstreams: Families::register(registry),
             fills,

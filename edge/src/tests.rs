@@ -6,6 +6,7 @@ mod fake;
 mod fills;
 mod ports;
 mod quic;
+mod sessions;
 mod smuggling;
 mod upstreams;
 #[path = "../../shared/http/tests/conformance/wire.rs"]
@@ -55,7 +56,8 @@ fn config(dir: &Path, upstream: SocketAddr) -> Config {
          [http]\nbind = [\"127.0.0.1:0\"]\n\
          [tls]\nbind = [\"127.0.0.1:0\"]\ncertificate = {cert:?}\nkey = {key:?}\n\
          [ops]\nbind = \"127.0.0.1:0\"\n\
-         [upstream]\nurls = [\"https://{upstream}\"]\nca = {cert:?}\nprotocol = \"h2\"\nreconnect_ms_max = 50\n"
+         [upstream]\nurls = [\"https://{upstream}\"]\nca = {cert:?}\nprotocol = \"h2\"\nreconnect_ms_max = 50\n\
+         [sessions]\nenabled = false\n"
     );
     sigma_http::config::parse(&text).unwrap()
 }

@@ -2,8 +2,8 @@
 //!
 //! Invariants: an IPv4 address in IPv6 clothes (`::ffff:a.b.c.d`) is the IPv4 address; host bits are zero.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A network prefix: `203.0.113.0/24`, `2001:db8::/56`, or one address.

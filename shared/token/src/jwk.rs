@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// Most keys of a set that count.
 pub const KEYS_MAX: usize = 64;
@@ -103,11 +104,12 @@ impl KeySet {
             match Jwk::deserialize(value).map_err(|_| UnusableKey::NotAKey).and_then(|jwk| verifier(&jwk)) {
                 Ok(_) if keys.len() == KEYS_MAX => unusable.push(UnusableKey::TooMany),
                 Ok((kid, verifier)) => {
-                    if keys.contains_key(&kid) {
-                        unusable.push(UnusableKey::Duplicate);
-                        keys.insert(kid, None);
-                    } else {
-                        keys.insert(kid, Some(verifier));
+                    let known = keys.entry(kid).and_modify(|known| *known = None);
+                    match known {
+                        Entry::Occupied(_) => unusable.push(UnusableKey::Duplicate),
+                        Entry::Vacant(free) => {
+                            free.insert(Some(verifier));
+                        }
                     }
                 }
                 Err(reason) => unusable.push(reason),

@@ -9,10 +9,10 @@ use crate::jwk::KeySet;
 use crate::strict;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use core::net::IpAddr;
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 use sigma_shared::id::ChannelId;
-use std::net::IpAddr;
 
 /// Longest token, bytes.
 pub const TOKEN_BYTES_MAX: usize = 4096;

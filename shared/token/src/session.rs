@@ -7,7 +7,8 @@
 //! | sid 16 | subject hash 8 | address prefix 8 | mac 16
 //! ```
 //!
-//! flags: bits 0 to 2 the modes, 5 minted from a token, 6 the prefix is IPv6, 7 the token demanded the prefix.
+//! flags: bits 0 to 2 the modes, 3 its token limits sessions, 5 minted from a token, 6 the prefix is IPv6, 7 the token
+//! demanded the prefix; bit 4 is 0.
 //! The mac is HMAC-SHA256, cut to 16 bytes, over everything before it and the channel.
 //!
 //! Invariants: one session has one spelling; what verifies was made by a holder of the key, for this channel. The
@@ -21,9 +22,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sigma_shared::id::ChannelId;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Bytes of a session, signature included.
@@ -37,6 +38,8 @@ pub const V6_BITS_MAX: u8 = 64;
 
 const VERSION: u8 = 1;
 const SIGNED: usize = 44;
+const LIMITED: u8 = 1 << 3;
+const SPARE: u8 = 1 << 4;
 const BY_TOKEN: u8 = 1 << 5;
 const IS_V6: u8 = 1 << 6;
 const DEMANDED: u8 = 1 << 7;
@@ -117,6 +120,8 @@ pub struct Session {
     pub modes: Modes,
     /// Whether a token was shown for it.
     pub by_token: bool,
+    /// Whether that token limits how many sessions its subject has at a time.
+    pub limited: bool,
     /// Where requests have to come from; `None` is anywhere.
     pub bound: Option<Bound>,
 }
@@ -140,7 +145,9 @@ impl Session {
     }
 
     fn bytes(&self, kid: u8) -> [u8; SIGNED] {
-        let mut flags = self.modes.bits() | if self.by_token { BY_TOKEN } else { 0 };
+        let mut flags = self.modes.bits();
+        flags |= if self.by_token { BY_TOKEN } else { 0 };
+        flags |= if self.limited { LIMITED } else { 0 };
         let (mut bits, mut network) = (0, [0; 8]);
         if let Some(bound) = self.bound {
             flags |= if bound.demanded { DEMANDED } else { 0 };
@@ -198,6 +205,9 @@ impl Unverified {
     fn fields(&self) -> Option<Session> {
         let bytes = &self.0;
         let (flags, bits) = (bytes[2], bytes[3]);
+        if flags & SPARE != 0 {
+            return None;
+        }
         let network: [u8; 8] = bytes[36..SIGNED].try_into().ok()?;
         let address: IpAddr = if flags & IS_V6 != 0 {
             Ipv6Addr::from_bits(u128::from(u64::from_be_bytes(network)) << 64).into()
@@ -214,6 +224,7 @@ impl Unverified {
             expires_at_s: u32::from_be_bytes(bytes[8..12].try_into().ok()?),
             modes: Modes::from_bits(flags & MODES)?,
             by_token: flags & BY_TOKEN != 0,
+            limited: flags & LIMITED != 0,
             bound,
         })
     }

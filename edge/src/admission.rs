@@ -1,0 +1,198 @@
+//! The door: who asks is let in, sent on with a session, or refused. Remembers what was verified.
+//!
+//! Invariants: a signature is checked once per session here, while revocation, expiry, address and mode count at every
+//! request; what is refused is not remembered; no lock is held over an await. The decision itself: `session`.
+
+use crate::config::SessionsConfig;
+use crate::metrics::Metrics;
+use crate::policy::PolicyFeed;
+use crate::presence::{Known, Presence};
+use crate::session::{Asked, Binding, Gate, Minted, Minting, Refusal, check, mint, split};
+use aws_lc_rs::rand;
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use moka::sync::Cache;
+use sigma_http::headers::apply_cors;
+use sigma_http::problem::Problem;
+use sigma_shared::resource::LiveResource;
+use sigma_token::session::{SessionId, Unverified};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A session that nobody used for this long is verified again: no memory for those who left.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
+/// When to ask again while no policy has arrived, seconds.
+const NO_POLICY_RETRY_S: u32 = 2;
+/// How long refusals that are about the path alone may be kept, seconds (DL-06).
+const NO_CHANNEL_AGE_S: u32 = 1;
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Admitted {
+    /// It may have this, if it exists.
+    Resource(LiveResource),
+    /// Nothing under `/live/`.
+    Elsewhere,
+    /// It is answered already.
+    Answer(Box<Response<Full<Bytes>>>),
+}
+
+/// The door.
+pub(crate) struct Admission {
+    enabled: bool,
+    binding: Binding,
+    audience: String,
+    feed: PolicyFeed,
+    verdicts: Cache<Unverified, Arc<Known>>,
+    presence: Mutex<Presence>,
+    metrics: Arc<Metrics>,
+}
+
+impl Admission {
+    pub(crate) fn new(config: &SessionsConfig, feed: PolicyFeed, metrics: Arc<Metrics>) -> Self {
+        let capacity = u64::try_from(config.verdicts_max).unwrap_or(u64::MAX);
+        let verdicts = Cache::builder().max_capacity(capacity).time_to_idle(FORGOTTEN_AFTER).build();
+        Self {
+            enabled: config.enabled,
+            binding: Binding { v4_bits: config.bind_ipv4_bits, v6_bits: config.bind_ipv6_bits },
+            audience: config.audience.clone(),
+            feed,
+            verdicts,
+            presence: Mutex::new(Presence::new(config.verdicts_max, config.gone_after_ms)),
+            metrics,
+        }
+    }
+
+    /// Decides on a GET or HEAD. `trusted` is a POP of this cluster: what it asks for, it asks for its viewers, whom it
+    /// has checked.
+    pub(crate) fn admit(&self, path: &str, query: Option<&str>, address: IpAddr, trusted: bool) -> Admitted {
+        let (session, path) = if self.enabled { split(path) } else { (None, path) };
+        let Some(resource) = LiveResource::parse(path) else {
+            return Admitted::Elsewhere;
+        };
+        if !self.enabled || trusted {
+            return Admitted::Resource(resource);
+        }
+        let asked = Asked { resource: &resource, query, address, now_ms: now_ms() };
+        match self.decide(session, &asked) {
+            Ok(None) => Admitted::Resource(resource),
+            Ok(Some(location)) => Admitted::Answer(Box::new(self.redirect(&location))),
+            Err(refusal) => Admitted::Answer(Box::new(self.refuse(refusal))),
+        }
+    }
+
+    /// `Some` is where to go instead.
+    fn decide(&self, session: Option<&str>, asked: &Asked<'_>) -> Result<Option<String>, Refusal> {
+        let gate = self.feed.gate().ok_or(Refusal::NoPolicy)?;
+        if let Some(text) = session {
+            return self.checked(text, &gate, asked).map(|()| None);
+        }
+        if matches!(asked.resource, LiveResource::Multivariant(_)) {
+            return self.minted(&gate, asked).map(Some);
+        }
+        use sigma_token::policy::Playback::{Public, Token};
+        match gate.playback(asked.resource.channel())? {
+            Public => Ok(None),
+            Token => Err(Refusal::NoToken),
+        }
+    }
+
+    fn checked(&self, text: &str, gate: &Gate, asked: &Asked<'_>) -> Result<(), Refusal> {
+        let unverified = Unverified::parse(text).ok_or(Refusal::Forged)?;
+        let Some(known) = self.known(unverified, gate, asked) else {
+            // Whose keys nobody shares (this edge's before a restart, another edge's): nothing here is protected.
+            return if gate.open { Ok(()) } else { Err(Refusal::Forged) };
+        };
+        check(&known.session, gate, asked)?;
+        known.seen(asked.now_ms);
+        Ok(())
+    }
+
+    /// The session, from memory or by its signature.
+    fn known(&self, unverified: Unverified, gate: &Gate, asked: &Asked<'_>) -> Option<Arc<Known>> {
+        let (channel, print) = (asked.resource.channel(), gate.policy.session_keys_print());
+        let remembered = self.verdicts.get(&unverified);
+        if let Some(known) =
+            remembered.filter(|known| known.channel == *channel && known.keys_print == *print)
+        {
+            self.metrics.verdicts.hit.inc();
+            return Some(known);
+        }
+        self.metrics.verdicts.miss.inc();
+        let session = gate.policy.verify(&unverified, channel)?;
+        let known = Known::new(session, channel.clone(), *print, asked.now_ms);
+        if session.limited {
+            self.presence().arrive(&known, asked.now_ms);
+        }
+        self.verdicts.insert(unverified, Arc::clone(&known));
+        Some(known)
+    }
+
+    fn minted(&self, gate: &Gate, asked: &Asked<'_>) -> Result<String, Refusal> {
+        let mut id = [0; 16];
+        // A machine without randomness lets nobody in.
+        rand::fill(&mut id).map_err(|_| Refusal::NoPolicy)?;
+        let how = Minting { binding: self.binding, audience: &self.audience, id: SessionId(id) };
+        let Minted { session, text, location, sessions_max } = mint(gate, asked, &how)?;
+        if let (Some(max), Some(unverified)) = (sessions_max, Unverified::parse(&text)) {
+            let print = *gate.policy.session_keys_print();
+            let known = Known::new(session, asked.resource.channel().clone(), print, asked.now_ms);
+            let max = usize::try_from(max).unwrap_or(usize::MAX);
+            if !self.presence().admit(&known, max, asked.now_ms) {
+                return Err(Refusal::Sessions);
+            }
+            self.verdicts.insert(unverified, known);
+        }
+        let minted = &self.metrics.sessions_minted;
+        if session.by_token {
+            minted.token.inc()
+        } else {
+            minted.public.inc()
+        };
+        Ok(location)
+    }
+
+    fn presence(&self) -> std::sync::MutexGuard<'_, Presence> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn redirect(&self, location: &str) -> Response<Full<Bytes>> {
+        self.metrics.requests.redirect.inc();
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::FOUND;
+        let headers = response.headers_mut();
+        apply_cors(headers);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // A location is made of ids and base64url: always a header value.
+        if let Ok(location) = HeaderValue::from_str(location) {
+            headers.insert(header::LOCATION, location);
+        }
+        response
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<Full<Bytes>> {
+        self.metrics.requests.refused.inc();
+        self.metrics.session_refusals.count(refusal);
+        let problem = match refusal {
+            Refusal::NoPolicy => {
+                Problem::new(refusal.status(), "not ready yet").retry_after_s(NO_POLICY_RETRY_S)
+            }
+            Refusal::NoChannel => {
+                Problem::new(refusal.status(), "no such channel").max_age_s(NO_CHANNEL_AGE_S)
+            }
+            Refusal::Query => {
+                Problem::new(refusal.status(), "mode: one of ultra, low and normal is expected, once")
+            }
+            _ => Problem::new(refusal.status(), "not allowed here"),
+        };
+        problem.response()
+    }
+}
+
+fn now_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
