@@ -156,7 +156,7 @@ async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
     match request.uri().path() {
         "/hold" => std::future::pending().await,
         "/echo" => {
-            let body = request.into_body().collect().await.map(|body| body.to_bytes());
+            let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
             Response::new(Full::new(body.unwrap_or_default()))
         }
         "/big" => Response::new(Full::new(Bytes::from(vec![0; BIG_BYTES]))),

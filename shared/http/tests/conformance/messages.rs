@@ -78,10 +78,13 @@ fn connection_specific() -> Vec<Case> {
     ]
 }
 
+/// Id, what is wrong, and the fields of a request.
+type Incomplete<'a> = (&'static str, &'static str, &'a [(&'a str, &'a str)]);
+
 fn required() -> Vec<Case> {
     let (method, scheme, path, authority) =
         ((":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a"));
-    let rows: [(&str, &str, &[(&str, &str)]); 10] = [
+    let rows: [Incomplete; 10] = [
         ("http2/8.1.2.3/1", "empty :path", &[method, scheme, (":path", ""), authority]),
         ("http2/8.1.2.3/2", "no :method", &[scheme, path, authority]),
         ("http2/8.1.2.3/3", "no :scheme", &[method, path, authority]),

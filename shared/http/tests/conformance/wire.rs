@@ -50,8 +50,8 @@ pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// One frame, whatever its parts mean.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a frame of less than 16 MiB");
-    let mut bytes = length.to_be_bytes()[1..].to_vec();
+    let length = payload.len();
+    let mut bytes = vec![(length >> 16) as u8, (length >> 8) as u8, length as u8];
     bytes.extend([kind, flags]);
     bytes.extend(stream.to_be_bytes());
     bytes.extend(payload);
