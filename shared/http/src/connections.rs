@@ -103,6 +103,11 @@ impl Activity {
         InFlight(Arc::clone(self))
     }
 
+    /// Whether nothing was asked on the connection yet (or one request was answered within its first millisecond).
+    pub(crate) fn awaits_first_request(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0 && self.last_end_ms.load(Ordering::Relaxed) == 0
+    }
+
     /// When the connection may be closed as idle, seen from `now`: `None` means now.
     pub(crate) fn next_check(&self, now: Instant, limits: &crate::listener::Limits) -> Option<Duration> {
         if self.in_flight.load(Ordering::Relaxed) > 0 {

@@ -5,10 +5,13 @@
 //! [`listener::Limits`], and what is refused is counted in [`connections::ConnectionMetrics`].
 //! Deliberately absent: routing, caching, anything about live streams.
 
+pub mod acme;
 pub mod assets;
+pub mod certificate;
 pub mod config;
 pub mod connections;
 pub mod drain;
+pub mod handover;
 pub mod headers;
 mod limits;
 pub mod listener;
@@ -16,4 +19,5 @@ pub mod logging;
 pub mod ops;
 pub mod problem;
 pub mod signals;
+pub mod systemd;
 pub mod tls;

@@ -18,6 +18,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -87,10 +88,26 @@ impl Bound {
         listen().map_err(|source| BindError { addr, source })
     }
 
+    /// Takes over a socket that listens already. `asked` is what it is for.
+    pub(crate) fn inherit(listener: std::net::TcpListener, asked: SocketAddr) -> Result<Self, BindError> {
+        let take = || {
+            listener.set_nonblocking(true)?;
+            let addr = listener.local_addr()?;
+            Ok(Self { listener: TcpListener::from_std(listener)?, addr })
+        };
+        take().map_err(|source| BindError { addr: asked, source })
+    }
+
     /// The address really bound.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 }
 
@@ -134,8 +151,8 @@ impl Server {
     pub async fn drained(&self) {
         let all = u32::try_from(self.limits.connections_max).unwrap_or(u32::MAX);
         let wait = self.permits.acquire_many(all);
-        // The connections end themselves in time; the slack covers a busy machine.
-        let bound = self.limits.drain_timeout + Duration::from_secs(1);
+        // The connections end themselves in time, those in a TLS handshake do not; the slack covers a busy machine.
+        let bound = self.limits.drain_timeout + Duration::from_millis(500);
         if tokio::time::timeout(bound, wait).await.is_err() {
             tracing::warn!("connections were still open when the drain ended");
         }
@@ -245,7 +262,8 @@ impl Server {
         });
         let builder = self.builder(from.alpn);
         let mut connection = pin!(builder.serve_connection(io, service));
-        let mut drain = pin!(self.drain.started());
+        let mut drain = pin!(self.drain_of(&activity));
+        let mut spent = Duration::ZERO;
         let mut timer = pin!(tokio::time::sleep(self.limits.header_read_timeout));
         let mut leaving = Leaving::No;
         loop {
@@ -256,7 +274,10 @@ impl Server {
                     }
                     return;
                 }
-                () = &mut drain, if leaving != Leaving::Drained => leaving = Leaving::Drained,
+                waited = &mut drain, if leaving != Leaving::Drained => {
+                    spent = waited;
+                    leaving = Leaving::Drained;
+                }
                 () = &mut timer => match (leaving, activity.next_check(Instant::now(), &self.limits)) {
                     (Leaving::Drained, _) | (Leaving::Idle, None) => return,
                     // A request was on its way while the connection looked idle: it is answered.
@@ -274,10 +295,22 @@ impl Server {
             connection.as_mut().graceful_shutdown();
             let rest = match leaving {
                 Leaving::Idle => IDLE_GOODBYE.min(self.limits.drain_timeout),
-                Leaving::No | Leaving::Drained => self.limits.drain_timeout,
+                Leaving::No | Leaving::Drained => self.limits.drain_timeout.saturating_sub(spent),
             };
             timer.as_mut().reset(tokio::time::Instant::now() + rest);
         }
+    }
+
+    /// The drain as one connection sees it: one that has not asked for anything yet was accepted a moment ago, and its
+    /// first request is on the way. It is waited for, so that nobody is sent off without an answer. Returns how long.
+    async fn drain_of(&self, activity: &Activity) -> Duration {
+        self.drain.started().await;
+        let grace = FIRST_REQUEST.min(self.limits.drain_timeout / 2);
+        let began = Instant::now();
+        while activity.awaits_first_request() && began.elapsed() < grace {
+            tokio::time::sleep(FIRST_REQUEST / 50).await;
+        }
+        began.elapsed()
     }
 
     fn builder(&self, alpn: Alpn) -> auto::Builder<TokioExecutor> {
@@ -316,6 +349,9 @@ enum Leaving {
     /// The server is going away.
     Drained,
 }
+
+/// How long the first request of a connection is waited for when the server is going away.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// How long an idle peer may take to say goodbye in HTTP/2.
 const IDLE_GOODBYE: Duration = Duration::from_secs(1);

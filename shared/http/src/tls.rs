@@ -1,7 +1,8 @@
 //! TLS from PEM files: server certificates that can be replaced while serving, and clients that trust one CA file.
 //!
 //! Invariants: TLS 1.3 and 1.2 only, with aws-lc-rs named explicitly (no process-wide default provider is needed); a
-//! failed reload leaves the certificate that works in place. Deliberately absent: the system's trust store and ACME.
+//! failed reload leaves the certificate that works in place. Deliberately absent: the system's trust store, and
+//! where certificates come from (`certificate`).
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -90,6 +91,51 @@ impl ReloadableCertificate {
     pub fn load(certificate: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
         let current = RwLock::new(Arc::new(read_pair(certificate, key)?));
         Ok(Arc::new(Self { certificate: certificate.to_owned(), key: key.to_owned(), current }))
+    }
+
+    /// Shows one pair of files until [`ReloadableCertificate::reload`] finds a usable `coming`, which has chain and key in
+    /// one file.
+    ///
+    /// # Errors
+    /// As [`ReloadableCertificate::load`], of the pair.
+    pub(crate) fn until_there_is(
+        coming: &Path,
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<Arc<Self>, TlsError> {
+        Ok(Self::showing(coming, read_pair(certificate, key)?))
+    }
+
+    /// The same with a self-signed certificate for `names`: nobody trusts it, but listeners can be bound and probed.
+    ///
+    /// # Errors
+    /// No certificate can be made for these names.
+    pub(crate) fn self_signed_until_there_is(
+        coming: &Path,
+        names: &[String],
+    ) -> Result<Arc<Self>, TlsError> {
+        let general = |error: rcgen::Error| rustls::Error::General(format!("self-signed stand-in: {error}"));
+        let made = rcgen::generate_simple_self_signed(names).map_err(general)?;
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let made = CertifiedKey::from_der(vec![made.cert.into()], key, &provider())?;
+        Ok(Self::showing(coming, made))
+    }
+
+    fn showing(coming: &Path, current: CertifiedKey) -> Arc<Self> {
+        let current = RwLock::new(Arc::new(current));
+        Arc::new(Self { certificate: coming.to_owned(), key: coming.to_owned(), current })
+    }
+
+    /// The files of the chain and of its key.
+    pub(crate) fn files(&self) -> [&Path; 2] {
+        [&self.certificate, &self.key]
+    }
+
+    /// The server's own certificate, as it is shown now.
+    #[must_use]
+    pub fn leaf(&self) -> Option<CertificateDer<'static>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.cert.first().cloned()
     }
 
     /// Reads the same files again. New connections get what is in them now.
