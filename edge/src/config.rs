@@ -5,8 +5,11 @@
 use http::uri::{Authority, Scheme};
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
+use sigma_http::acme::AcmeConfig;
+use sigma_http::certificate::CertificateSource;
 use sigma_http::config::{Problem, Validate};
 use sigma_http::listener::Limits;
+use sigma_http::logging::LogConfig;
 use sigma_shared::id::PopId;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -27,7 +30,18 @@ pub(crate) struct Config {
     pub(crate) cache: CacheConfig,
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
+    #[serde(default)]
+    pub(crate) log: LogConfig,
 }
+
+/// What a running edge can change; see `app::Running::apply`.
+pub(crate) const LIVE_KEYS: &[&str] = &[
+    "limits.drain_timeout_ms",
+    "limits.h2_streams_max",
+    "limits.header_timeout_ms",
+    "limits.idle_timeout_ms",
+    "log.filter",
+];
 
 /// `[http]`
 #[derive(Debug, Clone, Deserialize)]
@@ -42,8 +56,16 @@ pub(crate) struct HttpConfig {
 pub(crate) struct TlsConfig {
     #[serde(default = "default_tls_bind")]
     pub(crate) bind: Vec<SocketAddr>,
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) acme: Option<AcmeConfig>,
+}
+
+impl TlsConfig {
+    pub(crate) fn source(&self) -> CertificateSource<'_> {
+        let (certificate, key) = (self.certificate.as_deref(), self.key.as_deref());
+        CertificateSource { certificate, key, acme: self.acme.as_ref() }
+    }
 }
 
 /// `[ops]`
@@ -243,6 +265,10 @@ impl Validate for Config {
             let allowed = "at least one address here or in tls.bind: nobody could connect";
             found.push(Problem::new("http.bind", "[]", allowed));
         }
+        if let Some(tls) = &self.tls {
+            found.extend(tls.source().problems(self.http.bind.len()));
+        }
+        found.extend(self.log.problems());
         if self.upstream.url.server_name.is_some() && self.upstream.ca.is_none() {
             let allowed =
                 "the PEM file of the CA that signed the upstream's certificate, as upstream.url is https";

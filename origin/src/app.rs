@@ -2,14 +2,20 @@
 
 use crate::channel::Channels;
 use crate::config::Config;
-use crate::http::{Router, metadata};
+use crate::http::{Body, Router, metadata};
 use crate::ingest::rtmp::RtmpServer;
 use crate::ingest::test_source;
 use crate::metrics::Metrics;
+use http_body_util::Full;
 use prometheus_client::registry::Registry;
+use sigma_http::acme::Challenges;
+use sigma_http::certificate::CertificateMetrics;
 use sigma_http::drain::Drain;
+use sigma_http::handover::Sockets;
 use sigma_http::listener::{BindError, Bound, Server};
+use sigma_http::logging;
 use sigma_http::ops::{self, Endpoints, Readiness};
+use sigma_http::systemd;
 use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
 use sigma_shared::id::InvalidId;
 use std::net::SocketAddr;
@@ -32,6 +38,19 @@ pub(crate) enum StartError {
     DataDir { path: String, source: std::io::Error },
 }
 
+/// Looks after the certificate, if there is TLS. Returns what the plain listeners have to answer for it.
+fn keep_certificate(
+    config: &Config,
+    certificate: Option<&Arc<ReloadableCertificate>>,
+    registry: &mut Registry,
+    drain: &Drain,
+) -> Option<Challenges> {
+    let (tls, certificate) = config.tls.as_ref().zip(certificate)?;
+    let metrics = CertificateMetrics::default();
+    metrics.register(registry.sub_registry_with_prefix("sigma_origin"));
+    tls.source().keep(Arc::clone(certificate), &metrics, drain)
+}
+
 /// An origin that serves.
 pub(crate) struct Running {
     #[cfg(test)]
@@ -45,6 +64,7 @@ pub(crate) struct Running {
     pub(crate) certificate: Option<Arc<ReloadableCertificate>>,
     pub(crate) drain: Drain,
     server: Server,
+    sockets: Sockets,
 }
 
 /// Whether the files that the configuration names can be used.
@@ -53,8 +73,7 @@ pub(crate) struct Running {
 /// A certificate or key cannot be used.
 pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
     if let Some(tls) = &config.tls {
-        let certificate = ReloadableCertificate::load(&tls.certificate, &tls.key)?;
-        server_config(certificate, ALPN_ALL)?;
+        server_config(tls.source().load()?, ALPN_ALL)?;
     }
     Ok(())
 }
@@ -63,26 +82,27 @@ pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
 ///
 /// # Errors
 /// A certificate or key cannot be used, an address cannot be bound, or the data directory cannot be written to.
-pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
+pub(crate) async fn start(config: &Config, sockets: &Sockets) -> Result<Running, StartError> {
     check_data_dir(config)?;
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let certificate = match &config.tls {
-        Some(tls) => Some(ReloadableCertificate::load(&tls.certificate, &tls.key)?),
+        Some(tls) => Some(tls.source().load()?),
         None => None,
     };
     let tls_config = match &certificate {
         Some(certificate) => Some(server_config(Arc::clone(certificate), ALPN_ALL)?),
         None => None,
     };
-    let ops_bound = Bound::bind(config.ops.bind)?;
+    let ops_bound = sockets.tcp(config.ops.bind)?;
     #[cfg(test)]
     let ops = ops_bound.local_addr();
-    let plain = bind_all(&config.http.bind)?;
-    let encrypted = bind_all(config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
-    let rtmp = bind_rtmp(&config.rtmp.bind).await?;
+    let plain = bind_all(sockets, &config.http.bind)?;
+    let encrypted = bind_all(sockets, config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
+    let rtmp = bind_rtmp(sockets, &config.rtmp.bind)?;
 
     let drain = Drain::new();
+    let challenges = keep_certificate(config, certificate.as_ref(), &mut registry, &drain);
     let channels = Arc::new(Channels::start(config, &metrics)?);
     let held_max = config.live.held_requests_max;
     let router = Arc::new(Router::new(Arc::clone(&channels), Arc::clone(&metrics), held_max));
@@ -91,9 +111,16 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
     for (bounds, tls) in [(plain, None), (encrypted, tls_config)] {
         for bound in bounds {
             let router = Arc::clone(&router);
+            let challenges = challenges.clone().filter(|_| tls.is_none());
             server.serve(bound, tls.clone(), move |request, _| {
+                let challenge = challenges.as_ref().and_then(|open| open.answer(request.uri().path()));
                 let router = Arc::clone(&router);
-                async move { router.respond(request).await }
+                async move {
+                    match challenge {
+                        Some(answer) => answer.map(|bytes| Body::Left(Full::new(bytes))),
+                        None => router.respond(request).await,
+                    }
+                }
             });
         }
     }
@@ -124,6 +151,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
         certificate,
         drain,
         server,
+        sockets: sockets.clone(),
     })
 }
 
@@ -140,9 +168,17 @@ fn serve_ops(bound: Bound, drain: &Drain, registry: Registry, channels: Arc<Chan
 }
 
 impl Running {
+    /// Makes of a configuration that was read again what can be made of it: `config::LIVE_KEYS`.
+    pub(crate) fn apply(&self, config: &Config) {
+        self.server.set_limits(config.limits.listener());
+        logging::apply(&config.log);
+    }
+
     /// Serves until the drain has begun and open requests are done, or their time is up.
-    pub(crate) async fn finished(self) {
+    pub(crate) async fn finished(&self) {
         self.drain.started().await;
+        self.sockets.close();
+        systemd::stopping();
         self.server.drained().await;
     }
 }
@@ -164,19 +200,16 @@ fn check_data_dir(config: &Config) -> Result<(), StartError> {
         .map_err(|source| StartError::DataDir { path: config.data_dir.display().to_string(), source })
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {
-    addresses.iter().map(|address| Bound::bind(*address)).collect()
+fn bind_all(sockets: &Sockets, addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {
+    addresses.iter().map(|address| sockets.tcp(*address)).collect()
 }
 
 fn addresses(bounds: &[Bound]) -> Vec<SocketAddr> {
     bounds.iter().map(Bound::local_addr).collect()
 }
 
-async fn bind_rtmp(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
-    let mut listeners = Vec::new();
-    for address in addresses {
-        let bound = TcpListener::bind(address).await;
-        listeners.push(bound.map_err(|source| StartError::BindRtmp { address: *address, source })?);
-    }
-    Ok(listeners)
+fn bind_rtmp(sockets: &Sockets, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let named = |error: BindError| StartError::BindRtmp { address: error.addr, source: error.source };
+    let bound = addresses.iter().map(|address| sockets.tcp(*address).map(Bound::into_listener));
+    bound.map(|listener| listener.map_err(named)).collect()
 }

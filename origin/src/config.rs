@@ -9,8 +9,11 @@ mod tests;
 pub(crate) use channels::{ChannelConfig, ChannelType, ProfileConfig, SourceConfig};
 
 use serde::Deserialize;
+use sigma_http::acme::AcmeConfig;
+use sigma_http::certificate::CertificateSource;
 use sigma_http::config::{Problem, Validate};
 use sigma_http::listener::Limits;
+use sigma_http::logging::LogConfig;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,10 +37,21 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
     #[serde(default)]
+    pub(crate) log: LogConfig,
+    #[serde(default)]
     pub(crate) profiles: Vec<ProfileConfig>,
     #[serde(default)]
     pub(crate) channels: Vec<ChannelConfig>,
 }
+
+/// What a running origin can change; see `app::Running::apply`.
+pub(crate) const LIVE_KEYS: &[&str] = &[
+    "limits.drain_timeout_ms",
+    "limits.h2_streams_max",
+    "limits.header_timeout_ms",
+    "limits.idle_timeout_ms",
+    "log.filter",
+];
 
 /// `[http]`
 #[derive(Debug, Clone, Deserialize)]
@@ -52,8 +66,16 @@ pub(crate) struct HttpConfig {
 pub(crate) struct TlsConfig {
     #[serde(default = "default_tls_bind")]
     pub(crate) bind: Vec<SocketAddr>,
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) acme: Option<AcmeConfig>,
+}
+
+impl TlsConfig {
+    pub(crate) fn source(&self) -> CertificateSource<'_> {
+        let (certificate, key) = (self.certificate.as_deref(), self.key.as_deref());
+        CertificateSource { certificate, key, acme: self.acme.as_ref() }
+    }
 }
 
 /// `[ops]`
@@ -223,6 +245,10 @@ impl Validate for Config {
         ranges.check("limits.idle_timeout_ms", limits.idle_timeout_ms, 12_000..=3_600_000, "milliseconds");
         ranges.check("limits.drain_timeout_ms", limits.drain_timeout_ms, 0..=600_000, "milliseconds");
         let mut problems = ranges.0;
+        if let Some(tls) = &self.tls {
+            problems.extend(tls.source().problems(self.http.bind.len()));
+        }
+        problems.extend(self.log.problems());
         if rtmp.app.is_empty() || rtmp.app.len() > 64 {
             problems.push(Problem::new("rtmp.app", &rtmp.app, "1 to 64 characters"));
         }

@@ -15,12 +15,10 @@ use state::State;
 
 use crate::certificate::{CertificateMetrics, Validity};
 use crate::drain::Drain;
-use crate::problem::Problem;
 use crate::tls::{ReloadableCertificate, TlsError};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
-use http_body_util::Full;
 use instant_acme::{
     Account, AuthorizationStatus, ChallengeType, Identifier, NewAccount, NewOrder, Order, OrderStatus,
     RetryPolicy,
@@ -86,13 +84,14 @@ pub struct Challenges(Arc<Mutex<Vec<(String, String)>>>);
 impl Challenges {
     /// The answer to a request of this path on a plain listener, if it is one for a proof.
     #[must_use]
-    pub fn answer(&self, path: &str) -> Option<Response<Full<Bytes>>> {
+    pub fn answer(&self, path: &str) -> Option<Response<Bytes>> {
         let token = path.strip_prefix(WELL_KNOWN)?;
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, proof)) = open.iter().find(|(name, _)| name == token) else {
-            return Some(Problem::new(StatusCode::NOT_FOUND, "no such challenge").response());
-        };
-        let mut response = Response::new(Full::new(Bytes::from(proof.clone())));
+        let proof = open.iter().find(|(name, _)| name == token).map(|(_, proof)| proof.clone());
+        let mut response = Response::new(Bytes::from(proof.clone().unwrap_or_default()));
+        if proof.is_none() {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

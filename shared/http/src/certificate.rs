@@ -81,7 +81,8 @@ impl CertificateSource<'_> {
             [("tls.certificate", self.certificate, self.key), ("tls.key", self.key, self.certificate)]
         {
             if path.is_none() && (alone || other.is_some()) {
-                let allowed = "a PEM file; certificate and key go together, and can be left out with [tls.acme]";
+                let allowed =
+                    "a PEM file; certificate and key go together, and can be left out with [tls.acme]";
                 found.push(Problem::new(key, "missing", allowed));
             }
         }
@@ -106,7 +107,9 @@ impl CertificateSource<'_> {
         if kept.exists() {
             match ReloadableCertificate::load(&kept, &kept) {
                 Ok(certificate) => return Ok(certificate),
-                Err(error) => tracing::error!(%error, "the kept certificate cannot be used; a new one is ordered"),
+                Err(error) => {
+                    tracing::error!(%error, "the kept certificate cannot be used; a new one is ordered")
+                }
             }
         }
         match given {
@@ -236,8 +239,12 @@ impl Watch {
         if notice != self.said {
             self.said = notice;
             match notice {
-                Some(Notice::Expired) => tracing::error!("the certificate has expired: viewers cannot connect"),
-                Some(Notice::Days(days)) => tracing::warn!(days, left_s = left, "the certificate expires soon"),
+                Some(Notice::Expired) => {
+                    tracing::error!("the certificate has expired: viewers cannot connect")
+                }
+                Some(Notice::Days(days)) => {
+                    tracing::warn!(days, left_s = left, "the certificate expires soon")
+                }
                 None => {}
             }
         }
@@ -283,7 +290,11 @@ mod tests {
         std::fs::write(&certificate, pair("three.example").0).unwrap();
         watch.look();
         watch.look();
-        assert_eq!((watch.metrics.reload_failures.get(), covers("two.example.org")), (1, true), "half written");
+        assert_eq!(
+            (watch.metrics.reload_failures.get(), covers("two.example.org")),
+            (1, true),
+            "half written"
+        );
         std::fs::remove_file(&key).unwrap();
         watch.look();
         assert_eq!(watch.metrics.reload_failures.get(), 1, "a file that is gone is no news");

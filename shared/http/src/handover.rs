@@ -75,6 +75,8 @@ struct Held {
     /// Duplicates of everything this process answers on, for a successor.
     own: Vec<Named<OwnedFd>>,
     closed: bool,
+    /// A successor is being started, or has taken over.
+    handing_over: bool,
     /// To the process before, until [`Sockets::serving`].
     predecessor: Option<UnixStream>,
     successor: Option<UnixStream>,
@@ -217,10 +219,9 @@ impl Sockets {
 
     /// Says to the successor, if there is one, that this process reads UDP no more. Its end says the same.
     pub fn release_udp(&self) {
-        let successor = self.held().successor.take();
-        if let Some(mut stream) = successor {
+        if let Some(stream) = &mut self.held().successor {
             // Who is gone needs no word.
-            let _ = io::Write::write_all(&mut stream, UDP_RELEASED);
+            let _ = io::Write::write_all(stream, UDP_RELEASED);
         }
     }
 
@@ -230,6 +231,31 @@ impl Sockets {
         held.closed = true;
         held.own.clear();
         held.inherited.clear();
+    }
+
+    /// SIGUSR2: [`Sockets::hand_over`] in a task of its own, told in the log. One at a time.
+    pub fn restart(&self, drain: &Drain) {
+        if std::mem::replace(&mut self.held().handing_over, true) {
+            tracing::warn!("SIGUSR2: a new process is being started already");
+            return;
+        }
+        tracing::info!("SIGUSR2: starting a new process with the same sockets");
+        let (sockets, drain) = (self.clone(), drain.clone());
+        tokio::spawn(async move {
+            match sockets.hand_over(&drain).await {
+                Ok(pid) => tracing::info!(pid, "the new process serves: draining"),
+                Err(error) => {
+                    sockets.held().handing_over = false;
+                    tracing::error!(%error, "no restart: serving goes on");
+                }
+            }
+        });
+    }
+
+    /// Whether a successor serves.
+    #[must_use]
+    pub fn handed_over(&self) -> bool {
+        self.held().successor.is_some()
     }
 
     /// Starts this program anew with all sockets, waits until it serves, then gives the drain signal.

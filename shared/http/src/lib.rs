@@ -18,6 +18,7 @@ pub mod listener;
 pub mod logging;
 pub mod ops;
 pub mod problem;
+pub mod reload;
 pub mod signals;
 pub mod systemd;
 pub mod tls;

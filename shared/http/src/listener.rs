@@ -20,7 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -105,6 +105,14 @@ impl Bound {
     }
 }
 
+impl Bound {
+    /// The listener itself, for a protocol other than HTTP.
+    #[must_use]
+    pub fn into_listener(self) -> TcpListener {
+        self.listener
+    }
+}
+
 impl AsFd for Bound {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
@@ -118,6 +126,8 @@ pub struct Server {
     permits: Arc<Semaphore>,
     metrics: ConnectionMetrics,
     drain: Drain,
+    /// What connections accepted from now on get.
+    coming: Arc<RwLock<Arc<Limits>>>,
 }
 
 impl Server {
@@ -125,7 +135,20 @@ impl Server {
     #[must_use]
     pub fn new(limits: Limits, metrics: ConnectionMetrics, drain: Drain) -> Self {
         let permits = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { limits: Arc::new(limits), permits, metrics, drain }
+        let limits = Arc::new(limits);
+        let coming = Arc::new(RwLock::new(Arc::clone(&limits)));
+        Self { limits, permits, metrics, drain, coming }
+    }
+
+    /// Gives connections that are accepted from now on these limits. `connections_max` stays what it was.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.coming.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    /// This server with the limits that hold now.
+    pub(crate) fn for_connection(&self) -> Self {
+        let limits = Arc::clone(&self.coming.read().unwrap_or_else(PoisonError::into_inner));
+        Self { limits, ..self.clone() }
     }
 
     /// Answers everything that connects to `bound` with `handler` until the drain signal; with `tls`, encrypted.
@@ -150,9 +173,10 @@ impl Server {
     /// Waits until every connection is gone. Bounded by `drain_timeout` once the drain signal was given.
     pub async fn drained(&self) {
         let all = u32::try_from(self.limits.connections_max).unwrap_or(u32::MAX);
+        let drain_timeout = self.for_connection().limits.drain_timeout.max(self.limits.drain_timeout);
         let wait = self.permits.acquire_many(all);
         // The connections end themselves in time, those in a TLS handshake do not; the slack covers a busy machine.
-        let bound = self.limits.drain_timeout + Duration::from_millis(500);
+        let bound = drain_timeout + Duration::from_millis(500);
         if tokio::time::timeout(bound, wait).await.is_err() {
             tracing::warn!("connections were still open when the drain ended");
         }
@@ -186,7 +210,7 @@ impl Server {
                 continue;
             };
             let open = self.metrics.opened();
-            let (server, acceptor, handler) = (self.clone(), acceptor.clone(), handler.clone());
+            let (server, acceptor, handler) = (self.for_connection(), acceptor.clone(), handler.clone());
             let local = bound.addr;
             tokio::spawn(async move {
                 let _held = (permit, open);

@@ -110,10 +110,7 @@ impl ReloadableCertificate {
     ///
     /// # Errors
     /// No certificate can be made for these names.
-    pub(crate) fn self_signed_until_there_is(
-        coming: &Path,
-        names: &[String],
-    ) -> Result<Arc<Self>, TlsError> {
+    pub(crate) fn self_signed_until_there_is(coming: &Path, names: &[String]) -> Result<Arc<Self>, TlsError> {
         let general = |error: rcgen::Error| rustls::Error::General(format!("self-signed stand-in: {error}"));
         let made = rcgen::generate_simple_self_signed(names).map_err(general)?;
         let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());

@@ -58,10 +58,18 @@ impl AcmeConfig {
             }
         }
         if !self.terms_agreed {
-            bad("terms_agreed", "false", "true, once you have read and agreed to the directory's terms of service");
+            bad(
+                "terms_agreed",
+                "false",
+                "true, once you have read and agreed to the directory's terms of service",
+            );
         }
         if plain_listeners == 0 {
-            bad("domains", "no http.bind", "a plain listener in http.bind that port 80 of these names leads to");
+            bad(
+                "domains",
+                "no http.bind",
+                "a plain listener in http.bind that port 80 of these names leads to",
+            );
         }
         found
     }

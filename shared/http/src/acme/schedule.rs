@@ -27,7 +27,11 @@ mod tests {
     fn renewal_falls_between_two_thirds_and_three_quarters() {
         for (lifetime, chance, after) in [(90, 0.0, 60), (90, 1.0, 64), (6, 0.5, 4), (0, 1.0, 0)] {
             let day = 86_400;
-            assert_eq!((renew_at(1_000, 1_000 + lifetime * day, chance) - 1_000) / day, after, "{lifetime} days");
+            assert_eq!(
+                (renew_at(1_000, 1_000 + lifetime * day, chance) - 1_000) / day,
+                after,
+                "{lifetime} days"
+            );
         }
         assert_eq!(renew_at(10, 5, 0.5), 10, "one that ends before it begins is due");
     }
