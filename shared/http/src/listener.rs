@@ -24,7 +24,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -128,6 +128,8 @@ pub struct Server {
     drain: Drain,
     /// What connections accepted from now on get.
     coming: Arc<RwLock<Arc<Limits>>>,
+    /// Loops that accept connections.
+    accepting: watch::Sender<usize>,
 }
 
 impl Server {
@@ -137,7 +139,7 @@ impl Server {
         let permits = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
         let limits = Arc::new(limits);
         let coming = Arc::new(RwLock::new(Arc::clone(&limits)));
-        Self { limits, permits, metrics, drain, coming }
+        Self { limits, permits, metrics, drain, coming, accepting: watch::Sender::new(0) }
     }
 
     /// Gives connections that are accepted from now on these limits. `connections_max` stays what it was.
@@ -167,14 +169,24 @@ impl Server {
     {
         let server = self.clone();
         let acceptor = tls.map(TlsAcceptor::from);
-        tokio::spawn(async move { server.accept_loop(&bound, acceptor, handler).await })
+        self.accepting.send_modify(|n| *n += 1);
+        tokio::spawn(async move {
+            server.accept_loop(&bound, acceptor, handler).await;
+            drop(bound);
+            server.accepting.send_modify(|n| *n -= 1);
+        })
     }
 
     /// Waits until every connection is gone. Bounded by `drain_timeout` once the drain signal was given.
     pub async fn drained(&self) {
         let all = u32::try_from(self.limits.connections_max).unwrap_or(u32::MAX);
         let drain_timeout = self.for_connection().limits.drain_timeout.max(self.limits.drain_timeout);
-        let wait = self.permits.acquire_many(all);
+        let mut accepting = self.accepting.subscribe();
+        let wait = async {
+            // First: whoever is accepted at the last moment needs a permit.
+            let _ = accepting.wait_for(|loops| *loops == 0).await;
+            let _ = self.permits.acquire_many(all).await;
+        };
         // The connections end themselves in time, those in a TLS handshake do not; the slack covers a busy machine.
         let bound = drain_timeout + Duration::from_millis(500);
         if tokio::time::timeout(bound, wait).await.is_err() {
