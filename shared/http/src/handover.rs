@@ -35,6 +35,9 @@ const UDP_RELEASED: &[u8; 6] = b"UDP--\n";
 /// How long a successor may take until it serves.
 pub const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a successor that failed may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Why no successor took over. This process goes on as before.
 #[derive(Debug, thiserror::Error)]
 pub enum HandOverError {
@@ -286,6 +289,10 @@ impl Sockets {
             () = drain.started() => Some(HandOverError::Leaving),
             () = tokio::time::sleep(SUCCESSOR_TIMEOUT) => Some(HandOverError::Late(SUCCESSOR_TIMEOUT)),
         };
+        if failed.is_none() {
+            // It is about to end, and says why first.
+            let _ = tokio::time::timeout(LAST_WORDS, child.wait()).await;
+        }
         // Without effect on one that ended.
         let _ = child.start_kill();
         let status = child.wait().await?;
