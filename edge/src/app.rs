@@ -1,7 +1,7 @@
 //! The edge put together: configuration in, listeners out.
 
 use crate::cache::{Store, StoreParts};
-use crate::config::{Config, TlsConfig};
+use crate::config::Config;
 use crate::fill::WaiterLimits;
 use crate::handler::Handler;
 use crate::metrics::{Metrics, OnScrape};
@@ -9,13 +9,19 @@ use crate::policy::{self, NoKey, PolicyFeed};
 use crate::upstream::Upstream;
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
-use sigma_http::listener::{BindError, Bound, Server};
-use sigma_http::ops::{self, Endpoints};
-use sigma_http::quic::{BoundUdp, QuicError};
-use sigma_http::tls::{ALPN_ALL, ALPN_H2, ReloadableCertificate, TlsError, client_config_as, server_config};
+use sigma_http::front::{Front, FrontError};
+use sigma_http::handover::Sockets;
+use sigma_http::listener::{BindError, Server};
+use sigma_http::logging;
+use sigma_http::ops::{self, Endpoints, Readiness};
+use sigma_http::systemd;
+use sigma_http::tls::{ALPN_H2, ReloadableCertificate, TlsError, client_config_as};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long a new process waits for its upstream before it says that it serves.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why an edge cannot start: the configuration, its files, or another process on its ports.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +31,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
-    Quic(#[from] QuicError),
+    Front(#[from] FrontError),
     #[error(transparent)]
     NoKey(#[from] NoKey),
 }
@@ -34,12 +40,12 @@ pub(crate) enum StartError {
 pub(crate) struct Running {
     pub(crate) http: Vec<SocketAddr>,
     pub(crate) tls: Vec<SocketAddr>,
-    /// Whether HTTP/3 is served at the same numbers as `tls`, in UDP.
-    pub(crate) http3: bool,
     pub(crate) ops: SocketAddr,
     pub(crate) certificate: Option<Arc<ReloadableCertificate>>,
     pub(crate) drain: Drain,
     server: Server,
+    sockets: Sockets,
+    upstream: Upstream,
     #[cfg(test)]
     pub(crate) metrics: Arc<Metrics>,
     #[cfg(test)]
@@ -51,40 +57,22 @@ pub(crate) struct Running {
 /// # Errors
 /// A certificate, key or CA file cannot be used.
 pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
-    if let Some(tls) = &config.tls {
-        let certificate = load_certificate(tls)?;
-        server_config(certificate, ALPN_ALL)?;
-    }
+    config.front().check_files()?;
     if let Some(ca) = &config.upstream.ca {
         client_config_as(ca, config.upstream.identity(), ALPN_H2)?;
     }
     Ok(())
 }
 
-fn load_certificate(tls: &TlsConfig) -> Result<Arc<ReloadableCertificate>, TlsError> {
-    ReloadableCertificate::load_with_client_ca(&tls.certificate, &tls.key, tls.client_ca.as_deref())
-}
-
 /// Starts an edge. Everything is bound when this returns; the upstream may still be connecting.
 ///
 /// # Errors
 /// A certificate, key or CA file cannot be used, or an address cannot be bound.
-pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
+pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, StartError> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let certificate = match &config.tls {
-        Some(tls) => Some(load_certificate(tls)?),
-        None => None,
-    };
-    let tls_config = match &certificate {
-        Some(certificate) => Some(server_config(Arc::clone(certificate), ALPN_ALL)?),
-        None => None,
-    };
-    let ops_bound = Bound::bind(config.ops.bind)?;
-    let plain = bind_all(&config.http.bind)?;
-    let encrypted = bind_all(config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
-    let http3 = config.tls.as_ref().is_some_and(|tls| tls.http3);
-    let quic = bind_quic(if http3 { &encrypted } else { &[] })?;
+    let ops_bound = sockets.tcp(config.ops.bind)?;
+    let front = Front::bind(&config.front(), sockets)?;
 
     let upstream = Upstream::start(&config.upstream, Arc::clone(&metrics))?;
     let store = Store::new(StoreParts {
@@ -102,39 +90,26 @@ pub(crate) fn start(config: &Config) -> Result<Running, StartError> {
     register_readings(&mut registry, &store, &feed);
 
     let drain = Drain::new();
-    let mut server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
-    if let Some(bound) = quic.first() {
-        server = server.with_http3_at(bound.local_addr().port());
-    }
+    let own = registry.sub_registry_with_prefix("sigma_edge");
+    let challenges = front.keep_certificate(&config.front(), own, &drain);
+    let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
     let handler = Handler::new(Arc::clone(&store), feed, Arc::clone(&metrics), config);
-    let addresses = |bound: &[Bound]| bound.iter().map(Bound::local_addr).collect();
     let running = Running {
-        http: addresses(&plain),
-        tls: addresses(&encrypted),
-        http3,
+        http: front.http(),
+        tls: front.tls(),
         ops: ops_bound.local_addr(),
-        certificate: certificate.clone(),
+        certificate: front.certificate(),
         drain: drain.clone(),
         server: server.clone(),
+        sockets: sockets.clone(),
+        upstream: upstream.clone(),
         #[cfg(test)]
         metrics,
         #[cfg(test)]
         store,
     };
-    let listeners = plain
-        .into_iter()
-        .map(|bound| (bound, None))
-        .chain(encrypted.into_iter().map(|bound| (bound, tls_config.clone())));
-    for (bound, tls) in listeners {
-        let handler = Arc::clone(&handler);
-        // Viewers have nothing to send: what comes with a request is dropped here.
-        server.serve(bound, tls, move |request, from| Arc::clone(&handler).serve(request.map(drop), from));
-    }
-    for (bound, certificate) in quic.into_iter().zip(certificate.iter().cycle()) {
-        let handler = Arc::clone(&handler);
-        let serve = move |request, from| Arc::clone(&handler).serve(request, from);
-        server.serve_quic(bound, Arc::clone(certificate), serve)?;
-    }
+    let serve = move |request, from| Arc::clone(&handler).serve(request, from);
+    front.serve(server, challenges.as_ref(), serve)?;
     let ready = move || upstream.readiness();
     ops::serve(ops_bound, drain, Endpoints { registry, ready, own: ops::nothing_more });
     Ok(running)
@@ -165,19 +140,31 @@ fn policy_feed(
     Ok(feed)
 }
 
-/// The same port numbers, in UDP.
-fn bind_quic(encrypted: &[Bound]) -> Result<Vec<BoundUdp>, BindError> {
-    encrypted.iter().map(|bound| BoundUdp::bind(bound.local_addr())).collect()
-}
-
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {
-    addresses.iter().copied().map(Bound::bind).collect()
-}
-
 impl Running {
+    /// Makes of a configuration that was read again what can be made of it: `config::LIVE_KEYS`.
+    pub(crate) fn apply(&self, config: &Config) {
+        self.server.set_limits(config.limits.listener());
+        logging::apply(&config.log);
+    }
+
+    /// Waits until the upstream is connected, but not for long: without one, an edge that answers 503 is better than none.
+    pub(crate) async fn until_ready(&self) {
+        let mut look = tokio::time::interval(READY_TIMEOUT / 100);
+        let connected = async {
+            while self.upstream.readiness() != Readiness::Ready {
+                look.tick().await;
+            }
+        };
+        let _ = tokio::time::timeout(READY_TIMEOUT, connected).await;
+    }
+
     /// Waits for the drain signal, then for the connections to finish, in bounded time.
-    pub(crate) async fn until_drained(self) {
+    pub(crate) async fn until_drained(&self) {
         self.drain.started().await;
+        self.sockets.close();
+        if !self.sockets.handed_over() {
+            systemd::stopping();
+        }
         self.server.drained().await;
     }
 }

@@ -5,9 +5,13 @@
 use http::uri::{Authority, Scheme};
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
+use sigma_http::acme::AcmeConfig;
 use sigma_http::admission::AddressRange;
+use sigma_http::certificate::CertificateSource;
 use sigma_http::config::{Problem, Validate};
+use sigma_http::front::{FrontConfig, FrontTls};
 use sigma_http::listener::{Limits, loopback as loopback_ranges};
+use sigma_http::logging::LogConfig;
 use sigma_shared::id::PopId;
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) limits: LimitsConfig,
     #[serde(default)]
     pub(crate) access_log: AccessLogConfig,
+    #[serde(default)]
+    pub(crate) log: LogConfig,
 }
 
 /// `[access_log]`
@@ -41,6 +47,15 @@ pub(crate) struct Config {
 pub(crate) struct AccessLogConfig {
     pub(crate) one_in: u32,
 }
+
+/// What a running edge can change; see `app::Running::apply`.
+pub(crate) const LIVE_KEYS: &[&str] = &[
+    "limits.drain_timeout_ms",
+    "limits.h2_streams_max",
+    "limits.header_timeout_ms",
+    "limits.idle_timeout_ms",
+    "log.filter",
+];
 
 /// `[http]`
 #[derive(Debug, Clone, Deserialize)]
@@ -55,12 +70,35 @@ pub(crate) struct HttpConfig {
 pub(crate) struct TlsConfig {
     #[serde(default = "default_tls_bind")]
     pub(crate) bind: Vec<SocketAddr>,
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) acme: Option<AcmeConfig>,
     /// Of the certificates of POPs that have this edge as their shield.
     pub(crate) client_ca: Option<PathBuf>,
     #[serde(default = "default_http3")]
     pub(crate) http3: bool,
+}
+
+impl TlsConfig {
+    pub(crate) fn source(&self) -> CertificateSource<'_> {
+        CertificateSource {
+            certificate: self.certificate.as_deref(),
+            key: self.key.as_deref(),
+            acme: self.acme.as_ref(),
+            client_ca: self.client_ca.as_deref(),
+        }
+    }
+}
+
+impl Config {
+    /// What is listened on for viewers.
+    pub(crate) fn front(&self) -> FrontConfig<'_> {
+        let tls = self.tls.as_ref();
+        FrontConfig {
+            http: &self.http.bind,
+            tls: tls.map(|tls| FrontTls { bind: &tls.bind, source: tls.source(), http3: tls.http3 }),
+        }
+    }
 }
 
 /// `[ops]`
@@ -378,6 +416,10 @@ impl Validate for Config {
             let allowed = "at least one address here or in tls.bind: nobody could connect";
             found.push(Problem::new("http.bind", "[]", allowed));
         }
+        if let Some(tls) = &self.tls {
+            found.extend(tls.source().problems(self.http.bind.len()));
+        }
+        found.extend(self.log.problems());
         self.upstream.problems(&mut found);
         let (upstream, cache, limits, sessions) = (&self.upstream, &self.cache, &self.limits, &self.sessions);
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);

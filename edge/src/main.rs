@@ -18,18 +18,22 @@ mod key;
 mod metrics;
 mod policy;
 mod presence;
+mod reload;
 mod session;
 #[cfg(test)]
 mod tests;
 mod upstream;
 
 use clap::{Parser, Subcommand};
+use sigma_http::handover::Sockets;
 use sigma_http::logging::{self, LogFormat};
-use sigma_http::signals;
+use sigma_http::signals::{self, Wish};
+use sigma_http::systemd;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::runtime::Builder;
 
 // Many small, short-lived allocations on many threads: glibc's allocator keeps what it freed.
 #[global_allocator]
@@ -38,7 +42,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Edge server of Sigma Live: answers viewers at one point of presence, from memory.
 ///
 /// It needs at least one upstream (an origin or another edge) and a configuration file; configs/edge.toml is the commented
-/// reference of every key. SIGTERM drains and exits 0, SIGHUP reloads the certificate.
+/// reference of every key. SIGTERM drains and exits 0, SIGHUP reloads the certificate and what of the configuration can change,
+/// SIGUSR2 starts the program anew without an interruption.
 #[derive(Parser)]
 #[command(name = "sigma-edge", version)]
 struct Cli {
@@ -97,30 +102,39 @@ fn say(to: &mut impl Write, line: &str) {
 }
 
 fn serve(file: &Path) -> Result<(), String> {
-    let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
+    // Before there is a second thread: it takes what systemd or a predecessor left in the environment.
+    let sockets = Sockets::from_environment();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // On one core nothing is gained by threads that hand tasks to each other.
     let mut runtime = match cores {
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
     };
     let runtime = runtime.enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
-    runtime.block_on(run(config))
+    let served = runtime.block_on(serve_until_drained(file, &sockets));
+    // What still looks up a name or reads a file does not keep the process.
+    runtime.shutdown_background();
+    served
 }
 
-async fn run(config: config::Config) -> Result<(), String> {
-    let running = app::start(&config).map_err(|error| error.to_string())?;
-    let certificate = running.certificate.as_ref().map(Arc::clone);
-    let on_reload = move || match certificate.as_ref().map(|certificate| certificate.reload()) {
-        Some(Err(error)) => tracing::error!(%error, "the old certificate stays"),
-        Some(Ok(())) => tracing::info!("certificate reloaded"),
-        None => {}
+async fn serve_until_drained(file: &Path, sockets: &Sockets) -> Result<(), String> {
+    let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
+    let running = Arc::new(app::start(&config, sockets).map_err(|error| error.to_string())?);
+    logging::apply(&config.log);
+    let mut reload = reload::Reload::new(file, Arc::clone(&running));
+    let (again, drain) = (sockets.clone(), running.drain.clone());
+    let on_wish = move |wish| match wish {
+        Wish::Reload => reload.run(),
+        Wish::Restart => again.restart(&drain),
     };
-    signals::listen(running.drain.clone(), on_reload).map_err(|error| error.to_string())?;
+    signals::listen(running.drain.clone(), on_wish).map_err(|error| error.to_string())?;
     tracing::info!(
-        pop = config.pop, http = ?running.http, https = ?running.tls, http3 = running.http3, ops = %running.ops,
+        pop = config.pop, http = ?running.http, https = ?running.tls, ops = %running.ops,
         upstreams = config.upstream.urls.len(), "serving"
     );
+    running.until_ready().await;
+    sockets.serving();
+    systemd::serving();
     running.until_drained().await;
     tracing::info!("drained");
     Ok(())

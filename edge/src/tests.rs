@@ -22,6 +22,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use sigma_http::handover::Sockets;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -72,7 +73,7 @@ impl Lab {
         let fake = Fake::start(dir.path(), "127.0.0.1:0".parse().unwrap(), 10_000);
         let mut config = config(dir.path(), fake.addr);
         change(&mut config);
-        let edge = app::start(&config).unwrap();
+        let edge = app::start(&config, &Sockets::none()).unwrap();
         Self { edge, fake, dir }
     }
 

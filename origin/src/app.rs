@@ -1,7 +1,7 @@
 //! The origin put together: configuration in, listeners out.
 
 use crate::channel::Channels;
-use crate::config::{Config, TlsConfig};
+use crate::config::Config;
 use crate::data_dir::{ClaimError, DataDir};
 use crate::http::operator::{self, Operated};
 use crate::http::{Router, RouterParts};
@@ -11,10 +11,13 @@ use crate::metrics::Metrics;
 use crate::policy::{Policies, PolicyError};
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
+use sigma_http::front::{Front, FrontError};
+use sigma_http::handover::Sockets;
 use sigma_http::listener::{BindError, Bound, Server};
+use sigma_http::logging;
 use sigma_http::ops::{self, Endpoints, Readiness};
-use sigma_http::quic::{BoundUdp, QuicError};
-use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
+use sigma_http::systemd;
+use sigma_http::tls::{ReloadableCertificate, TlsError};
 use sigma_shared::id::InvalidId;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +32,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
-    Quic(#[from] QuicError),
+    Front(#[from] FrontError),
     #[error("rtmp.bind: {address}: cannot be bound: {source}")]
     BindRtmp { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
@@ -55,6 +58,7 @@ pub(crate) struct Running {
     pub(crate) certificate: Option<Arc<ReloadableCertificate>>,
     pub(crate) drain: Drain,
     server: Server,
+    sockets: Sockets,
 }
 
 /// Whether the files that the configuration names can be used.
@@ -62,16 +66,9 @@ pub(crate) struct Running {
 /// # Errors
 /// A certificate or key, or the key of an issuer of tokens, cannot be used.
 pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
-    if let Some(tls) = &config.tls {
-        let certificate = load_certificate(tls)?;
-        server_config(certificate, ALPN_ALL)?;
-    }
+    config.front().check_files()?;
     config.playback.check_files()?;
     Ok(())
-}
-
-fn load_certificate(tls: &TlsConfig) -> Result<Arc<ReloadableCertificate>, TlsError> {
-    ReloadableCertificate::load_with_client_ca(&tls.certificate, &tls.key, tls.client_ca.as_deref())
 }
 
 /// Starts an origin. Everything is bound when this returns.
@@ -79,23 +76,19 @@ fn load_certificate(tls: &TlsConfig) -> Result<Arc<ReloadableCertificate>, TlsEr
 /// # Errors
 /// A certificate or key cannot be used, an address cannot be bound, or the data directory cannot be written to or is another
 /// origin's.
-pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
+pub(crate) async fn start(config: &Config, sockets: &Sockets) -> Result<Running, StartError> {
     let data_dir = Arc::new(DataDir::claim(&config.data_dir)?);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let certificate = config.tls.as_ref().map(load_certificate).transpose()?;
-    let offered = certificate.iter().map(|certificate| server_config(Arc::clone(certificate), ALPN_ALL));
-    let tls_config = offered.last().transpose()?;
-    let ops_bound = Bound::bind(config.ops.bind)?;
+    let ops_bound = sockets.tcp(config.ops.bind)?;
     #[cfg(test)]
     let ops = ops_bound.local_addr();
-    let plain = bind_all(&config.http.bind)?;
-    let encrypted = bind_all(config.tls.as_ref().map_or(&[], |tls| &tls.bind))?;
-    let http3 = config.tls.as_ref().is_some_and(|tls| tls.http3);
-    let quic = bind_quic(if http3 { &encrypted } else { &[] })?;
-    let rtmp = bind_rtmp(&config.rtmp.bind).await?;
+    let front = Front::bind(&config.front(), sockets)?;
+    let rtmp = bind_rtmp(sockets, &config.rtmp.bind)?;
 
     let drain = Drain::new();
+    let own = registry.sub_registry_with_prefix("sigma_origin");
+    let challenges = front.keep_certificate(&config.front(), own, &drain);
     let channels = Arc::new(Channels::start(config, &data_dir, &metrics)?);
     let policies = Policies::load(config, &data_dir)?;
     policies.start();
@@ -105,21 +98,12 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
         metrics: Arc::clone(&metrics),
         held_requests_max: config.live.held_requests_max,
     }));
-    let mut server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
-    if let Some(bound) = quic.first() {
-        server = server.with_http3_at(bound.local_addr().port());
-    }
-    let http = addresses(&plain);
+    let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
+    let (http, certificate) = (front.http(), front.certificate());
     #[cfg(test)]
-    let tls = addresses(&encrypted);
-    for (bounds, tls) in [(plain, None), (encrypted, tls_config)] {
-        serve_tcp(&server, bounds, tls.as_ref(), &router);
-    }
-    for (bound, certificate) in quic.into_iter().zip(certificate.iter().cycle()) {
-        let router = Arc::clone(&router);
-        let respond = move |request, from| Arc::clone(&router).respond(request, from);
-        server.serve_quic(bound, Arc::clone(certificate), respond)?;
-    }
+    let tls = front.tls();
+    let respond = move |request, from| Arc::clone(&router).respond(request, from);
+    front.serve(server.clone(), challenges.as_ref(), respond)?;
     let rtmp_addresses: Vec<SocketAddr> =
         rtmp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let rtmp_server = RtmpServer {
@@ -146,23 +130,8 @@ pub(crate) async fn start(config: &Config) -> Result<Running, StartError> {
         certificate,
         drain,
         server,
+        sockets: sockets.clone(),
     })
-}
-
-fn serve_tcp(
-    server: &Server,
-    bounds: Vec<Bound>,
-    tls: Option<&Arc<rustls::ServerConfig>>,
-    router: &Arc<Router>,
-) {
-    for bound in bounds {
-        let router = Arc::clone(router);
-        // Viewers and edges have nothing to send: what comes with a request is dropped here.
-        let respond = move |request: http::Request<hyper::body::Incoming>, from| {
-            Arc::clone(&router).respond(request.map(drop), from)
-        };
-        server.serve(bound, tls.cloned(), respond);
-    }
 }
 
 fn serve_rtmp(listeners: Vec<TcpListener>, server: RtmpServer) {
@@ -183,9 +152,17 @@ fn serve_ops(bound: Bound, drain: &Drain, registry: Registry, operated: Operated
 }
 
 impl Running {
+    /// Makes of a configuration that was read again what can be made of it: `config::LIVE_KEYS`.
+    pub(crate) fn apply(&self, config: &Config) {
+        self.server.set_limits(config.limits.listener());
+        logging::apply(&config.log);
+    }
+
     /// Serves until the drain has begun and open requests are done, or their time is up.
-    pub(crate) async fn finished(self) {
+    pub(crate) async fn finished(&self) {
         self.drain.started().await;
+        self.sockets.close();
+        systemd::stopping();
         self.server.drained().await;
     }
 }
@@ -199,24 +176,8 @@ fn start_test_sources(config: &Config, channels: &Channels, drain: &Drain) -> Re
     Ok(())
 }
 
-/// The same port numbers, in UDP.
-fn bind_quic(encrypted: &[Bound]) -> Result<Vec<BoundUdp>, BindError> {
-    encrypted.iter().map(|bound| BoundUdp::bind(bound.local_addr())).collect()
-}
-
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {
-    addresses.iter().map(|address| Bound::bind(*address)).collect()
-}
-
-fn addresses(bounds: &[Bound]) -> Vec<SocketAddr> {
-    bounds.iter().map(Bound::local_addr).collect()
-}
-
-async fn bind_rtmp(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
-    let mut listeners = Vec::new();
-    for address in addresses {
-        let bound = TcpListener::bind(address).await;
-        listeners.push(bound.map_err(|source| StartError::BindRtmp { address: *address, source })?);
-    }
-    Ok(listeners)
+fn bind_rtmp(sockets: &Sockets, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let named = |error: BindError| StartError::BindRtmp { address: error.addr, source: error.source };
+    let bound = addresses.iter().map(|address| sockets.tcp(*address).map(Bound::into_listener));
+    bound.map(|listener| listener.map_err(named)).collect()
 }

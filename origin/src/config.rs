@@ -11,9 +11,13 @@ pub(crate) use channels::{ChannelConfig, ChannelType, ProfileConfig, SourceConfi
 pub(crate) use playback::{IssuerAlgorithm, IssuerConfig, PlaybackConfig};
 
 use serde::Deserialize;
+use sigma_http::acme::AcmeConfig;
 use sigma_http::admission::AddressRange;
+use sigma_http::certificate::CertificateSource;
 use sigma_http::config::{Problem, Validate};
+use sigma_http::front::{FrontConfig, FrontTls};
 use sigma_http::listener::{Limits, loopback as loopback_ranges};
+use sigma_http::logging::LogConfig;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,10 +43,21 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) playback: PlaybackConfig,
     #[serde(default)]
+    pub(crate) log: LogConfig,
+    #[serde(default)]
     pub(crate) profiles: Vec<ProfileConfig>,
     #[serde(default)]
     pub(crate) channels: Vec<ChannelConfig>,
 }
+
+/// What a running origin can change; see `app::Running::apply`.
+pub(crate) const LIVE_KEYS: &[&str] = &[
+    "limits.drain_timeout_ms",
+    "limits.h2_streams_max",
+    "limits.header_timeout_ms",
+    "limits.idle_timeout_ms",
+    "log.filter",
+];
 
 /// `[http]`
 #[derive(Debug, Clone, Deserialize)]
@@ -57,12 +72,35 @@ pub(crate) struct HttpConfig {
 pub(crate) struct TlsConfig {
     #[serde(default = "default_tls_bind")]
     pub(crate) bind: Vec<SocketAddr>,
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) acme: Option<AcmeConfig>,
     /// Of the certificates of POPs.
     pub(crate) client_ca: Option<PathBuf>,
     #[serde(default = "default_http3")]
     pub(crate) http3: bool,
+}
+
+impl TlsConfig {
+    pub(crate) fn source(&self) -> CertificateSource<'_> {
+        CertificateSource {
+            certificate: self.certificate.as_deref(),
+            key: self.key.as_deref(),
+            acme: self.acme.as_ref(),
+            client_ca: self.client_ca.as_deref(),
+        }
+    }
+}
+
+impl Config {
+    /// What is listened on for viewers.
+    pub(crate) fn front(&self) -> FrontConfig<'_> {
+        let tls = self.tls.as_ref();
+        FrontConfig {
+            http: &self.http.bind,
+            tls: tls.map(|tls| FrontTls { bind: &tls.bind, source: tls.source(), http3: tls.http3 }),
+        }
+    }
 }
 
 /// `[ops]`
@@ -248,6 +286,10 @@ impl Validate for Config {
         ranges.check("limits.idle_timeout_ms", limits.idle_timeout_ms, 12_000..=3_600_000, "milliseconds");
         ranges.check("limits.drain_timeout_ms", limits.drain_timeout_ms, 0..=600_000, "milliseconds");
         let mut problems = ranges.0;
+        if let Some(tls) = &self.tls {
+            problems.extend(tls.source().problems(self.http.bind.len()));
+        }
+        problems.extend(self.log.problems());
         if rtmp.app.is_empty() || rtmp.app.len() > 64 {
             problems.push(Problem::new("rtmp.app", &rtmp.app, "1 to 64 characters"));
         }

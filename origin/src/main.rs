@@ -16,17 +16,21 @@ mod metrics;
 mod numbers;
 mod playback_token;
 mod policy;
+mod reload;
 #[cfg(test)]
 mod tests;
 mod transcode;
 
 use clap::{Parser, Subcommand};
+use sigma_http::handover::Sockets;
 use sigma_http::logging::{self, LogFormat};
-use sigma_http::signals;
+use sigma_http::signals::{self, Wish};
+use sigma_http::systemd;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::runtime::Runtime;
 
 // Playlists and parts come and go many times a second; glibc's allocator would keep the peak.
 #[global_allocator]
@@ -35,7 +39,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Origin server of Sigma Live: takes live video by RTMP, transcodes it, serves Low-Latency HLS.
 ///
 /// It needs a configuration file; configs/origin.toml is the commented reference of every key. SIGTERM drains and exits
-/// 0, SIGHUP reloads the certificate.
+/// 0, SIGHUP reloads the certificate and what of the configuration can change.
 #[derive(Parser)]
 #[command(name = "sigma-origin", version)]
 struct Cli {
@@ -115,17 +119,29 @@ fn say(to: &mut impl Write, line: &str) {
     let _ = writeln!(to, "{line}");
 }
 
-#[tokio::main]
-async fn serve(file: &Path) -> Result<(), String> {
+fn serve(file: &Path) -> Result<(), String> {
+    // Before there is a second thread: it takes what systemd left in the environment.
+    let sockets = Sockets::from_environment();
+    let runtime = Runtime::new().map_err(|error| error.to_string())?;
+    let served = runtime.block_on(serve_until_drained(file, &sockets));
+    // What still reads a file does not keep the process.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve_until_drained(file: &Path, sockets: &Sockets) -> Result<(), String> {
     let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
-    let running = app::start(&config).await.map_err(|error| error.to_string())?;
-    let certificate = running.certificate.as_ref().map(Arc::clone);
-    let on_reload = move || match certificate.as_ref().map(|certificate| certificate.reload()) {
-        Some(Err(error)) => tracing::error!(%error, "the old certificate stays"),
-        Some(Ok(())) => tracing::info!("certificate reloaded"),
-        None => {}
+    let running = Arc::new(app::start(&config, sockets).await.map_err(|error| error.to_string())?);
+    logging::apply(&config.log);
+    let mut reload = reload::Reload::new(file, Arc::clone(&running));
+    let on_wish = move |wish| match wish {
+        Wish::Reload => reload.run(),
+        // Publishers are connected to this process, and the archive has one writer.
+        Wish::Restart => tracing::warn!("SIGUSR2: an origin cannot be replaced while it runs; restart it"),
     };
-    signals::listen(running.drain.clone(), on_reload).map_err(|error| error.to_string())?;
+    signals::listen(running.drain.clone(), on_wish).map_err(|error| error.to_string())?;
+    sockets.serving();
+    systemd::serving();
     running.finished().await;
     tracing::info!("drained");
     Ok(())

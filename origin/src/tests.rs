@@ -11,6 +11,7 @@ mod viewer;
 use crate::app::{self, Running};
 use crate::config::Config;
 use bytes::Bytes;
+use sigma_http::handover::Sockets;
 use sigma_rtmp::flv::{AudioTag, VideoTag};
 use sigma_rtmp::{ClientConfig, ClientEvent, ClientSession};
 use std::net::SocketAddr;
@@ -54,7 +55,7 @@ async fn start(data: &std::path::Path, more: &str, channel: &str) -> Running {
         file.replace("[ops]", "[rtmp]\nbind = [\"127.0.0.1:0\"]\n[ops]")
     };
     let config: Config = sigma_http::config::parse(&file).expect("valid");
-    app::start(&config).await.expect("started")
+    app::start(&config, &Sockets::none()).await.expect("started")
 }
 
 impl Origin {

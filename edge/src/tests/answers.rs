@@ -220,7 +220,7 @@ async fn a_dead_upstream_is_a_503_until_it_is_back() {
     drop(probe);
     let mut settings = config(dir.path(), addr);
     settings.upstream.connect_timeout_ms = 500;
-    let edge = app::start(&settings).unwrap();
+    let edge = app::start(&settings, &Sockets::none()).unwrap();
     let mut viewer = Viewer::h2(edge.http[0]).await;
     let response = viewer.get(PLAYLIST).await;
     assert_eq!(response.status(), 503);

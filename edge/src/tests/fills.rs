@@ -189,7 +189,7 @@ async fn an_object_that_is_too_large_is_given_up() {
 async fn more_fills_than_the_upstream_has_streams() {
     let dir = certificates();
     let mut fake = Fake::start(dir.path(), "127.0.0.1:0".parse().unwrap(), 4);
-    let edge = app::start(&config(dir.path(), fake.addr)).unwrap();
+    let edge = app::start(&config(dir.path(), fake.addr), &Sockets::none()).unwrap();
     let viewer = Viewer::h2(edge.http[0]).await;
     let viewers: Vec<_> = (0..50)
         .map(|n| {
@@ -261,7 +261,7 @@ async fn an_edge_behind_an_edge() {
     let mut lab = Lab::new();
     let mut settings = config(lab.dir.path(), lab.fake.addr);
     settings.upstream.urls = vec![format!("http://{}", lab.edge.http[0]).try_into().unwrap()];
-    let outer = app::start(&settings).unwrap();
+    let outer = app::start(&settings, &Sockets::none()).unwrap();
     let viewer = Viewer::h2(outer.http[0]).await;
     let ask = |path: &'static str| {
         let mut viewer = viewer.clone();

@@ -110,7 +110,8 @@ async fn a_drain_finishes_what_is_held_and_accepts_nothing_new() {
     let held = lab.begin(PART).await;
     let ask = lab.ask().await;
     let (http, drain) = (lab.edge.http[0], lab.edge.drain.clone());
-    let drained = tokio::spawn(lab.edge.until_drained());
+    let edge = lab.edge;
+    let drained = tokio::spawn(async move { edge.until_drained().await });
     drain.start();
     within(async { while TcpStream::connect(http).await.is_ok() {} }).await;
     assert!(!drained.is_finished(), "a viewer is still held");

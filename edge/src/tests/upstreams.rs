@@ -34,7 +34,7 @@ impl Pair {
         config.upstream.hedge_after_ms = 10_000;
         config.upstream.failback_after_ms = 300;
         change(&mut config);
-        let edge = app::start(&config).unwrap();
+        let edge = app::start(&config, &Sockets::none()).unwrap();
         let pair = Self { edge, first, second, dir };
         for upstream in [pair.first.addr, pair.second.addr] {
             pair.until_well(upstream).await;
@@ -247,7 +247,7 @@ fn both(change: impl FnOnce(&mut Config)) -> (Running, Fake, Fake, TempDir) {
     let mut config = config(dir.path(), h2.addr);
     config.upstream.protocol = crate::config::UpstreamProtocol::Auto;
     change(&mut config);
-    (app::start(&config).unwrap(), h2, h3, dir)
+    (app::start(&config, &Sockets::none()).unwrap(), h2, h3, dir)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -290,7 +290,7 @@ async fn where_udp_goes_nowhere_http_2_is_used_soon() {
     let mut config = config(dir.path(), h2.addr);
     config.upstream.protocol = crate::config::UpstreamProtocol::Auto;
     let began = Instant::now();
-    let edge = app::start(&config).unwrap();
+    let edge = app::start(&config, &Sockets::none()).unwrap();
     let mut viewer = Viewer::h2(edge.http[0]).await;
     let part = tokio::spawn(async move { body(viewer.get(PART).await).await.unwrap() });
     within(h2.asks.recv()).await.unwrap().answer(200, 12, "part").await;
@@ -310,7 +310,7 @@ async fn http_3_is_moved_to_when_it_works() {
     let mut config = config(dir.path(), h2.addr);
     config.upstream.protocol = crate::config::UpstreamProtocol::Auto;
     config.upstream.connect_timeout_ms = 10_000;
-    let edge = app::start(&config).unwrap();
+    let edge = app::start(&config, &Sockets::none()).unwrap();
     let of_fake = counters(&edge, h2.addr);
     within(until(|| of_fake.of(Protocol::H2).connected.get() == 1)).await;
     // The attempt that runs beside it is answered now.
@@ -356,7 +356,7 @@ async fn the_return_of_a_dead_upstream_is_noticed_within_a_part() {
     let mut config = config(dir.path(), fake.addr);
     config.upstream.protocol = crate::config::UpstreamProtocol::Auto;
     config.upstream.reconnect_ms_max = 250;
-    let edge = app::start(&config).unwrap();
+    let edge = app::start(&config, &Sockets::none()).unwrap();
     let (of_fake, addr) = (counters(&edge, fake.addr), fake.addr);
     within(until(|| of_fake.probes_good.get() > 0)).await;
     fake.kill();

@@ -78,6 +78,11 @@ impl Activity {
         self.bytes_read.store(PREFACE_BYTES + 1, Relaxed);
     }
 
+    /// Whether nothing was asked on the connection yet (or one request was answered within its first millisecond).
+    pub(crate) fn awaits_first_request(&self) -> bool {
+        self.in_flight.load(Relaxed) == 0 && self.last_end_ms.load(Relaxed) == 0
+    }
+
     /// Whether the connection was closed for flooding.
     pub(crate) fn flooded(&self) -> bool {
         self.flooded.load(Relaxed)

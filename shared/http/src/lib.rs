@@ -5,15 +5,19 @@
 //! [`listener::Limits`], and what is refused is counted in [`connections::ConnectionMetrics`].
 //! Deliberately absent: routing, caching, anything about live streams.
 
+pub mod acme;
 mod activity;
 pub mod admission;
 pub mod assets;
+pub mod certificate;
 pub mod config;
 pub mod connections;
 pub mod drain;
 mod flood;
+pub mod front;
 mod gate;
 mod h3_streams;
+pub mod handover;
 pub mod headers;
 mod limits;
 pub mod listener;
@@ -21,5 +25,7 @@ pub mod logging;
 pub mod ops;
 pub mod problem;
 pub mod quic;
+pub mod reload;
 pub mod signals;
+pub mod systemd;
 pub mod tls;

@@ -26,10 +26,12 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -97,10 +99,34 @@ impl Bound {
         listen().map_err(|source| BindError { addr, source })
     }
 
+    /// Takes over a socket that listens already. `asked` is what it is for.
+    pub(crate) fn inherit(listener: std::net::TcpListener, asked: SocketAddr) -> Result<Self, BindError> {
+        let take = || {
+            listener.set_nonblocking(true)?;
+            let addr = listener.local_addr()?;
+            Ok(Self { listener: TcpListener::from_std(listener)?, addr })
+        };
+        take().map_err(|source| BindError { addr: asked, source })
+    }
+
     /// The address really bound.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
+    }
+}
+
+impl Bound {
+    /// The listener itself, for a protocol other than HTTP.
+    #[must_use]
+    pub fn into_listener(self) -> TcpListener {
+        self.listener
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 }
 
@@ -112,6 +138,19 @@ pub struct Server {
     metrics: ConnectionMetrics,
     drain: Drain,
     alt_svc: Option<HeaderValue>,
+    /// What connections accepted from now on get.
+    coming: Arc<RwLock<Arc<Limits>>>,
+    /// Loops that accept connections.
+    accepting: watch::Sender<usize>,
+}
+
+/// Counts one accepting loop while it lives.
+pub(crate) struct Accepting(watch::Sender<usize>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.send_modify(|loops| *loops -= 1);
+    }
 }
 
 impl Server {
@@ -119,14 +158,34 @@ impl Server {
     #[must_use]
     pub fn new(limits: Limits, metrics: ConnectionMetrics, drain: Drain) -> Self {
         let admission = Admission::new(limits.admission());
-        Self { limits: Arc::new(limits), admission, metrics, drain, alt_svc: None }
+        let limits = Arc::new(limits);
+        let coming = Arc::new(RwLock::new(Arc::clone(&limits)));
+        let accepting = watch::Sender::new(0);
+        Self { limits, admission, metrics, drain, alt_svc: None, coming, accepting }
     }
 
     /// Says in every answer over TLS that HTTP/3 is to be had on UDP `port` of the same host (RFC 7838), for a day.
     #[must_use]
-    pub fn with_http3_at(mut self, port: u16) -> Self {
+    pub(crate) fn with_http3_at(mut self, port: u16) -> Self {
         self.alt_svc = HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")).ok();
         self
+    }
+
+    /// Gives connections that are accepted from now on these limits. `connections_max` stays what it was.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.coming.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    /// This server with the limits that hold now.
+    pub(crate) fn for_connection(&self) -> Self {
+        let limits = Arc::clone(&self.coming.read().unwrap_or_else(PoisonError::into_inner));
+        Self { limits, ..self.clone() }
+    }
+
+    /// Counts one more loop that accepts connections, while what is returned lives.
+    pub(crate) fn accepting(&self) -> Accepting {
+        self.accepting.send_modify(|loops| *loops += 1);
+        Accepting(self.accepting.clone())
     }
 
     /// Answers everything that connects to `bound` with `handler` until the drain signal; with `tls`, encrypted.
@@ -145,13 +204,25 @@ impl Server {
     {
         let server = self.clone();
         let acceptor = tls.map(TlsAcceptor::from);
-        tokio::spawn(async move { server.accept_loop(&bound, acceptor, handler).await })
+        let counted = self.accepting();
+        tokio::spawn(async move {
+            server.accept_loop(&bound, acceptor, handler).await;
+            drop((bound, counted));
+        })
     }
 
     /// Waits until every connection is gone. Bounded by `drain_timeout` once the drain signal was given.
     pub async fn drained(&self) {
-        // The connections end themselves in time; the slack covers a busy machine.
-        if !self.admission.emptied(self.limits.drain_timeout + Duration::from_secs(1)).await {
+        let drain_timeout = self.for_connection().limits.drain_timeout.max(self.limits.drain_timeout);
+        // The connections end themselves in time, those in a TLS handshake do not; the slack covers a busy machine.
+        let bound = drain_timeout + Duration::from_millis(500);
+        let mut accepting = self.accepting.subscribe();
+        let wait = async {
+            // First: whoever is accepted at the last moment needs a permit.
+            let _ = accepting.wait_for(|loops| *loops == 0).await;
+            self.admission.emptied(bound).await
+        };
+        if !tokio::time::timeout(bound, wait).await.unwrap_or(false) {
             tracing::warn!("connections were still open when the drain ended");
         }
     }
@@ -198,7 +269,7 @@ impl Server {
             backoff = AcceptBackoff::default();
             let Some(permit) = self.admit(peer.ip()) else { continue };
             let open = self.metrics.opened();
-            let (server, acceptor, handler) = (self.clone(), acceptor.clone(), handler.clone());
+            let (server, acceptor, handler) = (self.for_connection(), acceptor.clone(), handler.clone());
             let local = bound.addr;
             tokio::spawn(async move {
                 let _held = (permit, open);
@@ -290,7 +361,8 @@ impl Server {
         });
         let builder = self.builder(from.alpn);
         let mut connection = pin!(builder.serve_connection(io, service));
-        let mut drain = pin!(self.drain.started());
+        let mut drain = pin!(self.drain_of(&activity));
+        let mut spent = Duration::ZERO;
         let mut timer = pin!(tokio::time::sleep(self.limits.header_read_timeout));
         let mut leaving = Leaving::No;
         loop {
@@ -304,7 +376,10 @@ impl Server {
                     }
                     return;
                 }
-                () = &mut drain, if leaving != Leaving::Drained => leaving = Leaving::Drained,
+                waited = &mut drain, if leaving != Leaving::Drained => {
+                    spent = waited;
+                    leaving = Leaving::Drained;
+                }
                 () = &mut timer => match (leaving, activity.look(Instant::now(), &self.limits)) {
                     (_, Finding::Slow) => {
                         self.metrics.slow.inc();
@@ -327,10 +402,22 @@ impl Server {
             connection.as_mut().graceful_shutdown();
             let rest = match leaving {
                 Leaving::Idle => IDLE_GOODBYE.min(self.limits.drain_timeout),
-                Leaving::No | Leaving::Drained => self.limits.drain_timeout,
+                Leaving::No | Leaving::Drained => self.limits.drain_timeout.saturating_sub(spent),
             };
             timer.as_mut().reset(tokio::time::Instant::now() + rest);
         }
+    }
+
+    /// The drain as one connection sees it: one that has not asked for anything yet was accepted a moment ago, and its
+    /// first request is on the way. It is waited for, so that nobody is sent off without an answer. Returns how long.
+    async fn drain_of(&self, activity: &Activity) -> Duration {
+        self.drain.started().await;
+        let grace = FIRST_REQUEST.min(self.limits.drain_timeout / 2);
+        let began = Instant::now();
+        while activity.awaits_first_request() && began.elapsed() < grace {
+            tokio::time::sleep(FIRST_REQUEST / 50).await;
+        }
+        began.elapsed()
     }
 
     fn builder(&self, alpn: Alpn) -> auto::Builder<TokioExecutor> {
@@ -397,6 +484,9 @@ enum Leaving {
     /// The server is going away.
     Drained,
 }
+
+/// How long the first request of a connection is waited for when the server is going away.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// How long an idle peer may take to say goodbye in HTTP/2.
 const IDLE_GOODBYE: Duration = Duration::from_secs(1);

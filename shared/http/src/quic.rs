@@ -9,6 +9,7 @@ use crate::activity::{Activity, Finding, InFlight};
 use crate::admission::Permit;
 use crate::gate::{self, Verdict};
 use crate::h3_streams::{Aside, Newest, Payload, Streams};
+use crate::handover::{Sockets, UdpPort};
 use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
 use crate::problem::Problem;
 use crate::tls::{ReloadableCertificate, TlsError, pop_id, quic_tls_config};
@@ -57,50 +58,35 @@ const STALL_MAX: Duration = Duration::from_secs(10);
 
 /// A bound UDP port that nobody is answering yet.
 #[derive(Debug)]
-pub struct BoundUdp {
-    socket: UdpSocket,
-    addr: SocketAddr,
-}
+pub struct BoundUdp(UdpPort);
 
 impl BoundUdp {
-    /// Binds `addr`; port 0 takes a free one.
+    /// Binds `addr`, or takes over the socket that a predecessor had there; port 0 takes a free one.
     ///
     /// # Errors
     /// The address is in use, not ours or not allowed.
-    pub fn bind(addr: SocketAddr) -> Result<Self, BindError> {
-        let listen = || {
+    pub fn bind(sockets: &Sockets, addr: SocketAddr) -> Result<Self, BindError> {
+        let listen = |addr| {
             let socket = UdpSocket::bind(addr)?;
             let options = socket2::SockRef::from(&socket);
             options.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
             options.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
-            let addr = socket.local_addr()?;
-            Ok(Self { socket, addr })
+            Ok(socket)
         };
-        listen().map_err(|source| BindError { addr, source })
+        sockets.udp(addr, listen).map(Self)
     }
 
     /// The address really bound.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.addr
+        self.0.local_addr()
     }
 }
 
-/// A QUIC listener that cannot begin.
+/// A QUIC listener that cannot begin: its TLS material cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum QuicError {
-    /// The TLS material cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The system refused the socket.
-    #[error("UDP {addr}: {source}")]
-    Socket {
-        /// The address.
-        addr: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
+#[error(transparent)]
+pub struct QuicError(#[from] TlsError);
 
 fn transport(limits: &Limits) -> TransportConfig {
     let mut transport = TransportConfig::default();
@@ -149,15 +135,27 @@ impl Server {
         })?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config.transport_config(Arc::new(transport(self.limits())));
-        let addr = bound.addr;
-        let socket = |source| QuicError::Socket { addr, source };
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint =
-            quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), bound.socket, runtime)
-                .map_err(socket)?;
-        let listener =
-            QuicListener { server: self.clone(), endpoint, addr, handshakes: Arc::default(), asks_clients };
-        Ok(tokio::spawn(async move { listener.accept_loop(handler).await }))
+        let addr = bound.local_addr();
+        let (server, counted) = (self.clone(), self.accepting());
+        Ok(tokio::spawn(async move {
+            let _counted = counted;
+            // A predecessor may still be closing its connections there.
+            let socket = tokio::select! {
+                socket = bound.0.into_socket() => socket,
+                () = server.drain().started() => return,
+            };
+            let runtime = Arc::new(quinn::TokioRuntime);
+            let endpoint =
+                quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime);
+            match endpoint {
+                Ok(endpoint) => {
+                    let listener =
+                        QuicListener { server, endpoint, addr, asks_clients, handshakes: Arc::default() };
+                    listener.accept_loop(handler).await;
+                }
+                Err(error) => tracing::error!(%addr, %error, "no HTTP/3: the system refuses the socket"),
+            }
+        }))
     }
 }
 
@@ -217,7 +215,7 @@ impl QuicListener {
             };
             let handshake = Handshake::begin(&self.handshakes);
             let connection = QuicConnection {
-                server: self.server.clone(),
+                server: self.server.for_connection(),
                 local: self.addr,
                 asks_clients: self.asks_clients,
                 permit,

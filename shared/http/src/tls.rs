@@ -4,7 +4,8 @@
 //! without one.
 //!
 //! Invariants: TLS 1.3 and 1.2 only, with aws-lc-rs named explicitly (no process-wide default provider is needed); a
-//! failed reload leaves the certificate that works in place. Deliberately absent: the system's trust store and ACME.
+//! failed reload leaves the certificate that works in place. Deliberately absent: the system's trust store, and
+//! where certificates come from (`certificate`).
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -14,7 +15,7 @@ use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, 
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig, version};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// `h2` before `http/1.1`: what viewers are offered.
 pub const ALPN_ALL: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -97,7 +98,8 @@ pub struct ReloadableCertificate {
     certificate: PathBuf,
     key: PathBuf,
     current: RwLock<Arc<CertifiedKey>>,
-    clients: Arc<dyn ClientCertVerifier>,
+    /// Nobody is asked for a certificate before this is set.
+    clients: OnceLock<Arc<dyn ClientCertVerifier>>,
 }
 
 impl ReloadableCertificate {
@@ -119,17 +121,71 @@ impl ReloadableCertificate {
         key: &Path,
         client_ca: Option<&Path>,
     ) -> Result<Arc<Self>, TlsError> {
-        let current = RwLock::new(Arc::new(read_pair(certificate, key)?));
-        let clients = match client_ca {
-            Some(path) => client_verifier(path)?,
-            None => WebPkiClientVerifier::no_client_auth(),
-        };
-        Ok(Arc::new(Self { certificate: certificate.to_owned(), key: key.to_owned(), current, clients }))
+        let loaded = Self::showing([certificate, key], read_pair(certificate, key)?);
+        client_ca.map_or(Ok(()), |ca| loaded.ask_clients(ca))?;
+        Ok(loaded)
+    }
+
+    /// From now on asks clients for a certificate of this CA. Those without one are served all the same.
+    ///
+    /// # Errors
+    /// The CA's file holds none.
+    pub(crate) fn ask_clients(&self, ca: &Path) -> Result<(), TlsError> {
+        // Who asks already goes on as it does.
+        let _ = self.clients.set(client_verifier(ca)?);
+        Ok(())
     }
 
     /// Whether clients are asked for a certificate.
     pub(crate) fn asks_clients(&self) -> bool {
-        self.clients.offer_client_auth()
+        self.clients.get().is_some_and(|clients| clients.offer_client_auth())
+    }
+
+    /// Shows one pair of files until [`ReloadableCertificate::reload`] finds a usable `coming`, which has chain and key in
+    /// one file.
+    ///
+    /// # Errors
+    /// As [`ReloadableCertificate::load`], of the pair.
+    pub(crate) fn until_there_is(
+        coming: &Path,
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<Arc<Self>, TlsError> {
+        Ok(Self::showing([coming, coming], read_pair(certificate, key)?))
+    }
+
+    /// The same with a self-signed certificate for `names`: nobody trusts it, but listeners can be bound and probed.
+    ///
+    /// # Errors
+    /// No certificate can be made for these names.
+    pub(crate) fn self_signed_until_there_is(coming: &Path, names: &[String]) -> Result<Arc<Self>, TlsError> {
+        let general = |error: rcgen::Error| rustls::Error::General(format!("self-signed stand-in: {error}"));
+        let made = rcgen::generate_simple_self_signed(names).map_err(general)?;
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let made = CertifiedKey::from_der(vec![made.cert.into()], key, &provider())?;
+        Ok(Self::showing([coming, coming], made))
+    }
+
+    fn showing([certificate, key]: [&Path; 2], current: CertifiedKey) -> Arc<Self> {
+        let current = RwLock::new(Arc::new(current));
+        let (certificate, key) = (certificate.to_owned(), key.to_owned());
+        Arc::new(Self { certificate, key, current, clients: OnceLock::new() })
+    }
+
+    fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        self.clients.get().cloned().unwrap_or_else(WebPkiClientVerifier::no_client_auth)
+    }
+
+    /// The files of the chain and of its key.
+    pub(crate) fn files(&self) -> [&Path; 2] {
+        [&self.certificate, &self.key]
+    }
+
+    /// The server's own certificate, as it is shown now.
+    #[must_use]
+    pub fn leaf(&self) -> Option<CertificateDer<'static>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.cert.first().cloned()
     }
 
     /// Reads the same files again. New connections get what is in them now.
@@ -159,7 +215,7 @@ pub fn server_config(
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(server_provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
-        .with_client_cert_verifier(Arc::clone(&certificate.clients))
+        .with_client_cert_verifier(certificate.verifier())
         .with_cert_resolver(certificate);
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     // Stateless tickets: resumption costs the server no memory per viewer.
@@ -180,7 +236,7 @@ pub(crate) fn quic_tls_config(
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(server_provider())
         .with_protocol_versions(&[&version::TLS13])?
-        .with_client_cert_verifier(Arc::clone(&certificate.clients))
+        .with_client_cert_verifier(certificate.verifier())
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h3".to_vec()];
     config.session_storage = ServerSessionMemoryCache::new(QUIC_RETURNS_MAX);

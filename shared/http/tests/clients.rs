@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use sigma_http::connections::ConnectionMetrics;
 use sigma_http::drain::Drain;
+use sigma_http::handover::Sockets;
 use sigma_http::listener::{Bound, Limits, PeerConnection, Server};
 use sigma_http::quic::BoundUdp;
 use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, server_config};
@@ -73,7 +74,7 @@ impl Lab {
         let client_ca = file("pops.pem", pops_pem);
         let certificate = ReloadableCertificate::load_with_client_ca(&cert, &key, Some(&client_ca)).unwrap();
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let bound_udp = BoundUdp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let bound_udp = BoundUdp::bind(&Sockets::none(), "127.0.0.1:0".parse().unwrap()).unwrap();
         let (tcp, udp) = (bound.local_addr(), bound_udp.local_addr());
         let server = Server::new(Limits::default(), ConnectionMetrics::default(), Drain::new());
         let tls = server_config(Arc::clone(&certificate), ALPN_ALL).unwrap();

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use quinn::crypto::rustls::QuicClientConfig;
 use sigma_http::connections::ConnectionMetrics;
 use sigma_http::drain::Drain;
+use sigma_http::handover::Sockets;
 use sigma_http::listener::{Limits, PeerConnection, Server};
 use sigma_http::quic::BoundUdp;
 use sigma_http::tls::{ReloadableCertificate, client_config};
@@ -85,7 +86,7 @@ impl Lab {
         let certificate = ReloadableCertificate::load(&cert, &key).unwrap();
         let (metrics, drain) = (ConnectionMetrics::default(), Drain::new());
         let server = Server::new(limits, metrics.clone(), drain.clone());
-        let bound = BoundUdp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let bound = BoundUdp::bind(&Sockets::none(), "127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = bound.local_addr();
         let holding = Arc::new(AtomicUsize::new(0));
         let held = Arc::clone(&holding);

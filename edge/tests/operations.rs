@@ -1,0 +1,180 @@
+//! The binary while it is operated: restarted without an interruption, ended, reconfigured, started by systemd.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
+
+#[path = "operations/lab.rs"]
+mod lab;
+
+use bytes::Bytes;
+use command_fds::{CommandFdExt, FdMapping};
+use http::StatusCode;
+use http_body_util::Empty;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use lab::{BIG, Edge, HELD, PLAYLIST, Upstream, get, request, within};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Asks over one new connection after the other until told to stop; returns how many were answered.
+async fn ask_on(
+    edge: std::net::SocketAddr,
+    h2: bool,
+    stop: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+) -> usize {
+    let mut answered = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let status = get(edge, h2, PLAYLIST).await;
+        assert_eq!(status.expect("no connection is refused, no request unanswered"), StatusCode::OK);
+        answered += 1;
+        asked.fetch_add(1, Ordering::Relaxed);
+    }
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_restarts_without_a_failed_request() {
+    let upstream = Upstream::start();
+    let mut edge = Edge::start(&upstream, "");
+    let addr = edge.http;
+    let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let viewers =
+        [false, true].map(|h2| tokio::spawn(ask_on(addr, h2, Arc::clone(&stop), Arc::clone(&asked))));
+    for round in 0..3 {
+        let held = tokio::spawn(async move { get(addr, true, &format!("{HELD}&_HLS_part={round}")).await });
+        upstream.until_held(round + 1).await;
+        edge.signal("USR2");
+        let said = edge.until_logged("the new process serves: draining").await;
+        let old = std::mem::replace(&mut edge.pid, u32::try_from(said["pid"].as_u64().unwrap()).unwrap());
+        let before = asked.load(Ordering::Relaxed);
+        upstream.release();
+        assert_eq!(within(held).await.unwrap().unwrap(), StatusCode::OK, "held over the restart");
+        edge.until_logged("drained").await;
+        within(lab::until(|| asked.load(Ordering::Relaxed) > before + 20)).await;
+        assert_ne!(old, edge.pid);
+    }
+    assert_eq!(edge.first_exit().await, Some(0));
+    stop.store(true, Ordering::Relaxed);
+    for viewer in viewers {
+        assert!(within(viewer).await.expect("0 failed, 0 refused") > 20);
+    }
+    edge.signal("TERM");
+    edge.until_logged("drained").await;
+    within(lab::until_refused(addr)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_that_fails_changes_nothing() {
+    let upstream = Upstream::start();
+    let mut edge = Edge::start(&upstream, "");
+    edge.rewrite(|text| format!("{text}\nno_such_key = 1\n"));
+    edge.signal("USR2");
+    let said = edge.until_logged("no restart: serving goes on").await;
+    assert!(said["error"].as_str().unwrap().contains("ended before it served"), "{said}");
+    assert_eq!(get(edge.http, false, PLAYLIST).await.unwrap(), StatusCode::OK);
+    edge.rewrite(|text| text.replace("\nno_such_key = 1\n", ""));
+    edge.signal("USR2");
+    let said = edge.until_logged("the new process serves: draining").await;
+    edge.pid = u32::try_from(said["pid"].as_u64().unwrap()).unwrap();
+    assert_eq!(edge.first_exit().await, Some(0));
+    assert_eq!(get(edge.http, true, PLAYLIST).await.unwrap(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_answers_who_is_held_and_waits_for_nobody_who_is_stuck() {
+    let drain = Duration::from_millis(2_000);
+    let upstream = Upstream::start();
+    let mut edge = Edge::start(&upstream, "[limits]\ndrain_timeout_ms = 2000\n");
+    // One sends half a request, one never reads its answer, one never gets an answer.
+    let mut half = TcpStream::connect(edge.http).await.unwrap();
+    half.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+    let mut deaf = TcpStream::connect(edge.http).await.unwrap();
+    deaf.write_all(format!("GET {BIG} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    deaf.readable().await.unwrap();
+    let addr = edge.http;
+    let never = tokio::spawn(async move { get(addr, false, "/live/demo/v720/media.m3u8?_HLS_msn=99").await });
+    // One is held, on a connection that is told to go away.
+    let tcp = TcpStream::connect(addr).await.unwrap();
+    let (mut viewer, connection) =
+        http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let held = viewer.send_request(request(HELD));
+    upstream.until_held(2).await;
+    let began = Instant::now();
+    edge.signal("TERM");
+    edge.until_logged("draining").await;
+    within(lab::until_refused(addr)).await;
+    upstream.release();
+    assert_eq!(within(held).await.unwrap().status(), StatusCode::OK);
+    within(connection).await.unwrap().expect("a clean GOAWAY");
+    assert!(began.elapsed() < drain, "it did not wait for the others");
+    assert_eq!(edge.first_exit().await, Some(0));
+    assert!(began.elapsed() <= drain + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(within(never).await.unwrap().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hangup_applies_what_can_be_applied_and_names_the_rest() {
+    let upstream = Upstream::start();
+    let mut edge = Edge::start(&upstream, "[limits]\nheader_timeout_ms = 10000\nwaiters_max = 100\n");
+    edge.rewrite(|text| text.replace("10000", "300").replace("= 100\n", "= 200\n"));
+    edge.signal("HUP");
+    let said = edge.until_logged("these keys have changed, but take a restart").await;
+    assert_eq!(said["keys"], "[\"limits.waiters_max\"]");
+    let said = edge.until_logged("configuration reloaded").await;
+    assert_eq!(said["keys"], "[\"limits.header_timeout_ms\"]");
+    let (mut viewer, connection) = {
+        let tcp = TcpStream::connect(edge.http).await.unwrap();
+        http1::handshake::<_, Empty<Bytes>>(TokioIo::new(tcp)).await.unwrap()
+    };
+    let connection = tokio::spawn(connection);
+    assert_eq!(viewer.send_request(request(PLAYLIST)).await.unwrap().status(), StatusCode::OK);
+    let began = Instant::now();
+    within(connection).await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(8), "the new limit holds");
+    edge.rewrite(|text| text.replace("300", "\"soon\""));
+    edge.signal("HUP");
+    let said = edge.until_logged("the configuration stays as it was").await;
+    assert!(said["error"].as_str().unwrap().contains("limits.header_timeout_ms"), "{said}");
+    assert_eq!(get(edge.http, false, PLAYLIST).await.unwrap(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_certificate_is_noticed_within_5_s() {
+    let upstream = Upstream::start();
+    let mut edge = Edge::start(&upstream, "");
+    edge.write_certificate();
+    let began = Instant::now();
+    edge.until_logged("the certificate's files have changed: reloaded").await;
+    assert!(began.elapsed() <= Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn systemd_may_bind_the_port_and_hears_when_it_is_served() {
+    let upstream = Upstream::start();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    // It is in the queue before there is a process.
+    let mut early = TcpStream::connect(addr).await.unwrap();
+    early.write_all(format!("GET {PLAYLIST} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let manager = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    let edge = Edge::start_as(&upstream, "", |command, file| {
+        let text = std::fs::read_to_string(file).unwrap();
+        let bind = format!("[http]\nbind = [\"{addr}\"]");
+        std::fs::write(file, text.replace("[http]\nbind = [\"127.0.0.1:0\"]", &bind)).unwrap();
+        command.env("LISTEN_FDS", "1").env("NOTIFY_SOCKET", dir.path().join("notify"));
+        command.fd_mappings(vec![FdMapping { parent_fd: listener.into(), child_fd: 3 }]).unwrap();
+    });
+    assert_eq!(edge.http, addr);
+    let mut answer = [0; 12];
+    within(early.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut said = [0; 64];
+    let n = manager.recv(&mut said).unwrap();
+    assert_eq!(std::str::from_utf8(&said[..n]).unwrap(), format!("READY=1\nMAINPID={}", edge.pid));
+}

@@ -1,0 +1,225 @@
+//! An edge process, and an upstream in this one that answers, holds and never answers.
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use sigma_http::connections::ConnectionMetrics;
+use sigma_http::drain::Drain;
+use sigma_http::listener::{Bound, Limits, Server};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+
+pub(crate) const PLAYLIST: &str = "/live/demo/v720/media.m3u8";
+/// Answered when the test says so.
+pub(crate) const HELD: &str = "/live/demo/v720/media.m3u8?_HLS_msn=7";
+/// More than sockets hold.
+pub(crate) const BIG: &str = "/live/demo/v720/7.m4s";
+/// Whatever takes longer than this will not happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("it never happened")
+}
+
+/// Looks again whenever other tasks had their turn.
+pub(crate) async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
+}
+
+pub(crate) async fn until_refused(addr: SocketAddr) {
+    while TcpStream::connect(addr).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+pub(crate) fn request(path: &str) -> Request<Empty<Bytes>> {
+    Request::builder().uri(format!("http://edge{path}")).body(Empty::new()).unwrap()
+}
+
+/// Asks over a connection of its own and reads the whole answer.
+pub(crate) async fn get(edge: SocketAddr, h2: bool, path: &str) -> Result<StatusCode, String> {
+    let io = TokioIo::new(TcpStream::connect(edge).await.map_err(|error| error.to_string())?);
+    let answer = async {
+        if h2 {
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            tokio::spawn(connection);
+            sender.send_request(request(path)).await
+        } else {
+            let (mut sender, connection) = http1::handshake(io).await?;
+            tokio::spawn(connection);
+            sender.send_request(request(path)).await
+        }
+    };
+    let answer = answer.await.map_err(|error| format!("{error:?}"))?;
+    let status = answer.status();
+    answer.into_body().collect().await.map_err(|error| format!("{error:?}"))?;
+    Ok(status)
+}
+
+pub(crate) struct Upstream {
+    addr: SocketAddr,
+    held: watch::Receiver<usize>,
+    released: watch::Sender<()>,
+}
+
+impl Upstream {
+    pub(crate) fn start() -> Self {
+        let bound = Bound::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = bound.local_addr();
+        let (counted, held) = watch::channel(0);
+        let released = watch::Sender::new(());
+        let releases = released.clone();
+        let server = Server::new(Limits::default(), ConnectionMetrics::default(), Drain::new());
+        server.serve(bound, None, move |request, _| {
+            let (counted, mut released) = (counted.clone(), releases.subscribe());
+            async move {
+                let asked = request.uri().query().unwrap_or_default().to_owned();
+                if asked.contains("_HLS_msn") {
+                    counted.send_modify(|n| *n += 1);
+                }
+                if asked.contains("_HLS_msn=7") {
+                    released.changed().await.unwrap();
+                } else if asked.contains("_HLS_msn=99") {
+                    std::future::pending::<()>().await;
+                }
+                let body = match request.uri().path() {
+                    BIG => Bytes::from(vec![7; 16 << 20]),
+                    _ => Bytes::from_static(b"#EXTM3U\n"),
+                };
+                let mut response = Response::new(Full::new(body));
+                response.headers_mut().insert("cache-control", "max-age=1".parse().unwrap());
+                response
+            }
+        });
+        Self { addr, held, released }
+    }
+
+    /// Waits until this many requests, ever, are or were held.
+    pub(crate) async fn until_held(&self, n: usize) {
+        let mut held = self.held.clone();
+        within(held.wait_for(|held| *held >= n)).await.unwrap();
+    }
+
+    pub(crate) fn release(&self) {
+        self.released.send_replace(());
+    }
+}
+
+pub(crate) struct Edge {
+    pub(crate) http: SocketAddr,
+    /// The process that serves now.
+    pub(crate) pid: u32,
+    first: Child,
+    log: mpsc::UnboundedReceiver<serde_json::Value>,
+    file: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+impl Edge {
+    pub(crate) fn start(upstream: &Upstream, more: &str) -> Self {
+        Self::start_as(upstream, more, |_, _| {})
+    }
+
+    pub(crate) fn start_as(
+        upstream: &Upstream,
+        more: &str,
+        change: impl FnOnce(&mut Command, &Path),
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("edge.toml");
+        write_certificate(dir.path());
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        let config = format!(
+            "pop = \"p\"\n[http]\nbind = [\"127.0.0.1:0\"]\n[ops]\nbind = \"127.0.0.1:0\"\n\
+             [tls]\nbind = [\"127.0.0.1:0\"]\ncertificate = {cert:?}\nkey = {key:?}\n\
+             [upstream]\nurl = \"http://{}\"\n{more}",
+            upstream.addr
+        );
+        std::fs::write(&file, config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sigma-edge"));
+        command.args(["--log-format", "json", "serve", "--config"]).arg(&file);
+        command.env_remove("RUST_LOG").stderr(Stdio::piped());
+        change(&mut command, &file);
+        let mut first = command.spawn().unwrap();
+        let (to, mut log) = mpsc::unbounded_channel();
+        let stderr = BufReader::new(first.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stderr.lines() {
+                // A process that cannot start says so in plain words.
+                let Ok(event) = serde_json::from_str(&line.unwrap()) else { continue };
+                if to.send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        let serving = tokio::task::block_in_place(|| {
+            loop {
+                let event: serde_json::Value = log.blocking_recv().expect("it starts");
+                if event["message"] == "serving" {
+                    break event;
+                }
+            }
+        });
+        let http = serving["http"].as_str().unwrap().trim_matches(['[', ']']).parse().unwrap();
+        Self { http, pid: first.id(), first, log, file, dir }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid.to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    pub(crate) async fn until_logged(&mut self, message: &str) -> serde_json::Value {
+        let logged = async {
+            loop {
+                let event = self.log.recv().await.expect("a process writes the log");
+                if event["message"] == message {
+                    return event;
+                }
+            }
+        };
+        within(logged).await
+    }
+
+    pub(crate) fn rewrite(&self, change: impl FnOnce(String) -> String) {
+        let text = std::fs::read_to_string(&self.file).unwrap();
+        std::fs::write(&self.file, change(text)).unwrap();
+    }
+
+    pub(crate) fn write_certificate(&self) {
+        write_certificate(self.dir.path());
+    }
+
+    /// How the process ended that was started first.
+    pub(crate) async fn first_exit(&mut self) -> Option<i32> {
+        tokio::task::block_in_place(|| self.first.wait()).unwrap().code()
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let _ = self.first.kill();
+        let _ = self.first.wait();
+        if self.pid != self.first.id() {
+            let _ = Command::new("kill")
+                .args(["-s", "KILL", &self.pid.to_string()])
+                .stderr(Stdio::null())
+                .status();
+        }
+    }
+}
+
+fn write_certificate(dir: &Path) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+}

@@ -1,0 +1,177 @@
+//! The listeners that viewers (and edges) come to: plain HTTP, TLS and QUIC on the same numbers as TLS, with one certificate
+//! and one handler.
+//!
+//! Invariant: everything is bound before anything is answered. What comes with a request is dropped before the handler sees
+//! it: nobody has anything to send here.
+
+use crate::acme::Challenges;
+use crate::certificate::{CertificateMetrics, CertificateSource};
+use crate::drain::Drain;
+use crate::handover::Sockets;
+use crate::listener::{BindError, Bound, PeerConnection, Server};
+use crate::quic::{BoundUdp, QuicError};
+use crate::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{Either, Full};
+use prometheus_client::registry::Registry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is listened on, as a configuration says it.
+#[derive(Debug, Clone, Copy)]
+pub struct FrontConfig<'a> {
+    /// `http.bind`
+    pub http: &'a [SocketAddr],
+    /// `[tls]`
+    pub tls: Option<FrontTls<'a>>,
+}
+
+/// `[tls]` of a configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct FrontTls<'a> {
+    /// `tls.bind`
+    pub bind: &'a [SocketAddr],
+    /// `tls.certificate`, `tls.key`, `tls.client_ca` and `[tls.acme]`
+    pub source: CertificateSource<'a>,
+    /// `tls.http3`
+    pub http3: bool,
+}
+
+/// Why there is nothing to listen on: the configuration, its files, or another process.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    /// A certificate, key or CA file cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// HTTP/3 cannot be offered.
+    #[error(transparent)]
+    Quic(#[from] QuicError),
+}
+
+/// Bound ports that nobody is answering yet.
+#[derive(Debug)]
+pub struct Front {
+    plain: Vec<Bound>,
+    encrypted: Vec<Bound>,
+    quic: Vec<BoundUdp>,
+    certificate: Option<Arc<ReloadableCertificate>>,
+}
+
+impl FrontConfig<'_> {
+    /// Whether the files can be used.
+    ///
+    /// # Errors
+    /// One cannot.
+    pub fn check_files(&self) -> Result<(), TlsError> {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        server_config(tls.source.load()?, ALPN_ALL).map(drop)
+    }
+}
+
+impl Front {
+    /// Loads the certificate and binds every address; ports that a predecessor left are taken over. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// A file cannot be used, or an address cannot be bound.
+    pub fn bind(config: &FrontConfig<'_>, sockets: &Sockets) -> Result<Self, FrontError> {
+        let bind_all = |addresses: &[SocketAddr]| -> Result<Vec<Bound>, BindError> {
+            addresses.iter().map(|address| sockets.tcp(*address)).collect()
+        };
+        let certificate = config.tls.map(|tls| tls.source.load()).transpose()?;
+        let plain = bind_all(config.http)?;
+        let encrypted = bind_all(config.tls.map_or(&[], |tls| tls.bind))?;
+        let http3 = config.tls.is_some_and(|tls| tls.http3);
+        let quic =
+            encrypted.iter().filter(|_| http3).map(|bound| BoundUdp::bind(sockets, bound.local_addr()));
+        let quic = quic.collect::<Result<_, _>>()?;
+        Ok(Self { plain, encrypted, quic, certificate })
+    }
+
+    /// The plain addresses really bound.
+    #[must_use]
+    pub fn http(&self) -> Vec<SocketAddr> {
+        self.plain.iter().map(Bound::local_addr).collect()
+    }
+
+    /// The addresses of TLS really bound.
+    #[must_use]
+    pub fn tls(&self) -> Vec<SocketAddr> {
+        self.encrypted.iter().map(Bound::local_addr).collect()
+    }
+
+    /// The certificate that is shown.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Arc<ReloadableCertificate>> {
+        self.certificate.clone()
+    }
+
+    /// Looks after the certificate until the drain signal, and counts that under `registry`. Returns what has to be answered
+    /// for it.
+    pub fn keep_certificate(
+        &self,
+        config: &FrontConfig<'_>,
+        registry: &mut Registry,
+        drain: &Drain,
+    ) -> Option<Challenges> {
+        let (tls, certificate) = config.tls.zip(self.certificate.as_ref())?;
+        let metrics = CertificateMetrics::default();
+        metrics.register(registry);
+        tls.source.keep(Arc::clone(certificate), &metrics, drain)
+    }
+
+    /// Answers everything with `handler` until the drain signal, and the proofs for ACME on the plain addresses.
+    ///
+    /// # Errors
+    /// The certificate cannot be used after all.
+    pub fn serve<H, F, B>(
+        self,
+        server: Server,
+        challenges: Option<&Challenges>,
+        handler: H,
+    ) -> Result<(), FrontError>
+    where
+        H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let server = match self.quic.first() {
+            Some(bound) => server.with_http3_at(bound.local_addr().port()),
+            None => server,
+        };
+        for bound in self.plain {
+            let (handler, challenges) = (handler.clone(), challenges.cloned());
+            server.serve(bound, None, move |request, from| {
+                let proof = challenges.as_ref().and_then(|open| open.answer(request.uri().path()));
+                let answer = match proof {
+                    Some(proof) => Err(proof),
+                    None => Ok(handler(request.map(drop), from)),
+                };
+                async move {
+                    match answer {
+                        Ok(answer) => answer.await.map(Either::Left),
+                        Err(proof) => proof.map(|bytes| Either::Right(Full::new(bytes))),
+                    }
+                }
+            });
+        }
+        let Some(certificate) = self.certificate else { return Ok(()) };
+        let tls = server_config(Arc::clone(&certificate), ALPN_ALL)?;
+        for bound in self.encrypted {
+            let handler = handler.clone();
+            let respond = move |request: Request<_>, from| handler(request.map(drop), from);
+            server.serve(bound, Some(Arc::clone(&tls)), respond);
+        }
+        for bound in self.quic {
+            server.serve_quic(bound, Arc::clone(&certificate), handler.clone())?;
+        }
+        Ok(())
+    }
+}
