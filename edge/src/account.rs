@@ -8,7 +8,6 @@ use crate::metrics::{Metrics, ProtocolBytes};
 use crate::session;
 use http::{Method, Request, StatusCode, Version};
 use prometheus_client::metrics::counter::Counter;
-use sigma_http::listener::PeerConnection;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,14 +49,14 @@ impl Account {
     pub(crate) fn open(
         metrics: &Arc<Metrics>,
         request: &Request<()>,
-        from: PeerConnection,
+        peer: IpAddr,
         sampling: Sampling,
     ) -> Self {
         let line = sampling.takes(fastrand::u32(..)).then(|| {
             Box::new(Line {
                 method: request.method().clone(),
                 path: session::split(request.uri().path()).1.into(),
-                peer: from.peer.ip(),
+                peer,
                 status: StatusCode::OK,
                 outcome: "own",
                 first_byte: Duration::ZERO,

@@ -96,7 +96,7 @@ impl Handler {
     ) -> impl Future<Output = Response<EdgeBody>> + Send + 'static {
         let head_only = request.method() == Method::HEAD;
         let (address, trusted) = (from.peer.ip(), from.client.is_some());
-        let account = Account::open(&self.metrics, &request, from, self.own.sampling);
+        let account = Account::open(&self.metrics, &request, address, self.own.sampling);
         let answer = if request.uri().path() == policy::PATH && request.method() == Method::GET {
             Answer::Policy { query: request.uri().query().map(Into::into), trusted }
         } else {

@@ -1,8 +1,8 @@
 //! The origin put together: configuration in, listeners out.
 
 use crate::channel::Channels;
+use crate::claim::{ClaimError, ClaimedDir};
 use crate::config::Config;
-use crate::data_dir::{ClaimError, DataDir};
 use crate::http::operator::{self, Operated};
 use crate::http::{Router, RouterParts};
 use crate::ingest::rtmp::RtmpServer;
@@ -38,7 +38,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Id(#[from] InvalidId),
     #[error(transparent)]
-    DataDir(#[from] ClaimError),
+    ClaimedDir(#[from] ClaimError),
     #[error(transparent)]
     Policy(#[from] PolicyError),
 }
@@ -77,7 +77,7 @@ pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
 /// A certificate or key cannot be used, an address cannot be bound, or the data directory cannot be written to or is another
 /// origin's.
 pub(crate) async fn start(config: &Config, sockets: &Sockets) -> Result<Running, StartError> {
-    let data_dir = Arc::new(DataDir::claim(&config.data_dir)?);
+    let data_dir = Arc::new(ClaimedDir::claim(&config.data_dir)?);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let ops_bound = sockets.tcp(config.ops.bind)?;

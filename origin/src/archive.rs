@@ -8,7 +8,7 @@
 //! Invariants: what [`Archive::range`] says can be read, unless the disk fails; nothing is done to files while a lock is
 //! held that the channel's task takes.
 
-use crate::data_dir::DataDir;
+use crate::claim::ClaimedDir;
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct ArchiveSpec {
     /// Ours while this is held.
-    pub(crate) data_dir: Arc<DataDir>,
+    pub(crate) data_dir: Arc<ClaimedDir>,
     /// Where in it, with a folder for each rendition.
     pub(crate) folder: PathBuf,
     /// Length of the list, milliseconds. What has left it is kept for as long again (EV-07).

@@ -8,8 +8,8 @@
 mod task;
 
 use crate::archive::{Archive, ArchiveSpec};
+use crate::claim::ClaimedDir;
 use crate::config::{ChannelType, Config, ProfileConfig};
-use crate::data_dir::DataDir;
 use crate::ingest::{Ingest, PublishRefused, QUEUE_EVENTS, Session};
 use crate::metrics::Metrics;
 use crate::numbers::Numbers;
@@ -186,7 +186,7 @@ impl Channels {
     /// An id that the configuration's own check would have refused.
     pub(crate) fn start(
         config: &Config,
-        data_dir: &Arc<DataDir>,
+        data_dir: &Arc<ClaimedDir>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, InvalidId> {
         let mut channels = Self { by_id: HashMap::new(), by_key: HashMap::new() };

@@ -7,8 +7,8 @@
 mod app;
 mod archive;
 mod channel;
+mod claim;
 mod config;
-mod data_dir;
 mod dev;
 mod http;
 mod ingest;

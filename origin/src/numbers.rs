@@ -4,7 +4,7 @@
 //! Invariants: the live path only sets a value; a thread of its own writes it to disk, without fsync (A9). A crash may
 //! lose the newest value, so what is loaded is taken some segments further.
 
-use crate::data_dir::DataDir;
+use crate::claim::ClaimedDir;
 use serde::{Deserialize, Serialize};
 use sigma_shared::id::ChannelId;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub(crate) struct Numbers {
 impl Numbers {
     /// Loads the numbers of a channel and starts keeping them. What cannot be read is logged and taken as nothing given
     /// out: the clock's number is above any older one as long as the clock did not go back.
-    pub(crate) fn load(data_dir: &Arc<DataDir>, channel: &ChannelId) -> Self {
+    pub(crate) fn load(data_dir: &Arc<ClaimedDir>, channel: &ChannelId) -> Self {
         let path = data_dir.path().join("numbers").join(format!("{channel}.json"));
         let free = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Free::after_restart).unwrap_or_else(|error| {
@@ -71,7 +71,7 @@ impl Free {
     }
 }
 
-async fn keep(path: PathBuf, claim: Arc<DataDir>, mut free: watch::Receiver<Free>) {
+async fn keep(path: PathBuf, claim: Arc<ClaimedDir>, mut free: watch::Receiver<Free>) {
     let mut failing = false;
     while free.changed().await.is_ok() {
         let value = *free.borrow_and_update();
@@ -113,7 +113,7 @@ mod tests {
     async fn a12_numbers_never_go_back_over_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
         let channel: ChannelId = "demo".parse().expect("an id");
-        let data_dir = Arc::new(DataDir::claim(folder.path()).expect("free"));
+        let data_dir = Arc::new(ClaimedDir::claim(folder.path()).expect("free"));
         let numbers = Numbers::load(&data_dir, &channel);
         assert_eq!(numbers.next(), (0, 0));
         numbers.given_out(500, 3);
@@ -129,7 +129,7 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("numbers")).expect("made");
         std::fs::write(folder.path().join("numbers/demo.json"), b"{").expect("written");
         let channel: ChannelId = "demo".parse().expect("an id");
-        let data_dir = Arc::new(DataDir::claim(folder.path()).expect("free"));
+        let data_dir = Arc::new(ClaimedDir::claim(folder.path()).expect("free"));
         assert_eq!(Numbers::load(&data_dir, &channel).next(), (0, 0));
     }
 }

@@ -8,8 +8,8 @@ mod revoked;
 mod rotation;
 mod secrets;
 
+use crate::claim::ClaimedDir;
 use crate::config::Config;
-use crate::data_dir::DataDir;
 use bytes::Bytes;
 use revoked::{Full, REVOCATIONS_MAX, Revocations};
 use rotation::{Schedule, SessionKeys};
@@ -63,7 +63,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Policies {
     /// Ours while this is held.
-    data_dir: Arc<DataDir>,
+    data_dir: Arc<ClaimedDir>,
     schedule: Schedule,
     jwks: JwkSet,
     public_jwks: Bytes,
@@ -78,7 +78,7 @@ impl Policies {
     ///
     /// # Errors
     /// Files that cannot be read or written.
-    pub(crate) fn load(config: &Config, data_dir: &Arc<DataDir>) -> Result<Arc<Self>, PolicyError> {
+    pub(crate) fn load(config: &Config, data_dir: &Arc<ClaimedDir>) -> Result<Arc<Self>, PolicyError> {
         let playback = &config.playback;
         let mut keys = vec![secrets::issuer(data_dir.path())?.jwk()];
         for issuer in &playback.keys {

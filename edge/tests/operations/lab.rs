@@ -22,6 +22,9 @@ pub(crate) const HELD: &str = "/live/demo/v720/media.m3u8?_HLS_msn=7";
 /// More than sockets hold.
 pub(crate) const BIG: &str = "/live/demo/v720/7.m4s";
 /// Whatever takes longer than this will not happen.
+/// Lines of a log that nobody has read yet; the process waits when there are more.
+const LOG_LINES_MAX: usize = 10_000;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
@@ -119,7 +122,7 @@ pub(crate) struct Edge {
     /// The process that serves now.
     pub(crate) pid: u32,
     first: Child,
-    log: mpsc::UnboundedReceiver<serde_json::Value>,
+    log: mpsc::Receiver<serde_json::Value>,
     file: PathBuf,
     dir: tempfile::TempDir,
 }
@@ -141,7 +144,7 @@ impl Edge {
         let config = format!(
             "pop = \"p\"\n[http]\nbind = [\"127.0.0.1:0\"]\n[ops]\nbind = \"127.0.0.1:0\"\n\
              [tls]\nbind = [\"127.0.0.1:0\"]\ncertificate = {cert:?}\nkey = {key:?}\n\
-             [upstream]\nurl = \"http://{}\"\n{more}",
+             [upstream]\nurls = [\"http://{}\"]\n{more}",
             upstream.addr
         );
         std::fs::write(&file, config).unwrap();
@@ -150,13 +153,13 @@ impl Edge {
         command.env_remove("RUST_LOG").stderr(Stdio::piped());
         change(&mut command, &file);
         let mut first = command.spawn().unwrap();
-        let (to, mut log) = mpsc::unbounded_channel();
+        let (to, mut log) = mpsc::channel(LOG_LINES_MAX);
         let stderr = BufReader::new(first.stderr.take().unwrap());
         std::thread::spawn(move || {
             for line in stderr.lines() {
                 // A process that cannot start says so in plain words.
                 let Ok(event) = serde_json::from_str(&line.unwrap()) else { continue };
-                if to.send(event).is_err() {
+                if to.blocking_send(event).is_err() {
                     return;
                 }
             }

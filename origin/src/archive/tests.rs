@@ -7,13 +7,13 @@ const TICKS: u32 = 180_000;
 
 struct Lab {
     folder: tempfile::TempDir,
-    claim: Arc<DataDir>,
+    claim: Arc<ClaimedDir>,
 }
 
 impl Lab {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let claim = Arc::new(DataDir::claim(folder.path()).expect("free"));
+        let claim = Arc::new(ClaimedDir::claim(folder.path()).expect("free"));
         Self { folder, claim }
     }
 

@@ -338,6 +338,7 @@ fn media(snapshot: &RenditionSnapshot, body: Body, delivered: Delivered) -> Resp
 }
 
 /// What is said of a playlist in its response headers.
+#[derive(Clone, Copy)]
 struct Told {
     max_age: u32,
     held_ms: Option<u32>,

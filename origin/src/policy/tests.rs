@@ -15,7 +15,7 @@ fn newest(policies: &Policies) -> (u64, Policy) {
 #[test]
 fn versions_only_rise_and_what_was_said_stays_said_over_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
-    let data_dir = Arc::new(DataDir::claim(folder.path()).expect("free"));
+    let data_dir = Arc::new(ClaimedDir::claim(folder.path()).expect("free"));
     let before = now_ms();
     let policies = Policies::load(&config(""), &data_dir).expect("loaded");
     let (first, policy) = newest(&policies);
@@ -43,7 +43,7 @@ fn versions_only_rise_and_what_was_said_stays_said_over_a_restart() {
 #[test]
 fn what_cannot_be_kept_is_not_told() {
     let folder = tempfile::tempdir().expect("a folder");
-    let data_dir = Arc::new(DataDir::claim(folder.path()).expect("free"));
+    let data_dir = Arc::new(ClaimedDir::claim(folder.path()).expect("free"));
     let policies = Policies::load(&config(""), &data_dir).expect("loaded");
     let before = newest(&policies).0;
     std::fs::create_dir(folder.path().join("keys/revocations.json.new")).expect("made");
@@ -57,7 +57,7 @@ fn what_cannot_be_kept_is_not_told() {
 #[test]
 fn a_shared_secret_is_told_to_edges_and_to_nobody_else() {
     let folder = tempfile::tempdir().expect("a folder");
-    let data_dir = Arc::new(DataDir::claim(folder.path()).expect("free"));
+    let data_dir = Arc::new(ClaimedDir::claim(folder.path()).expect("free"));
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "s".repeat(40)).expect("written");
     let keys = format!("[[playback.keys]]\nkid = \"partner\"\nalg = \"HS256\"\nfile = {secret:?}\n");

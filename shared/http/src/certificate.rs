@@ -116,7 +116,7 @@ impl CertificateSource<'_> {
             match ReloadableCertificate::load(&kept, &kept) {
                 Ok(certificate) => return Ok(certificate),
                 Err(error) => {
-                    tracing::error!(%error, "the kept certificate cannot be used; a new one is ordered")
+                    tracing::error!(%error, "the kept certificate cannot be used; a new one is ordered");
                 }
             }
         }
@@ -248,10 +248,10 @@ impl Watch {
             self.said = notice;
             match notice {
                 Some(Notice::Expired) => {
-                    tracing::error!("the certificate has expired: viewers cannot connect")
+                    tracing::error!("the certificate has expired: viewers cannot connect");
                 }
                 Some(Notice::Days(days)) => {
-                    tracing::warn!(days, left_s = left, "the certificate expires soon")
+                    tracing::warn!(days, left_s = left, "the certificate expires soon");
                 }
                 None => {}
             }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
-use http_body_util::Either;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -349,13 +349,7 @@ impl Server {
             };
             let alt_svc = alt_svc.clone();
             async move {
-                let mut response = screened.seal(match answer {
-                    Ok(answer) => answer.await.map(Either::Left),
-                    Err(words) => Problem::new(StatusCode::BAD_REQUEST, words).response().map(Either::Right),
-                });
-                if let Some(alt_svc) = alt_svc {
-                    response.headers_mut().insert(header::ALT_SVC, alt_svc);
-                }
+                let response = screened.seal(answered(answer, alt_svc).await);
                 Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
             }
         });
@@ -368,9 +362,7 @@ impl Server {
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
-                    if activity.flooded() {
-                        self.metrics.flooded.inc();
-                    }
+                    self.metrics.flooded.inc_by(u64::from(activity.flooded()));
                     if let Err(error) = ended {
                         tracing::debug!(peer = %from.peer, %error, "connection ended early");
                     }
@@ -400,10 +392,7 @@ impl Server {
                 },
             }
             connection.as_mut().graceful_shutdown();
-            let rest = match leaving {
-                Leaving::Idle => IDLE_GOODBYE.min(self.limits.drain_timeout),
-                Leaving::No | Leaving::Drained => self.limits.drain_timeout.saturating_sub(spent),
-            };
+            let rest = leaving.rest(self.limits.drain_timeout, spent);
             timer.as_mut().reset(tokio::time::Instant::now() + rest);
         }
     }
@@ -487,6 +476,34 @@ enum Leaving {
 
 /// How long the first request of a connection is waited for when the server is going away.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+impl Leaving {
+    /// How long the peer has for it, when `spent` of its time is over.
+    fn rest(self, drain_timeout: Duration, spent: Duration) -> Duration {
+        match self {
+            Self::Idle => IDLE_GOODBYE.min(drain_timeout),
+            Self::No | Self::Drained => drain_timeout.saturating_sub(spent),
+        }
+    }
+}
+
+/// The handler's answer, or the refusal in its place, with what every answer says of its server.
+async fn answered<F, B>(
+    answer: Result<F, &'static str>,
+    alt_svc: Option<HeaderValue>,
+) -> Response<Either<B, Full<Bytes>>>
+where
+    F: Future<Output = Response<B>>,
+{
+    let mut response = match answer {
+        Ok(answer) => answer.await.map(Either::Left),
+        Err(words) => Problem::new(StatusCode::BAD_REQUEST, words).response().map(Either::Right),
+    };
+    if let Some(alt_svc) = alt_svc {
+        response.headers_mut().insert(header::ALT_SVC, alt_svc);
+    }
+    response
+}
 
 /// How long an idle peer may take to say goodbye in HTTP/2.
 const IDLE_GOODBYE: Duration = Duration::from_secs(1);

@@ -247,7 +247,8 @@ async fn who_comes_back_asks_at_once() {
     get(&mut ask, "/").await.unwrap();
     connection.close(0_u32.into(), b"");
     let returning = endpoint.connect(lab.addr, "localhost").unwrap();
-    let (connection, accepted) = returning.into_0rtt().ok().expect("a ticket that allows early data");
+    let (connection, accepted) =
+        returning.into_0rtt().unwrap_or_else(|_| panic!("no ticket that allows early data"));
     let mut ask = http3(connection).await;
     let (_, body) = get(&mut ask, "/").await.unwrap();
     assert!(body.starts_with(b"Http3"));

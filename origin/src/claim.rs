@@ -1,6 +1,6 @@
 //! The folder an origin keeps its state in, claimed by one origin at a time.
 //!
-//! Invariant: whoever writes below the folder holds a [`DataDir`], so the claim ends after the last of them, or with the
+//! Invariant: whoever writes below the folder holds a [`ClaimedDir`], so the claim ends after the last of them, or with the
 //! process, however that ends. Deliberately absent: what is in the folder.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -27,12 +27,12 @@ pub(crate) enum ClaimError {
 
 /// A folder that is ours.
 #[derive(Debug)]
-pub(crate) struct DataDir {
+pub(crate) struct ClaimedDir {
     path: PathBuf,
     _lock: File,
 }
 
-impl DataDir {
+impl ClaimedDir {
     /// Makes the folder if it is not there, and claims it.
     ///
     /// # Errors
@@ -74,18 +74,18 @@ mod tests {
     #[test]
     fn one_origin_at_a_time_and_the_other_is_told_who_it_is() {
         let folder = tempfile::tempdir().expect("a folder");
-        let claimed = DataDir::claim(&folder.path().join("new")).expect("free");
-        let refused = DataDir::claim(claimed.path()).expect_err("taken").to_string();
+        let claimed = ClaimedDir::claim(&folder.path().join("new")).expect("free");
+        let refused = ClaimedDir::claim(claimed.path()).expect_err("taken").to_string();
         let pid = format!("process {}", std::process::id());
         assert!(refused.contains(&pid) && refused.contains("data_dir of its own"), "{refused}");
         let path = claimed.path().to_owned();
         drop(claimed);
-        DataDir::claim(&path).expect("free again");
+        ClaimedDir::claim(&path).expect("free again");
     }
 
     #[test]
     fn a_folder_that_cannot_be_made_is_named() {
-        let refused = DataDir::claim(Path::new("/proc/nowhere")).expect_err("not there").to_string();
+        let refused = ClaimedDir::claim(Path::new("/proc/nowhere")).expect_err("not there").to_string();
         assert!(refused.contains("/proc/nowhere"), "{refused}");
     }
 }
