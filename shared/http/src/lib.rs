@@ -12,6 +12,7 @@ pub mod assets;
 pub mod certificate;
 pub mod config;
 pub mod connections;
+mod detect;
 pub mod drain;
 mod flood;
 pub mod front;

@@ -7,6 +7,7 @@
 use crate::activity::{Activity, CountedIo, Finding, Socket, TrackedBody};
 use crate::admission::{Admission, Permit};
 use crate::connections::ConnectionMetrics;
+use crate::detect::{Spoken, detect};
 use crate::drain::Drain;
 use crate::gate::{self, Verdict};
 pub use crate::limits::{Limits, loopback};
@@ -18,16 +19,18 @@ use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use prometheus_client::metrics::counter::Counter;
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -301,9 +304,19 @@ impl Server {
             client: None,
         };
         let Some(acceptor) = acceptor else {
-            return Box::pin(self.serve_io(stream, from, handler)).await;
+            // Its own patience is over when this one is.
+            let detected = tokio::time::timeout(self.limits.header_read_timeout, detect(&stream));
+            return match detected.await {
+                Ok(Ok(spoken)) => self.serve_io(stream, spoken, from, handler).await,
+                Ok(Err(_)) => {}
+                Err(_elapsed) => {
+                    self.metrics.timed_out.inc();
+                }
+            };
         };
-        let handshake = tokio::time::timeout(self.limits.handshake_timeout, acceptor.accept(stream));
+        // In a box, as it is large and soon over.
+        let accepting = Box::pin(acceptor.accept(stream));
+        let handshake = tokio::time::timeout(self.limits.handshake_timeout, accepting);
         let stream = match handshake.await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -322,11 +335,13 @@ impl Server {
             _ => Alpn::None,
         };
         from.client = stream.get_ref().1.peer_certificates().and_then(tls::pop_id);
-        Box::pin(self.serve_io(stream, from, handler)).await;
+        // Without ALPN it is HTTP/1.1 (RFC 9113 3.2).
+        let spoken = if from.alpn == Alpn::Http2 { Spoken::Http2 } else { Spoken::Http1 };
+        self.serve_io(stream, spoken, from, handler).await;
     }
 
     /// Serves one connection until it ends, is found idle, or the drain cuts it.
-    async fn serve_io<IO, H, F, B>(&self, io: IO, from: PeerConnection, handler: H)
+    async fn serve_io<IO, H, F, B>(&self, io: IO, spoken: Spoken, from: PeerConnection, handler: H)
     where
         IO: Socket + Unpin + Send + 'static,
         H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
@@ -353,9 +368,26 @@ impl Server {
                 Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
             }
         });
-        let builder = self.builder(from.alpn);
-        let mut connection = pin!(builder.serve_connection(io, service));
-        let mut drain = pin!(self.drain_of(&activity));
+        // In boxes of their own: most connections are of one kind, and there are many.
+        let attended: Pin<Box<dyn Future<Output = ()> + Send + '_>> = match spoken {
+            Spoken::Http1 => {
+                Box::pin(self.attend(self.http1().serve_connection(io, service), &activity, &from))
+            }
+            Spoken::Http2 => {
+                Box::pin(self.attend(self.http2().serve_connection(io, service), &activity, &from))
+            }
+        };
+        attended.await;
+    }
+
+    /// Drives a connection until it ends, is found idle or slow, or the drain cuts it.
+    async fn attend<C>(&self, connection: C, activity: &Activity, from: &PeerConnection)
+    where
+        C: GracefulConnection,
+        C::Error: fmt::Display,
+    {
+        let mut connection = pin!(connection);
+        let mut drain = pin!(self.drain_of(activity));
         let mut spent = Duration::ZERO;
         let mut timer = pin!(tokio::time::sleep(self.limits.header_read_timeout));
         let mut leaving = Leaving::No;
@@ -409,16 +441,19 @@ impl Server {
         began.elapsed()
     }
 
-    fn builder(&self, alpn: Alpn) -> auto::Builder<TokioExecutor> {
-        let limits = &self.limits;
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+    fn http1(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
         builder
-            .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_read_timeout)
+            .header_read_timeout(self.limits.header_read_timeout)
             .max_buf_size(64 * 1024);
         builder
-            .http2()
+    }
+
+    fn http2(&self) -> http2::Builder<TokioExecutor> {
+        let limits = &self.limits;
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.h2_streams_max)
             .max_header_list_size(limits.h2_header_list_bytes_max)
@@ -428,11 +463,7 @@ impl Server {
             .max_send_buf_size(limits.h2_send_buffer_bytes)
             .keep_alive_interval(limits.ping_interval)
             .keep_alive_timeout(limits.ping_timeout);
-        match alpn {
-            Alpn::None | Alpn::Http3 => builder,
-            Alpn::Http1 => builder.http1_only(),
-            Alpn::Http2 => builder.http2_only(),
-        }
+        builder
     }
 }
 
