@@ -12,11 +12,14 @@ test:
 e2e:
     ./scripts/test --only e2e
 
-# The figures: glass to player, a forward channel through an edge, and the ladder's CPU against ffmpeg's.
+# The figures: glass to player, a forward channel through an edge, the edge by itself and under attack, playlists, and the ladder's
+# CPU against ffmpeg's.
 bench minutes="5":
     npm --prefix e2e ci
     node e2e/latency.mjs --minutes {{minutes}}
     ./scripts/bench
+    ./scripts/bench-edge
+    ./scripts/bench-attacks
     ./scripts/bench-playlists
     ./scripts/bench-transcode
 

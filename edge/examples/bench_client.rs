@@ -137,15 +137,19 @@ async fn herd(address: SocketAddr, path: &str, ca: Option<&Path>, connections: u
     }
     println!("held");
     let (mut delays, mut failed) = (Vec::new(), 0);
+    let mut reason = String::new();
     while let Some(done) = tasks.join_next().await {
         match done? {
             Ok((first, stamp)) => delays.push((first - stamp) / 1_000),
-            Err(_) => failed += 1,
+            Err(error) => {
+                failed += 1;
+                reason = format!(" ({error})");
+            }
         }
     }
     delays.sort_unstable();
     let at = |share: usize| delays.get(delays.len() * share / 100).map_or(0.0, |us| *us as f64 / 1000.0);
-    println!("answered {} failed {failed} p50_ms {:.1} p99_ms {:.1}", delays.len(), at(50), at(99));
+    println!("answered {} failed {failed}{reason} p50_ms {:.1} p99_ms {:.1}", delays.len(), at(50), at(99));
     Ok(())
 }
 

@@ -39,6 +39,11 @@ use tokio::runtime::Builder;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// What was freed goes back to the system within about a second, by a thread of its own: after a herd, memory is free again.
+#[expect(unsafe_code, reason = "the allocator looks for a symbol of this name")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static ALLOCATOR_CONFIG: &[u8] = b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+
 /// Edge server of Sigma Live: answers viewers at one point of presence, from memory.
 ///
 /// It needs at least one upstream (an origin or another edge) and a configuration file; configs/edge.toml is the commented

@@ -25,7 +25,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use prometheus_client::metrics::counter::Counter;
 use std::convert::Infallible;
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +36,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+
+/// An HTTP/1.1 or HTTP/2 connection.
+type Driven = dyn GracefulConnection<Error = hyper::Error, Output = Result<(), hyper::Error>> + Send;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -368,25 +370,16 @@ impl Server {
                 Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
             }
         });
-        // In boxes of their own: most connections are of one kind, and there are many.
-        let attended: Pin<Box<dyn Future<Output = ()> + Send + '_>> = match spoken {
-            Spoken::Http1 => {
-                Box::pin(self.attend(self.http1().serve_connection(io, service), &activity, &from))
-            }
-            Spoken::Http2 => {
-                Box::pin(self.attend(self.http2().serve_connection(io, service), &activity, &from))
-            }
+        // In a box of its own: connections are of one kind or the other, and there are many.
+        let mut connection: Pin<Box<Driven>> = match spoken {
+            Spoken::Http1 => Box::pin(self.http1().serve_connection(io, service)),
+            Spoken::Http2 => Box::pin(self.http2().serve_connection(io, service)),
         };
-        attended.await;
+        self.attend(connection.as_mut(), &activity, &from).await;
     }
 
     /// Drives a connection until it ends, is found idle or slow, or the drain cuts it.
-    async fn attend<C>(&self, connection: C, activity: &Activity, from: &PeerConnection)
-    where
-        C: GracefulConnection,
-        C::Error: fmt::Display,
-    {
-        let mut connection = pin!(connection);
+    async fn attend(&self, mut connection: Pin<&mut Driven>, activity: &Activity, from: &PeerConnection) {
         let mut drain = pin!(self.drain_of(activity));
         let mut spent = Duration::ZERO;
         let mut timer = pin!(tokio::time::sleep(self.limits.header_read_timeout));
