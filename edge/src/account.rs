@@ -1,7 +1,7 @@
 //! What is known of one answer from its request to the end of its body: what was sent, over which protocol, how it ended.
 //!
-//! Invariant: an answer is accounted for once, when its body is dropped, whatever the reason (A7). Viewer identity and
-//! query strings never reach a log line (A13).
+//! Invariant: an answer is accounted for once, when its body is dropped, whatever the reason (A7). Sessions and query
+//! strings never reach a log line (A13); the address does.
 
 use crate::head::Served;
 use crate::metrics::{Metrics, ProtocolBytes};

@@ -17,6 +17,7 @@ use moka::sync::Cache;
 use sigma_http::headers::apply_cors;
 use sigma_http::problem::Problem;
 use sigma_shared::resource::LiveResource;
+use sigma_token::policy::Playback;
 use sigma_token::session::{SessionId, Unverified};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -93,18 +94,24 @@ impl Admission {
         if matches!(asked.resource, LiveResource::Multivariant(_)) {
             return self.minted(&gate, asked).map(Some);
         }
-        use sigma_token::policy::Playback::{Public, Token};
         match gate.playback(asked.resource.channel())? {
-            Public => Ok(None),
-            Token => Err(Refusal::NoToken),
+            Playback::Public => Ok(None),
+            Playback::Token => Err(Refusal::NoToken),
         }
     }
 
     fn checked(&self, text: &str, gate: &Gate, asked: &Asked<'_>) -> Result<(), Refusal> {
         let unverified = Unverified::parse(text).ok_or(Refusal::Forged)?;
         let Some(known) = self.known(unverified, gate, asked) else {
-            // Whose keys nobody shares (this edge's before a restart, another edge's): nothing here is protected.
-            return if gate.open { Ok(()) } else { Err(Refusal::Forged) };
+            // Under a key that is not known here (this edge's before a restart, another's, one forgotten since): what is
+            // public needs none. The viewer is served uncounted.
+            if !gate.open && gate.policy.knows_key_of(&unverified) {
+                return Err(Refusal::Forged);
+            }
+            return match gate.playback(asked.resource.channel())? {
+                Playback::Public => Ok(()),
+                Playback::Token => Err(Refusal::Forged),
+            };
         };
         check(&known.session, gate, asked)?;
         known.seen(asked.now_ms);

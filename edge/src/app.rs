@@ -46,6 +46,7 @@ pub(crate) struct Running {
     server: Server,
     sockets: Sockets,
     upstream: Upstream,
+    feed: PolicyFeed,
     #[cfg(test)]
     pub(crate) metrics: Arc<Metrics>,
     #[cfg(test)]
@@ -93,7 +94,8 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
     let own = registry.sub_registry_with_prefix("sigma_edge");
     let challenges = front.keep_certificate(&config.front(), own, &drain);
     let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
-    let handler = Handler::new(Arc::clone(&store), feed, Arc::clone(&metrics), config);
+    let gated = feed.clone();
+    let handler = Handler::new(Arc::clone(&store), feed.clone(), Arc::clone(&metrics), config);
     let running = Running {
         http: front.http(),
         tls: front.tls(),
@@ -103,6 +105,7 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
         server: server.clone(),
         sockets: sockets.clone(),
         upstream: upstream.clone(),
+        feed,
         #[cfg(test)]
         metrics,
         #[cfg(test)]
@@ -110,9 +113,19 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
     };
     let serve = move |request, from| Arc::clone(&handler).serve(request, from);
     front.serve(server, challenges.as_ref(), serve)?;
-    let ready = move || upstream.readiness();
+    let ready = move || readiness(&upstream, &gated);
     ops::serve(ops_bound, drain, Endpoints { registry, ready, own: ops::nothing_more });
     Ok(running)
+}
+
+/// Whether viewers can be answered: without the policy nobody is let in.
+fn readiness(upstream: &Upstream, feed: &PolicyFeed) -> Readiness {
+    match upstream.readiness() {
+        Readiness::Ready if feed.gate().is_none() => Readiness::NotReady(
+            "there is no policy yet: see the log for why the upstream gives none".to_owned(),
+        ),
+        readiness => readiness,
+    }
 }
 
 fn register_readings(registry: &mut Registry, store: &Arc<Store>, feed: &PolicyFeed) {
@@ -147,15 +160,15 @@ impl Running {
         logging::apply(&config.log);
     }
 
-    /// Waits until the upstream is connected, but not for long: without one, an edge that answers 503 is better than none.
+    /// Waits until viewers can be answered, but not for long: without one, an edge that answers 503 is better than none.
     pub(crate) async fn until_ready(&self) {
         let mut look = tokio::time::interval(READY_TIMEOUT / 100);
-        let connected = async {
-            while self.upstream.readiness() != Readiness::Ready {
+        let ready = async {
+            while readiness(&self.upstream, &self.feed) != Readiness::Ready {
                 look.tick().await;
             }
         };
-        let _ = tokio::time::timeout(READY_TIMEOUT, connected).await;
+        let _ = tokio::time::timeout(READY_TIMEOUT, ready).await;
     }
 
     /// Waits for the drain signal, then for the connections to finish, in bounded time.

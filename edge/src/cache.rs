@@ -18,6 +18,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,8 @@ pub(crate) struct Store {
     fills_max: usize,
     config: CacheConfig,
     metrics: Arc<Metrics>,
+    /// Whether the log says already that the upstream redirects.
+    redirect_told: AtomicBool,
 }
 
 /// What a [`Store`] is made of.
@@ -113,6 +116,7 @@ impl Store {
             fills_max,
             config,
             metrics,
+            redirect_told: AtomicBool::new(false),
         })
     }
 
@@ -263,7 +267,7 @@ impl Fetch {
                 match cause {
                     Cause::Unreachable => results.unreachable,
                     Cause::TimedOut => results.timed_out,
-                    Cause::Broken => results.broken,
+                    Cause::Broken | Cause::Redirected => results.broken,
                     Cause::TooLarge => results.too_large,
                 }
             }
@@ -307,6 +311,16 @@ impl Fetch {
     fn accept(&self, response: &Response<UpstreamBody>) -> Result<Arc<Head>, Cause> {
         let head = Arc::new(Head::new(response, Instant::now()));
         let object_bytes_max = self.store.config.object_bytes_max;
+        if head.status.is_redirection() {
+            // A shield sends viewers to sessions. Passed on, that would send ours round in circles.
+            if !self.store.redirect_told.swap(true, Ordering::Relaxed) {
+                tracing::error!(
+                    key = %self.key,
+                    "the upstream redirects: it takes this edge for a viewer; set upstream.certificate, and tls.client_ca there"
+                );
+            }
+            return Err(Cause::Redirected);
+        }
         match head.content_length {
             Some(length) if length > object_bytes_max => Err(Cause::TooLarge),
             _ => Ok(head),

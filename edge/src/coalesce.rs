@@ -24,6 +24,9 @@ pub(crate) enum Cause {
     /// The response broke off.
     #[error("the upstream's response broke off")]
     Broken,
+    /// The response sends elsewhere, which is for viewers alone.
+    #[error("the upstream is not set up for this edge")]
+    Redirected,
     /// The object, or all unfinished objects together, are larger than configured.
     #[error("the upstream's response is too large")]
     TooLarge,

@@ -223,7 +223,9 @@ fn verified(gate: &Gate, asked: &Asked<'_>, how: &Minting<'_>) -> Result<Claims,
     };
     let claims = jwt::verify(token, gate.policy.token_keys(), &expected).map_err(Refusal::Token)?;
     let subject = claims.sub.as_deref().map_or(SubjectHash::NONE, SubjectHash::of);
-    if gate.policy.is_subject_revoked(subject, claims.iat.unwrap_or(0), asked.now_ms) {
+    // A clock ahead of ours must not carry a token over a revocation.
+    let issued_at_s = claims.iat.unwrap_or(0).min(asked.now_ms / 1000);
+    if gate.policy.is_subject_revoked(subject, issued_at_s, asked.now_ms) {
         return Err(Refusal::Revoked);
     }
     Ok(claims)

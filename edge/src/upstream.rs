@@ -144,7 +144,6 @@ impl Upstream {
     ///
     /// # Errors
     /// As [`Upstream::fetch`]; also when `path_and_query` is none.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for the policy document"))]
     pub(crate) async fn get_uncached(&self, path_and_query: &str) -> Asked {
         let question = question(path_and_query, false, true)?;
         let asking = async {

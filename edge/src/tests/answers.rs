@@ -288,3 +288,15 @@ async fn what_is_listed_for_hours_is_kept_for_hours() {
     assert!(header(&again, "cmsd-dynamic").starts_with("\"pop-1\";rd="));
     assert_eq!(header(&again, "server-timing"), "cache;desc=hit");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_redirects_sends_nobody_round_in_circles() {
+    let mut lab = Lab::new();
+    let viewer = lab.begin("/live/demo/index.m3u8").await;
+    let headers = [("location", "/s/session/live/demo/index.m3u8"), ("cache-control", "max-age=60")];
+    drop(lab.ask().await.head(302, &headers));
+    let response = within(viewer).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(header(&response, "location"), "");
+    assert_eq!(lab.edge.metrics.upstream_requests.broken.get(), 1);
+}

@@ -140,8 +140,13 @@ async fn who_may_not_watch_is_told_no_more_than_that() {
     let index = |token: String| format!("/live/paid/index.m3u8?token={token}");
     let other = if paid.as_bytes()[20] == b'A' { "B" } else { "A" };
     let forged = format!("{}{other}{}", &paid[..20], &paid[21..]);
+    // Under a key number that nobody knows: nothing is refused of what is public, and a query that is wrong is.
+    let strange = |path: &str| path.replacen("/s/AQE", "/s/AQI", 1);
+    assert_ne!(strange(&public), public);
     for (path, expected) in [
         ("/live/nobody/index.m3u8".to_owned(), 404),
+        (format!("{}/index.m3u8?mode=fast", strange(&public)), 400),
+        (format!("{}/index.m3u8?mode=fast", strange(&paid)), 403),
         (format!("{}/v/1.m4s", public.replace("demo", "nobody")), 403),
         ("/live/paid/index.m3u8".to_owned(), 401),
         ("/live/paid/v/media.m3u8".to_owned(), 401),

@@ -245,7 +245,7 @@ fn head_rows() -> Vec<(&'static str, String, Fate)> {
             format!("GET {part} HTTP/1.1\r\nHost: e\r\n{}\r\n", "X: y\r\n".repeat(101)),
             Refused(431),
         ),
-        ("overlong target", line(&format!("GET /{} HTTP/1.1", "x".repeat(70_000))), Refused(431)),
+        ("overlong target", line(&format!("GET /{} HTTP/1.1", "x".repeat(70_000))), Refused(414)),
     ]
 }
 

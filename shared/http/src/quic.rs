@@ -1,8 +1,7 @@
 //! Listeners for HTTP/3: QUIC on a UDP port, the same handlers, limits, permits and drain as TCP.
 //!
 //! Invariants: a connection holds one permit of `connections_max`; a request is given up when its viewer gives it up;
-//! requests that arrive before the handshake ended (0-RTT) are GETs that can be repeated, and nobody is authenticated by
-//! them; a peer whose address is not proven has to prove it (Retry) while many handshakes are open, and gets at most three
+//! requests that arrive before the handshake ended (0-RTT) are GETs that can be repeated; a peer whose address is not proven has to prove it (Retry) while many handshakes are open, and gets at most three
 //! times the bytes it sent. Deliberately absent: server push, datagrams, request bodies.
 
 use crate::activity::{Activity, Finding, InFlight};
@@ -261,8 +260,11 @@ impl QuicConnection {
         };
         // Servers can always go on before the end of the handshake.
         let Ok((connection, ended)) = connecting.into_0rtt() else { return };
+        let (patience, shaken) = (self.server.limits().handshake_timeout, connection.clone());
         tokio::spawn(async move {
-            ended.await;
+            if tokio::time::timeout(patience, ended).await.is_err() {
+                shaken.close(VarInt::from_u32(0), b"the handshake takes too long");
+            }
             drop(handshake);
         });
         let newest = Newest::default();
@@ -297,7 +299,7 @@ impl QuicConnection {
         let limits = self.server.limits();
         let activity = Activity::new(Instant::now());
         let mut drain = pin!(self.server.drain().started());
-        let mut timer = pin!(tokio::time::sleep(limits.idle_timeout));
+        let mut timer = pin!(tokio::time::sleep(limits.header_read_timeout));
         let mut leaving = false;
         loop {
             tokio::select! {
@@ -365,9 +367,15 @@ where
         response = response => response,
         () = &mut aside.stopped => return,
     };
-    if let Err(error) = send(&mut exchange, &aside.payload, response).await {
-        tracing::debug!(%error, "response not sent");
-        exchange.stop_stream(Code::H3_INTERNAL_ERROR);
+    match send(&mut exchange, &aside.payload, response).await {
+        // What is sent is not there yet: closing the connection now would lose the end of it.
+        Ok(()) => {
+            let _ = tokio::time::timeout(STALL_MAX, aside.stopped).await;
+        }
+        Err(error) => {
+            tracing::debug!(%error, "response not sent");
+            exchange.stop_stream(Code::H3_INTERNAL_ERROR);
+        }
     }
 }
 

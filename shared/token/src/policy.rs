@@ -258,6 +258,13 @@ impl Policy {
         self.session_keys.iter().find_map(|key| session.verify(key, channel))
     }
 
+    /// Whether one of the keys goes by the number that the session was signed under. Of one under another number nothing can
+    /// be said: its key may be forgotten by now, or of another cluster.
+    #[must_use]
+    pub fn knows_key_of(&self, session: &Unverified) -> bool {
+        self.session_keys.iter().any(|key| key.kid() == session.kid())
+    }
+
     /// The keys of playback tokens.
     #[must_use]
     pub fn token_keys(&self) -> &KeySet {
