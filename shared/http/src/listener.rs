@@ -308,7 +308,11 @@ impl Server {
         let Some(acceptor) = acceptor else {
             // Its own patience is over when this one is.
             let detected = tokio::time::timeout(self.limits.header_read_timeout, detect(&stream));
-            return match detected.await {
+            let detected = tokio::select! {
+                detected = detected => detected,
+                () = self.drain_of_silent() => return,
+            };
+            return match detected {
                 Ok(Ok(spoken)) => self.serve_io(stream, spoken, from, handler).await,
                 Ok(Err(_)) => {}
                 Err(_elapsed) => {
@@ -432,6 +436,12 @@ impl Server {
             tokio::time::sleep(FIRST_REQUEST / 50).await;
         }
         began.elapsed()
+    }
+
+    /// The drain as a connection without a byte sees it: over when no first request came in its time.
+    async fn drain_of_silent(&self) {
+        self.drain.started().await;
+        tokio::time::sleep(FIRST_REQUEST.min(self.limits.drain_timeout / 2)).await;
     }
 
     fn http1(&self) -> http1::Builder {

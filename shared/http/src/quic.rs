@@ -1,8 +1,9 @@
 //! Listeners for HTTP/3: QUIC on a UDP port, the same handlers, limits, permits and drain as TCP.
 //!
 //! Invariants: a connection holds one permit of `connections_max`; a request is given up when its viewer gives it up;
-//! requests that arrive before the handshake ended (0-RTT) are GETs that can be repeated; a peer whose address is not proven has to prove it (Retry) while many handshakes are open, and gets at most three
-//! times the bytes it sent. Deliberately absent: server push, datagrams, request bodies.
+//! requests that arrive before the handshake ended (0-RTT) are GETs that can be repeated; a peer whose address is not
+//! proven has to prove it (Retry) while many handshakes are open, and gets at most three times the bytes it sent.
+//! Deliberately absent: server push, datagrams, request bodies.
 
 use crate::activity::{Activity, Finding, InFlight};
 use crate::admission::Permit;
@@ -47,7 +48,7 @@ const ONE_WAY_STREAMS_MAX: u32 = 16;
 /// Packets before the first acknowledgement: a playlist and the start of a part (RFC 9002 7.2 allows ten of 1,200 bytes;
 /// TCP stacks of large sites use about this).
 const INITIAL_WINDOW_BYTES: u64 = 32 * 1200;
-/// How a peer that is alive shows it within `idle`: it is asked this often.
+/// A peer shows that it is alive when it is asked, this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// A peer that is silent this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -114,7 +115,7 @@ impl Server {
     /// The returned task ends when accepting ended; see [`Server::drained`] for the connections.
     ///
     /// # Errors
-    /// The certificate cannot be used for QUIC, or the system refuses the socket.
+    /// The certificate cannot be used for QUIC. A socket that the system refuses is said in the log.
     pub fn serve_quic<H, F, B>(
         &self,
         bound: BoundUdp,

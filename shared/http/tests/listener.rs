@@ -223,3 +223,15 @@ async fn a_taken_port_is_named() {
     let error = Bound::bind(bound.local_addr()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot listen on {}", bound.local_addr())), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_has_not_said_a_word_does_not_hold_up_the_end() {
+    let lab = lab(Limits::default(), None);
+    let _silent = TcpStream::connect(lab.addr).await.unwrap();
+    within(until(|| lab.metrics.open.get() == 1)).await;
+    let began = tokio::time::Instant::now();
+    lab.drain.start();
+    lab.server.drained().await;
+    assert_eq!(lab.metrics.open.get(), 0);
+    assert!(began.elapsed() < Limits::default().drain_timeout / 2, "{:?}", began.elapsed());
+}
