@@ -50,6 +50,17 @@ impl Histogram {
         self.merge(other, u32::max);
     }
 
+    /// What this one counts that `known` does not: what uniting adds to it.
+    #[must_use]
+    pub fn beyond(&self, known: &Self) -> Self {
+        let known = known.0.iter().copied().chain(std::iter::repeat(0));
+        let mut beyond: Vec<u32> = self.0.iter().zip(known).map(|(own, known)| own.saturating_sub(known)).collect();
+        while beyond.last() == Some(&0) {
+            beyond.pop();
+        }
+        Self(beyond)
+    }
+
     fn merge(&mut self, other: &Self, merged: impl Fn(u32, u32) -> u32) {
         if self.0.len() < other.0.len() {
             self.0.resize(other.0.len(), 0);
@@ -128,6 +139,9 @@ mod tests {
         let once = older.clone();
         older.unite(&newer);
         assert_eq!((older.count(), &older), (2, &once));
+        assert_eq!(newer.beyond(&older), Histogram::default());
+        newer.record(10);
+        assert_eq!(newer.beyond(&older).quantile(1.0), Some(10));
         assert_eq!(Histogram::default().quantile(0.5), None);
     }
 }

@@ -1,0 +1,107 @@
+//! What is counted for ever: of a channel, or of one POP, protocol or broadcast session of it.
+#![deny(clippy::disallowed_methods)]
+
+use crate::uniques::Uniques;
+use serde::{Deserialize, Serialize};
+use sigma_report::histogram::Histogram;
+use sigma_report::report::QualityReport;
+
+/// Sums over all sessions and all time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Of the media timeline, microseconds; what a session got twice counts once.
+    pub watch_us: u64,
+    /// How long sessions were present, without grace, milliseconds.
+    pub wall_ms: u64,
+    /// Sessions that got some media.
+    pub views: u64,
+    /// The most viewers in a second.
+    pub peak_viewers: u32,
+    /// The first second with that many, Unix seconds.
+    pub peak_second: u64,
+    /// Of bodies.
+    pub bytes: u64,
+    /// Requests that ended.
+    pub requests: u64,
+    /// What players said.
+    pub quality: Quality,
+}
+
+/// What players said (CMCD), summed up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quality {
+    /// Times that a buffer ran empty.
+    pub starvations: u64,
+    /// How long that took, milliseconds, where players say so.
+    pub starved_ms: u64,
+    /// From play to the first picture, milliseconds.
+    pub startup_ms: Histogram,
+    /// Behind live, milliseconds.
+    pub latency_ms: Histogram,
+    /// Measured, kbit/s.
+    pub throughput_kbps: Histogram,
+}
+
+impl Quality {
+    /// Takes from a report what is more than known; returns how much more.
+    pub(crate) fn unite(&mut self, report: &QualityReport) -> Self {
+        let grown = |known: &mut u64, said: u64| {
+            let more = said.saturating_sub(*known);
+            *known += more;
+            more
+        };
+        let spread = |known: &mut Histogram, said: &Histogram| {
+            let more = said.beyond(known);
+            known.unite(said);
+            more
+        };
+        Self {
+            starvations: grown(&mut self.starvations, report.starvations),
+            starved_ms: grown(&mut self.starved_ms, report.starved_ms),
+            startup_ms: spread(&mut self.startup_ms, &report.startup_ms),
+            latency_ms: spread(&mut self.latency_ms, &report.latency_ms),
+            throughput_kbps: spread(&mut self.throughput_kbps, &report.throughput_kbps),
+        }
+    }
+
+    /// Adds another one's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.starvations += other.starvations;
+        self.starved_ms += other.starved_ms;
+        self.startup_ms.add(&other.startup_ms);
+        self.latency_ms.add(&other.latency_ms);
+        self.throughput_kbps.add(&other.throughput_kbps);
+    }
+
+    /// Whether players said anything.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+impl Totals {
+    /// Looks at a second's viewers, which only become more: the peak is then a function of all of them.
+    pub(crate) fn look_at(&mut self, second: u64, viewers: u32) {
+        let higher = viewers > self.peak_viewers;
+        if higher || (viewers == self.peak_viewers && viewers > 0 && second < self.peak_second) {
+            (self.peak_viewers, self.peak_second) = (viewers, second);
+        }
+    }
+}
+
+/// Totals, and who the viewers were.
+#[derive(Debug, Clone)]
+pub struct Counted {
+    /// The sums.
+    pub totals: Totals,
+    /// Different viewers.
+    pub uniques: Uniques,
+    pub(crate) is_dirty: bool,
+}
+
+impl Counted {
+    pub(crate) fn new(viewers_max: usize) -> Self {
+        Self { totals: Totals::default(), uniques: Uniques::new(viewers_max), is_dirty: false }
+    }
+}
