@@ -1,8 +1,8 @@
 //! The listeners that viewers (and edges) come to: plain HTTP, TLS and QUIC on the same numbers as TLS, with one certificate
 //! and one handler.
 //!
-//! Invariant: everything is bound before anything is answered. What comes with a request is dropped before the handler sees
-//! it: nobody has anything to send here.
+//! Invariant: everything is bound before anything is answered. A handler gets a request with its
+//! body unread.
 
 use crate::acme::Challenges;
 use crate::certificate::{CertificateMetrics, CertificateSource};
@@ -10,11 +10,13 @@ use crate::drain::Drain;
 use crate::handover::Sockets;
 use crate::listener::{BindError, Bound, PeerConnection, Server};
 use crate::quic::{BoundUdp, QuicError};
+use crate::request_body::RequestBody;
 use crate::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{Either, Full};
+use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -137,7 +139,7 @@ impl Front {
         handler: H,
     ) -> Result<(), FrontError>
     where
-        H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -152,7 +154,7 @@ impl Front {
                 let proof = challenges.as_ref().and_then(|open| open.answer(request.uri().path()));
                 let answer = match proof {
                     Some(proof) => Err(proof),
-                    None => Ok(handler(request.map(drop), from)),
+                    None => Ok(handler(request.map(Into::into), from)),
                 };
                 async move {
                     match answer {
@@ -166,7 +168,7 @@ impl Front {
         let tls = server_config(Arc::clone(&certificate), ALPN_ALL)?;
         for bound in self.encrypted {
             let handler = handler.clone();
-            let respond = move |request: Request<_>, from| handler(request.map(drop), from);
+            let respond = move |request: Request<Incoming>, from| handler(request.map(Into::into), from);
             server.serve(bound, Some(Arc::clone(&tls)), respond);
         }
         for bound in self.quic {
