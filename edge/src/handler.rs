@@ -89,6 +89,7 @@ impl Handler {
     ///
     /// The request is gone when this returns, before anything is waited for: thousands wait at once, and hyper can go on
     /// with the buffer that the request was read into.
+    #[expect(clippy::needless_pass_by_value, reason = "it is dropped here on purpose")]
     pub(crate) fn serve(
         self: Arc<Self>,
         request: Request<RequestBody>,
