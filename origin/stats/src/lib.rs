@@ -10,11 +10,13 @@
 
 pub mod aggregate;
 mod deltas;
+pub mod keeper;
 pub mod key;
 pub mod pops;
 pub mod scope;
 pub mod series;
 pub mod session;
+pub mod store;
 mod stretch;
 pub mod totals;
 pub mod uniques;

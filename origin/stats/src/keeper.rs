@@ -1,0 +1,469 @@
+//! The one who owns the state: takes reports, journals them, applies them, writes the state now and then, answers questions.
+//!
+//! It runs on a thread of its own, behind a bounded queue: nothing live waits for it (A9), and when the queue is full
+//! reports are refused for later. Reports that wait together are journalled in one transaction, and acknowledged after it;
+//! a failure of the database before that leaves nothing behind, and one after it is mended by reading state and journal
+//! again, which is also what a start does.
+
+mod loading;
+#[cfg(test)]
+mod tests;
+
+use crate::aggregate::{Aggregate, Broadcast, Refusals, Retention};
+use crate::scope::Scope;
+use crate::series::{Point, Resolution};
+use crate::session::{Session, SessionId};
+use crate::store::{Store, StoreError};
+use bytes::Bytes;
+use sigma_report::report::{BYTES_MAX, InvalidReport, Report};
+use sigma_shared::id::{ChannelId, PopId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+/// Reports and questions that may wait.
+const QUEUE_MAX: usize = 512;
+/// What the reports that wait may take together, KiB.
+const QUEUE_KIB_MAX: usize = 64 << 10;
+/// Reports of one transaction.
+const GROUP_MAX: usize = 128;
+/// How often the state is written.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+/// What the journal may take before the state is written, bytes.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// How often what is too old is removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+/// How long a database that failed is left alone.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What is kept of, and how.
+#[derive(Debug)]
+pub struct Setup {
+    /// The channels.
+    pub channels: Vec<Source>,
+    /// How long what is kept.
+    pub retention: Retention,
+    /// How long a silent POP is waited for until numbers are called final, milliseconds.
+    pub final_wait_ms: u64,
+}
+
+/// A channel.
+#[derive(Debug)]
+pub struct Source {
+    /// Its id.
+    pub id: ChannelId,
+    /// How long a session counts as present after it was, milliseconds.
+    pub grace_ms: u64,
+    /// Its newest broadcast sessions.
+    pub broadcasts: watch::Receiver<Vec<Broadcast>>,
+}
+
+/// A report is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// The report's.
+    pub incarnation: u64,
+    /// The report's.
+    pub sequence: u64,
+}
+
+/// Why a report is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The POP's fault. Sending it again does not help.
+    #[error(transparent)]
+    Invalid(#[from] InvalidReport),
+    /// It has more than [`BYTES_MAX`].
+    #[error("a report has at most {BYTES_MAX} bytes")]
+    TooLarge,
+    /// Too many wait, or the database does not write. Sending it again later helps.
+    #[error("reports cannot be kept at the moment")]
+    Busy,
+}
+
+/// What was counted of the counting.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Reports taken that had not come before.
+    pub accepted: AtomicU64,
+    /// Reports taken that had come before.
+    pub repeated: AtomicU64,
+    /// Reports that are none.
+    pub invalid: AtomicU64,
+    /// Reports put off.
+    pub busy: AtomicU64,
+    /// Entries of channels that are not there.
+    pub unknown_channel: AtomicU64,
+    /// Entries too old, in the future or too long.
+    pub out_of_time: AtomicU64,
+    /// Entries of sessions in too many pieces.
+    pub no_room: AtomicU64,
+    /// Transactions of the journal.
+    pub commits: AtomicU64,
+    /// How long they took together, microseconds.
+    pub commit_us: AtomicU64,
+    /// Times that the state was written.
+    pub checkpoints: AtomicU64,
+    /// How long that took together, microseconds.
+    pub checkpoint_us: AtomicU64,
+    /// Times that the database failed.
+    pub failures: AtomicU64,
+}
+
+impl Counters {
+    fn refuse(&self, refusals: Refusals) {
+        self.unknown_channel.fetch_add(refusals.unknown_channel, Ordering::Relaxed);
+        self.out_of_time.fetch_add(refusals.out_of_time, Ordering::Relaxed);
+        self.no_room.fetch_add(refusals.no_room, Ordering::Relaxed);
+    }
+}
+
+type Question = Box<dyn FnOnce(&Aggregate) + Send>;
+
+enum Ask {
+    Report(Incoming),
+    Question(Question),
+    /// Write the state now.
+    Checkpoint(oneshot::Sender<()>),
+}
+
+struct Incoming {
+    pop: PopId,
+    bytes: Bytes,
+    reply: oneshot::Sender<Result<Ack, ReportError>>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The statistics, for everybody else.
+#[derive(Debug, Clone)]
+pub struct Stats {
+    asks: mpsc::Sender<Ask>,
+    room: Arc<Semaphore>,
+    store: Store,
+    counters: Arc<Counters>,
+    final_wait_ms: u64,
+}
+
+/// The database does not answer, or the statistics are being closed. A retry may help.
+#[derive(Debug, thiserror::Error)]
+#[error("the statistics cannot be read at the moment")]
+pub struct Unavailable;
+
+impl Stats {
+    /// Reads the state and the journal, and starts keeping them on a thread of its own, until every [`Stats`] is dropped.
+    /// The thread's handle says when the last of it is written.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn start(
+        store: Store,
+        setup: Setup,
+    ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
+        let counters = Arc::new(Counters::default());
+        let (asks, inbox) = mpsc::channel(QUEUE_MAX);
+        let final_wait_ms = setup.final_wait_ms;
+        let keeper = Keeper::open(store.clone(), setup, Arc::clone(&counters)).await?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| StoreError::Database(sqlx::Error::Io(error)))?;
+        let run = move || runtime.block_on(keeper.run(inbox));
+        let thread = std::thread::Builder::new().name("stats".to_owned()).spawn(run);
+        let thread = thread.map_err(|error| StoreError::Database(sqlx::Error::Io(error)))?;
+        let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
+        Ok((Self { asks, room, store, counters, final_wait_ms }, thread))
+    }
+
+    /// Takes a report of a POP. When this returns it is on disk, or an error says what to do.
+    ///
+    /// # Errors
+    /// It is no report, or cannot be taken now.
+    pub async fn report(&self, pop: PopId, bytes: Bytes) -> Result<Ack, ReportError> {
+        if bytes.len() > BYTES_MAX {
+            self.counters.invalid.fetch_add(1, Ordering::Relaxed);
+            return Err(ReportError::TooLarge);
+        }
+        let busy = || {
+            self.counters.busy.fetch_add(1, Ordering::Relaxed);
+            ReportError::Busy
+        };
+        let kib = u32::try_from(bytes.len().div_ceil(1024)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| busy())?;
+        let (reply, answer) = oneshot::channel();
+        let incoming = Incoming { pop, bytes, reply, _room: room };
+        self.asks.try_send(Ask::Report(incoming)).map_err(|_| busy())?;
+        answer.await.unwrap_or_else(|_| Err(busy()))
+    }
+
+    /// Asks the state something.
+    ///
+    /// # Errors
+    /// Nobody is there to answer.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Aggregate) -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        let question = Box::new(move |aggregate: &Aggregate| drop(reply.send(question(aggregate))));
+        self.asks.send(Ask::Question(question)).await.map_err(|_| Unavailable)?;
+        answer.await.map_err(|_| Unavailable)
+    }
+
+    /// The points of a series from one Unix second to before another, by their first second; those without anything are
+    /// left out.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn series(
+        &self,
+        channel: &ChannelId,
+        scope: &Scope,
+        (resolution, seconds): (Resolution, std::ops::Range<u64>),
+    ) -> Result<BTreeMap<u64, Point>, Unavailable> {
+        let numbers = seconds.start / resolution.block_s()..=seconds.end / resolution.block_s();
+        // Memory first: what leaves it in between is in the database by then.
+        let (id, of, range) = (channel.clone(), scope.clone(), numbers.clone());
+        let held = self.ask(move |aggregate| aggregate.blocks(&id, &of, (resolution, range))).await?;
+        let kept = self.store.blocks(channel, scope, (resolution, numbers)).await;
+        let kept = kept.map_err(|error| {
+            tracing::warn!(%error, "a series cannot be read");
+            Unavailable
+        })?;
+        let blocks: BTreeMap<_, _> = kept.into_iter().chain(held).collect();
+        let mut points = BTreeMap::new();
+        for (number, block) in blocks {
+            for (index, point) in block.points().iter().enumerate().filter(|(_, p)| **p != Point::default()) {
+                let second = number * resolution.block_s() + index as u64 * resolution.point_s();
+                if seconds.contains(&second) {
+                    points.insert(second, *point);
+                }
+            }
+        }
+        Ok(points)
+    }
+
+    /// Sessions of a channel in the order of their ids, beyond one. The state is written first where a list begins.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn sessions(
+        &self,
+        channel: &ChannelId,
+        beyond: Option<SessionId>,
+        at_most: u32,
+    ) -> Result<Vec<(SessionId, Session)>, Unavailable> {
+        if beyond.is_none() {
+            self.checkpoint().await?;
+        }
+        self.store.sessions(channel, beyond, at_most).await.map_err(|error| {
+            tracing::warn!(%error, "sessions cannot be read");
+            Unavailable
+        })
+    }
+
+    /// Writes the state now.
+    ///
+    /// # Errors
+    /// Nobody is there to do it.
+    pub async fn checkpoint(&self) -> Result<(), Unavailable> {
+        let (reply, done) = oneshot::channel();
+        self.asks.send(Ask::Checkpoint(reply)).await.map_err(|_| Unavailable)?;
+        done.await.map_err(|_| Unavailable)
+    }
+
+    /// What was counted of the counting.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// How long a silent POP is waited for, milliseconds.
+    #[must_use]
+    pub fn final_wait_ms(&self) -> u64 {
+        self.final_wait_ms
+    }
+}
+
+/// The wall clock, Unix milliseconds.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+struct Keeper {
+    store: Store,
+    setup: Setup,
+    counters: Arc<Counters>,
+    aggregate: Aggregate,
+    /// Of the journal.
+    newest_id: u64,
+    /// In the journal since the state was written.
+    journal_bytes: u64,
+    written: Instant,
+    swept: Option<Instant>,
+}
+
+impl Keeper {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
+        let mut asks = Vec::with_capacity(GROUP_MAX);
+        let mut ticks = tokio::time::interval(RETRY_AFTER);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            asks.clear();
+            let received = tokio::select! {
+                received = inbox.recv_many(&mut asks, GROUP_MAX) => Some(received),
+                _ = ticks.tick() => None,
+            };
+            if received == Some(0) {
+                break;
+            }
+            if let Err(error) = self.handle(&mut asks).await {
+                self.mend(error, &mut inbox).await;
+            }
+        }
+        match self.checkpoint().await {
+            Ok(()) => self.store.close().await,
+            Err(error) => tracing::error!(%error, "the journal of reports has what could not be written"),
+        }
+    }
+
+    /// Deals with what waited together: reports first, then questions.
+    async fn handle(&mut self, asks: &mut Vec<Ask>) -> Result<(), StoreError> {
+        let (mut reports, mut questions, mut writes) = (Vec::new(), Vec::new(), Vec::new());
+        for ask in asks.drain(..) {
+            match ask {
+                Ask::Report(incoming) => reports.push(incoming),
+                Ask::Question(question) => questions.push(question),
+                Ask::Checkpoint(done) => writes.push(done),
+            }
+        }
+        self.hear_of_broadcasts().await?;
+        let taken = self.take(reports).await;
+        if taken.is_ok() {
+            questions.into_iter().for_each(|question| question(&self.aggregate));
+        }
+        taken?;
+        let is_due = self.written.elapsed() >= CHECKPOINT_INTERVAL || self.journal_bytes > JOURNAL_BYTES_MAX;
+        if is_due || !writes.is_empty() {
+            self.checkpoint().await?;
+            for done in writes {
+                // Whoever asked may be gone.
+                let _ = done.send(());
+            }
+        }
+        if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_INTERVAL) {
+            self.sweep().await?;
+        }
+        Ok(())
+    }
+
+    /// Broadcast sessions are known before anything of them is counted, also after a restart.
+    async fn hear_of_broadcasts(&mut self) -> Result<(), StoreError> {
+        let now_ms = now_ms();
+        let mut is_news = false;
+        for source in &mut self.setup.channels {
+            // A sender that is gone says nothing new.
+            if source.broadcasts.has_changed().unwrap_or(false) {
+                is_news = true;
+                for broadcast in source.broadcasts.borrow_and_update().iter() {
+                    self.aggregate.broadcast(&source.id, *broadcast, now_ms);
+                }
+            }
+        }
+        if is_news { self.checkpoint().await } else { Ok(()) }
+    }
+
+    /// Journals reports in one transaction, acknowledges them, and applies them.
+    async fn take(&mut self, reports: Vec<Incoming>) -> Result<(), StoreError> {
+        let mut taken = Vec::with_capacity(reports.len());
+        for incoming in reports {
+            match Report::decode(&incoming.bytes) {
+                Ok(report) => {
+                    self.newest_id += 1;
+                    taken.push((self.newest_id, incoming, report));
+                }
+                Err(error) => {
+                    tracing::warn!(pop = %incoming.pop, %error, "a report is refused");
+                    self.counters.invalid.fetch_add(1, Ordering::Relaxed);
+                    // The POP may be gone.
+                    let _ = incoming.reply.send(Err(error.into()));
+                }
+            }
+        }
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let now_ms = now_ms();
+        let rows: Vec<_> =
+            taken.iter().map(|(id, incoming, _)| (*id, &incoming.pop, now_ms, &*incoming.bytes)).collect();
+        let began = Instant::now();
+        if let Err(error) = self.store.journal(&rows).await {
+            self.counters.busy.fetch_add(taken.len() as u64, Ordering::Relaxed);
+            for (_, incoming, _) in taken {
+                let _ = incoming.reply.send(Err(ReportError::Busy));
+            }
+            return Err(error);
+        }
+        count_time(&self.counters.commits, &self.counters.commit_us, began);
+        let mut reports = Vec::with_capacity(taken.len());
+        for (_, incoming, report) in taken {
+            self.journal_bytes += incoming.bytes.len() as u64;
+            let ack = Ack { incarnation: report.incarnation, sequence: report.sequence };
+            reports.push((incoming.pop, report, incoming.reply, ack));
+        }
+        for (pop, report, reply, ack) in reports {
+            let applied = self.apply(&pop, &report, now_ms).await;
+            // It is on disk whether or not it could be applied.
+            let _ = reply.send(Ok(ack));
+            let is_new = applied?;
+            let counter = if is_new { &self.counters.accepted } else { &self.counters.repeated };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// After a failure: what memory has may be half of something, so all of it is read again, for as long as it takes.
+    async fn mend(&mut self, error: StoreError, inbox: &mut mpsc::Receiver<Ask>) {
+        tracing::error!(%error, "the statistics' database fails; reports wait at their POPs");
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        loop {
+            let pause = tokio::time::sleep(RETRY_AFTER);
+            tokio::pin!(pause);
+            loop {
+                // Whoever asks is told to come back, by the end of the reply's channel.
+                tokio::select! {
+                    () = &mut pause => break,
+                    Some(ask) = inbox.recv() => drop(ask),
+                }
+            }
+            match self.reload().await {
+                Ok(()) => {
+                    tracing::info!("the statistics' database is back");
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, "not yet"),
+            }
+        }
+    }
+
+    async fn checkpoint(&mut self) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let encoded = |error| StoreError::Database(sqlx::Error::Encode(Box::new(error)));
+        let rows = self.aggregate.take_unsaved().map_err(encoded)?;
+        let viewers = self.aggregate.take_unsaved_viewers();
+        if !rows.is_empty() || !viewers.is_empty() || self.journal_bytes > 0 {
+            self.store.checkpoint(&rows, &viewers, self.newest_id).await?;
+            count_time(&self.counters.checkpoints, &self.counters.checkpoint_us, began);
+        }
+        self.journal_bytes = 0;
+        self.written = Instant::now();
+        self.aggregate.forget(now_ms());
+        Ok(())
+    }
+}
+
+fn count_time(times: &AtomicU64, us: &AtomicU64, began: Instant) {
+    times.fetch_add(1, Ordering::Relaxed);
+    us.fetch_add(u64::try_from(began.elapsed().as_micros()).unwrap_or(0), Ordering::Relaxed);
+}

@@ -1,0 +1,128 @@
+//! From the database to memory: at a start, for a report, and what goes away with time.
+
+use super::{Counters, Keeper, Setup, now_ms};
+use crate::aggregate::{Aggregate, Corrupt, DAY_MS};
+use crate::key::{Key, kind};
+use crate::series::Resolution;
+use crate::store::{KINDS_IN_MEMORY, Store, StoreError};
+use sigma_report::report::{InvalidReport, Report};
+use sigma_shared::id::PopId;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Reports of the journal that are read at once.
+const JOURNAL_PAGE: i64 = 64;
+/// How far back seconds are read at a start: somebody asks for the viewers of now.
+const RECENT_MINUTES: u64 = 2;
+
+impl From<Corrupt> for StoreError {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Database(sqlx::Error::Decode(Box::new(corrupt)))
+    }
+}
+
+impl From<InvalidReport> for StoreError {
+    fn from(invalid: InvalidReport) -> Self {
+        Self::Database(sqlx::Error::Decode(Box::new(invalid)))
+    }
+}
+
+impl Keeper {
+    pub(super) async fn open(
+        store: Store,
+        setup: Setup,
+        counters: Arc<Counters>,
+    ) -> Result<Self, StoreError> {
+        let mut keeper = Self {
+            aggregate: Aggregate::new(setup.retention),
+            store,
+            setup,
+            counters,
+            newest_id: 0,
+            journal_bytes: 0,
+            written: Instant::now(),
+            swept: None,
+        };
+        keeper.reload().await?;
+        Ok(keeper)
+    }
+
+    /// Reads the state, and applies what the journal has beyond it.
+    pub(super) async fn reload(&mut self) -> Result<(), StoreError> {
+        let now = now_ms();
+        self.aggregate = Aggregate::new(self.setup.retention);
+        for kind in KINDS_IN_MEMORY {
+            for (key, value) in self.store.pieces(kind, 0).await? {
+                self.aggregate.put(&key, Some(&value), now)?;
+            }
+        }
+        for (channel, scope, viewers) in self.store.viewers().await? {
+            self.aggregate.put_viewers(&channel, &scope, viewers.into_iter());
+        }
+        let recent = (now / 60_000).saturating_sub(RECENT_MINUTES);
+        for (key, value) in self.store.pieces(Resolution::Second.name(), recent).await? {
+            self.aggregate.put(&key, Some(&value), now)?;
+        }
+        for source in &mut self.setup.channels {
+            self.aggregate.channel(&source.id, source.grace_ms);
+        }
+        let mut applied: u64 = 0;
+        loop {
+            let page = self.store.journalled(applied, JOURNAL_PAGE).await?;
+            let Some(last) = page.last().map(|last| last.id) else { break };
+            for journalled in page {
+                let report = Report::decode(&journalled.report)?;
+                self.apply(&journalled.pop, &report, journalled.received_ms).await?;
+                self.journal_bytes += journalled.report.len() as u64;
+            }
+            (applied, self.newest_id) = (last, self.newest_id.max(last));
+        }
+        // What a checkpoint that failed said of broadcast sessions is said again.
+        self.setup.channels.iter_mut().for_each(|source| source.broadcasts.mark_changed());
+        Ok(())
+    }
+
+    /// Applies one report; whether it had not come before.
+    pub(super) async fn apply(&mut self, pop: &PopId, report: &Report, now: u64) -> Result<bool, StoreError> {
+        let wanted = self.aggregate.wanted(pop, report)?;
+        self.load(&wanted, now).await?;
+        let absorbed = self.aggregate.absorb(pop, report, now)?;
+        let wanted = self.aggregate.wanted_for(&absorbed.added, now);
+        self.load(&wanted, now).await?;
+        self.aggregate.add(&absorbed.added, now);
+        self.counters.refuse(absorbed.refusals);
+        Ok(absorbed.is_new)
+    }
+
+    async fn load(&mut self, keys: &[Key], now: u64) -> Result<(), StoreError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let found = self.store.load(keys).await?;
+        for key in keys {
+            self.aggregate.put(key, found.get(key).map(Vec::as_slice), now)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is older than it is to be kept.
+    pub(super) async fn sweep(&mut self) -> Result<(), StoreError> {
+        let (now, retention) = (now_ms(), self.setup.retention);
+        let since = |days: u64, unit_ms: u64| now.saturating_sub(days * DAY_MS) / unit_ms;
+        // A day longer than reports of that time are taken.
+        let seconds = since(retention.seconds_days + 1, 60_000);
+        let kinds = [
+            (kind::TRAFFIC, seconds),
+            (kind::QUALITY, seconds),
+            (Resolution::Second.name(), seconds),
+            (Resolution::Minute.name(), since(retention.minutes_days, 3_600_000)),
+            (Resolution::Hour.name(), since(retention.hours_days, DAY_MS)),
+        ];
+        let removed = self.store.sweep(&kinds, since(retention.sessions_days + 1, 1)).await?;
+        if removed > 0 {
+            tracing::debug!(removed, "statistics that are old enough are gone");
+        }
+        self.swept = Some(Instant::now());
+        Ok(())
+    }
+}
