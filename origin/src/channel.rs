@@ -19,6 +19,7 @@ use sigma_media::timed::Id3;
 use sigma_shared::daterange::Statement;
 use sigma_shared::id::{ChannelId, InvalidId, RenditionId};
 use sigma_shared::mode::Mode;
+use sigma_stats::aggregate::Broadcast as BroadcastSpan;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -114,6 +115,7 @@ pub(crate) struct Channel {
     sessions: mpsc::Sender<Session>,
     requests: mpsc::Sender<Request>,
     view: watch::Receiver<Arc<View>>,
+    broadcasts: watch::Receiver<Vec<BroadcastSpan>>,
 }
 
 impl Channel {
@@ -122,6 +124,7 @@ impl Channel {
         let (session_sender, sessions) = mpsc::channel(1);
         let (request_sender, requests) = mpsc::channel(QUEUE_REQUESTS);
         let (view_sender, view) = watch::channel(Arc::new(View::empty(spec.mode)));
+        let (broadcast_sender, broadcasts) = watch::channel(Vec::new());
         let channel = Self {
             id: spec.id.clone(),
             segment_ms: spec.segment_ms,
@@ -129,8 +132,10 @@ impl Channel {
             sessions: session_sender,
             requests: request_sender,
             view,
+            broadcasts,
         };
-        tokio::spawn(task::Task::new(spec, numbers, metrics, view_sender).run(sessions, requests));
+        let told = task::Told { view: view_sender, broadcasts: broadcast_sender };
+        tokio::spawn(task::Task::new(spec, numbers, metrics, told).run(sessions, requests));
         Arc::new(channel)
     }
 
@@ -140,6 +145,11 @@ impl Channel {
 
     pub(crate) fn segment_ms(&self) -> u32 {
         self.segment_ms
+    }
+
+    /// The newest broadcast sessions, for whoever counts by them.
+    pub(crate) fn broadcasts(&self) -> watch::Receiver<Vec<BroadcastSpan>> {
+        self.broadcasts.clone()
     }
 
     /// What readers see now.
@@ -217,6 +227,10 @@ impl Channels {
             channels.by_key.insert(channel.key.clone(), started);
         }
         Ok(channels)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Channel>> {
+        self.by_id.values()
     }
 
     pub(crate) fn get(&self, id: &ChannelId) -> Option<&Arc<Channel>> {

@@ -1,5 +1,5 @@
 //! The numbers a channel has given out, kept over restarts (A12): the next Media Sequence Number and discontinuity
-//! sequence that are free.
+//! sequence that are free. Beside them the start of the broadcast session that is on, for whoever counts by it.
 //!
 //! Invariants: the live path only sets a value; a thread of its own writes it to disk, without fsync (A9). A crash may
 //! lose the newest value, so what is loaded is taken some segments further.
@@ -18,6 +18,9 @@ const SLACK_SEGMENTS: u64 = 2;
 struct Free {
     msn: u64,
     discontinuity_sequence: u64,
+    /// Unix milliseconds of program date and time.
+    #[serde(default)]
+    broadcast_start_ms: u64,
 }
 
 /// One channel's numbers.
@@ -54,6 +57,16 @@ impl Numbers {
         (free.msn, free.discontinuity_sequence)
     }
 
+    /// When the newest broadcast session began, Unix milliseconds; `None` when there was none.
+    pub(crate) fn broadcast_start_ms(&self) -> Option<u64> {
+        Some(self.free.borrow().broadcast_start_ms).filter(|start| *start > 0)
+    }
+
+    /// A broadcast session has begun.
+    pub(crate) fn broadcast_began(&self, start_ms: u64) {
+        self.free.send_modify(|free| free.broadcast_start_ms = start_ms);
+    }
+
     /// Everything below these has been given out.
     pub(crate) fn given_out(&self, msn: u64, discontinuity_sequence: u64) {
         self.free.send_if_modified(|free| {
@@ -67,7 +80,8 @@ impl Numbers {
 
 impl Free {
     fn after_restart(self) -> Self {
-        Self { msn: self.msn + SLACK_SEGMENTS, discontinuity_sequence: self.discontinuity_sequence + 1 }
+        let (msn, discontinuity_sequence) = (self.msn + SLACK_SEGMENTS, self.discontinuity_sequence + 1);
+        Self { msn, discontinuity_sequence, ..self }
     }
 }
 

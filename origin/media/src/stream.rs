@@ -146,6 +146,8 @@ pub struct Stream {
     video_end: i64,
     /// How many runs have started.
     runs: u64,
+    /// Program date and time of the first one's start.
+    began_ms: Option<i64>,
     /// The gap that is being listed while nobody publishes.
     gap: Option<away::Gap>,
     finished: bool,
@@ -172,6 +174,7 @@ impl Stream {
             audio_alone_since: None,
             video_end: 0,
             runs: 0,
+            began_ms: None,
             gap: None,
             finished: false,
             // Another start, other ids: players drop a tag whose id they know.
@@ -337,6 +340,13 @@ impl Stream {
         Ok(())
     }
 
+    /// Where the timeline began, Unix milliseconds as EXT-X-PROGRAM-DATE-TIME has them; a session that was restored does not
+    /// know.
+    #[must_use]
+    pub fn began_ms(&self) -> Option<i64> {
+        self.began_ms
+    }
+
     /// The lowest Media Sequence Number and the EXT-X-DISCONTINUITY-SEQUENCE that a later stream of this channel may
     /// start with (A12).
     #[must_use]
@@ -379,6 +389,9 @@ impl Stream {
             frames: 0,
             held_audio: VecDeque::new(),
         });
+        if let Some(run) = &self.run {
+            self.began_ms.get_or_insert(run.timeline.program_date_time_ms(start));
+        }
         self.runs += 1;
         self.add_publisher_renditions()?;
         let boundary = self.plan.start_run(msn, start);

@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod complaints;
+mod told;
 
 use super::{AUDIO_ID, Annotation, ChannelSpec, NotAnnotated, Request, SOURCE_ID, View};
 use crate::archive::Archivist;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
+pub(super) use told::Told;
 
 /// Audio this long before any video configuration means that there is no video.
 const AUDIO_ALONE: Duration = Duration::from_millis(1500);
@@ -41,7 +43,7 @@ pub(super) struct Task {
     spec: ChannelSpec,
     numbers: Numbers,
     metrics: Arc<Metrics>,
-    view: watch::Sender<Arc<View>>,
+    told: Told,
     session: Option<Session>,
     stated: Stated,
     broadcast: Option<Broadcast>,
@@ -72,12 +74,7 @@ enum Event {
 }
 
 impl Task {
-    pub(super) fn new(
-        spec: ChannelSpec,
-        numbers: Numbers,
-        metrics: Arc<Metrics>,
-        view: watch::Sender<Arc<View>>,
-    ) -> Self {
+    pub(super) fn new(spec: ChannelSpec, numbers: Numbers, metrics: Arc<Metrics>, told: Told) -> Self {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -85,7 +82,7 @@ impl Task {
             spec,
             numbers,
             metrics,
-            view,
+            told,
             session: None,
             stated: Stated::default(),
             broadcast: None,
@@ -174,7 +171,8 @@ impl Task {
             let gone_on_with: Vec<_> = stream.rendition_ids().cloned().collect();
             archivist.retain(&gone_on_with);
         }
-        self.broadcast = Some(Broadcast::new(stream, rungs));
+        let broadcast = self.broadcast.insert(Broadcast::new(stream, rungs));
+        self.told.going_on(broadcast, &self.numbers);
         self.pass_time()?;
         Ok(true)
     }
@@ -229,7 +227,7 @@ impl Task {
 
     /// Players are told to come back rather than that there is nothing: they do not ask again after a 404.
     fn prepare(&self) {
-        self.view.send_replace(Arc::new(View { preparing: true, ..View::empty(self.spec.mode) }));
+        self.told.view.send_replace(Arc::new(View { preparing: true, ..View::empty(self.spec.mode) }));
     }
 
     fn ingest(&mut self, event: Ingest) -> Result<(), Fmp4Error> {
@@ -379,7 +377,7 @@ impl Task {
         let Some(broadcast) = &mut self.broadcast else {
             // Nobody follows a playlist that ended this long ago.
             self.stops_at = None;
-            self.view.send_replace(Arc::new(View::empty(self.spec.mode)));
+            self.told.view.send_replace(Arc::new(View::empty(self.spec.mode)));
             return Ok(());
         };
         // Whoever is in the middle of its list can watch to its end.
@@ -388,6 +386,8 @@ impl Task {
             Some(Instant::now() + Duration::from_millis(listed_ms.max(self.spec.window_ms.into())));
         tracing::info!(channel = %self.spec.id, "broadcast session ends: its publisher did not come back");
         broadcast.stream.finish(now_ms())?;
+        let end_ms = broadcast.stream.live_date_ms().and_then(|end| u64::try_from(end).ok());
+        self.told.end(end_ms.unwrap_or_else(now_ms));
         self.publish();
         if let Some(archivist) = &self.archivist {
             archivist.end();
@@ -432,6 +432,7 @@ impl Task {
         let Some(broadcast) = &mut self.broadcast else {
             return;
         };
+        self.told.beginning(broadcast, &self.numbers);
         if let Some(archivist) = &self.archivist {
             for (id, archive) in archivist.archives() {
                 broadcast.stream.set_archived(id, archive.range());
@@ -479,7 +480,7 @@ impl Task {
             let archives =
                 self.archivist.as_ref().map(|archivist| archivist.archives().clone()).unwrap_or_default();
             let view = View { mode: self.spec.mode, multivariant, preparing, renditions, archives };
-            self.view.send_replace(Arc::new(view));
+            self.told.view.send_replace(Arc::new(view));
         }
         for notice in broadcast.stream.take_notices() {
             self.complaints.tell(&self.spec.id, notice, &self.metrics);

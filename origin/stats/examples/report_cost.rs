@@ -77,15 +77,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let reports: u64 = arguments.next().map_or(Ok(60), |reports| reports.parse())?;
     let folder = std::env::temp_dir().join(format!("sigma-report-cost-{}", std::process::id()));
     let store = match arguments.next() {
-        Some(url) => Store::open_url(&url).await?,
-        None => Store::open_file(&folder.join("stats.sqlite")).await?,
+        Some(url) => Store::url(&url)?,
+        None => Store::file(&folder.join("stats.sqlite"))?,
     };
     let (channel, pop): (ChannelId, PopId) = ("bench".parse()?, "pop-1".parse()?);
     let base_ms = now_ms() - (reports + 10) * 1000;
     let (broadcasts, receiver) = watch::channel(Vec::new());
     let channels = vec![Source { id: channel.clone(), grace_ms: 4000, broadcasts: receiver }];
     let setup = Setup { channels, retention: Retention::default(), final_wait_ms: 60_000 };
-    let (stats, thread) = Stats::start(store, setup).await?;
+    let (stats, thread) = Stats::start(store, setup)?;
     broadcasts.send_replace(vec![Broadcast { start_ms: base_ms, end_ms: None }]);
     let bytes: Vec<_> = (1..=reports)
         .map(|sequence| report(sessions, sequence, base_ms).encode())

@@ -152,24 +152,19 @@ pub struct Stats {
 pub struct Unavailable;
 
 impl Stats {
-    /// Reads the state and the journal, and starts keeping them on a thread of its own, until every [`Stats`] is dropped.
-    /// The thread's handle says when the last of it is written.
+    /// Reads the state and the journal and keeps them, on a thread of its own, until every [`Stats`] is dropped. A database
+    /// that is not there is waited for. The thread's handle says when the last of it is written.
     ///
     /// # Errors
-    /// The database cannot be read.
-    pub async fn start(
-        store: Store,
-        setup: Setup,
-    ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
+    /// The thread cannot be started.
+    pub fn start(store: Store, setup: Setup) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let counters = Arc::new(Counters::default());
         let (asks, inbox) = mpsc::channel(QUEUE_MAX);
         let final_wait_ms = setup.final_wait_ms;
-        let keeper = Keeper::open(store.clone(), setup, Arc::clone(&counters)).await?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| StoreError::Database(sqlx::Error::Io(error)))?;
+        let keeper = Keeper::new(store.clone(), setup, Arc::clone(&counters));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || runtime.block_on(keeper.run(inbox));
-        let thread = std::thread::Builder::new().name("stats".to_owned()).spawn(run);
-        let thread = thread.map_err(|error| StoreError::Database(sqlx::Error::Io(error)))?;
+        let thread = std::thread::Builder::new().name("stats".to_owned()).spawn(run)?;
         let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
         Ok((Self { asks, room, store, counters, final_wait_ms }, thread))
     }
@@ -306,6 +301,9 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
+        if let Err(error) = self.reload().await {
+            self.mend(error, &mut inbox).await;
+        }
         let mut asks = Vec::with_capacity(GROUP_MAX);
         let mut ticks = tokio::time::interval(RETRY_AFTER);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -434,7 +432,10 @@ impl Keeper {
                 // Whoever asks is told to come back, by the end of the reply's channel.
                 tokio::select! {
                     () = &mut pause => break,
-                    Some(ask) = inbox.recv() => drop(ask),
+                    ask = inbox.recv() => match ask {
+                        Some(ask) => drop(ask),
+                        None => return,
+                    },
                 }
             }
             match self.reload().await {

@@ -14,11 +14,14 @@ use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Executor, Row as _, Trans
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 /// Of the tables below.
 const VERSION: i64 = 1;
 /// Connections: one that writes, and those that questions of the API read by.
 const CONNECTIONS_MAX: u32 = 4;
+/// How long a connection is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Rows of one statement; the sizes are few, so that statements are prepared once.
 const CHUNKS: [usize; 3] = [128, 16, 1];
 
@@ -77,14 +80,15 @@ pub type ScopedViewers = Vec<(ChannelId, Scope, Vec<u64>)>;
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: AnyPool,
+    is_sqlite: bool,
 }
 
 impl Store {
-    /// Opens a SQLite file, made if it is not there.
+    /// A SQLite file, made when it is first needed.
     ///
     /// # Errors
-    /// It cannot be made or is not ours.
-    pub async fn open_file(path: &Path) -> Result<Self, StoreError> {
+    /// Its folder cannot be made.
+    pub fn file(path: &Path) -> Result<Self, StoreError> {
         if let Some(folder) = path.parent() {
             let failed = |source| StoreError::Folder { path: folder.display().to_string(), source };
             std::fs::create_dir_all(folder).map_err(failed)?;
@@ -93,27 +97,34 @@ impl Store {
         for byte in path.as_os_str().as_encoded_bytes() {
             match byte {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
-                    url.push(char::from(*byte))
+                    url.push(char::from(*byte));
                 }
                 // Writing to a string cannot fail.
                 _ => drop(write!(url, "%{byte:02X}")),
             }
         }
-        Self::open_url(&format!("{url}?mode=rwc")).await
+        Self::url(&format!("{url}?mode=rwc"))
     }
 
-    /// Opens a database by its URL, `postgres://…` or `sqlite://…`.
+    /// A database by its URL, `postgres://…` or `sqlite://…`. It is connected to when it is first needed.
     ///
     /// # Errors
-    /// It cannot be reached or is not ours.
-    pub async fn open_url(url: &str) -> Result<Self, StoreError> {
+    /// It is not such a URL.
+    pub fn url(url: &str) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let is_sqlite = url.starts_with("sqlite:");
-        let options = AnyPoolOptions::new().max_connections(CONNECTIONS_MAX);
+        let options = AnyPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(PATIENCE);
         let pool = options.after_connect(move |connection, _| Box::pin(set_up(connection, is_sqlite)));
-        let pool = pool.connect(url).await?;
-        let tables = if is_sqlite { TABLES.to_owned() } else { TABLES.replace("BLOB", "BYTEA") };
-        let mut transaction = pool.begin().await?;
+        Ok(Self { pool: pool.connect_lazy(url)?, is_sqlite })
+    }
+
+    /// Makes the tables that are not there.
+    ///
+    /// # Errors
+    /// The database cannot be reached or is a newer version's.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        let tables = if self.is_sqlite { TABLES.to_owned() } else { TABLES.replace("BLOB", "BYTEA") };
+        let mut transaction = self.pool.begin().await?;
         for table in tables.split(';') {
             transaction.execute(AssertSqlSafe(table.to_owned())).await?;
         }
@@ -127,7 +138,7 @@ impl Store {
             }
         }
         transaction.commit().await?;
-        Ok(Self { pool })
+        Ok(())
     }
 
     /// Adds reports to the journal: when this returns they are on disk.

@@ -19,12 +19,14 @@ pub(super) struct Broadcast {
     pub(super) rungs: Vec<ProfileConfig>,
     pub(super) multivariant: Option<Arc<MultivariantSnapshot>>,
     pub(super) renditions: HashMap<RenditionId, watch::Sender<Arc<RenditionSnapshot>>>,
+    /// It has been said that it began.
+    pub(super) is_told: bool,
 }
 
 impl Broadcast {
     /// Around a stream of which nobody has seen anything yet.
     pub(super) fn new(stream: Stream, rungs: Vec<ProfileConfig>) -> Self {
-        Self { stream, rungs, multivariant: None, renditions: HashMap::new() }
+        Self { stream, rungs, multivariant: None, renditions: HashMap::new(), is_told: false }
     }
 
     /// What the worker is told.

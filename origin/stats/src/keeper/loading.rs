@@ -28,12 +28,8 @@ impl From<InvalidReport> for StoreError {
 }
 
 impl Keeper {
-    pub(super) async fn open(
-        store: Store,
-        setup: Setup,
-        counters: Arc<Counters>,
-    ) -> Result<Self, StoreError> {
-        let mut keeper = Self {
+    pub(super) fn new(store: Store, setup: Setup, counters: Arc<Counters>) -> Self {
+        Self {
             aggregate: Aggregate::new(setup.retention),
             store,
             setup,
@@ -42,14 +38,13 @@ impl Keeper {
             journal_bytes: 0,
             written: Instant::now(),
             swept: None,
-        };
-        keeper.reload().await?;
-        Ok(keeper)
+        }
     }
 
     /// Reads the state, and applies what the journal has beyond it.
     pub(super) async fn reload(&mut self) -> Result<(), StoreError> {
         let now = now_ms();
+        self.store.prepare().await?;
         self.aggregate = Aggregate::new(self.setup.retention);
         for kind in KINDS_IN_MEMORY {
             for (key, value) in self.store.pieces(kind, 0).await? {

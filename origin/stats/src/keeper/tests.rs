@@ -20,16 +20,20 @@ struct Kept {
     broadcasts: watch::Sender<Vec<Broadcast>>,
 }
 
-async fn start_at(store: Store) -> Kept {
+fn start_at(store: Store) -> Kept {
     let (broadcasts, receiver) = watch::channel(Vec::new());
     let channels = vec![Source { id: demo(), grace_ms: 4000, broadcasts: receiver }];
     let setup = Setup { channels, retention: Retention::default(), final_wait_ms: 60_000 };
-    let (stats, thread) = Stats::start(store, setup).await.expect("started");
+    let (stats, thread) = Stats::start(store, setup).expect("started");
     Kept { stats, thread, broadcasts }
 }
 
-async fn start(folder: &Path) -> Kept {
-    start_at(Store::open_file(&folder.join("stats.sqlite")).await.expect("opened")).await
+fn store(folder: &Path) -> Store {
+    Store::file(&folder.join("stats.sqlite")).expect("a folder")
+}
+
+fn start(folder: &Path) -> Kept {
+    start_at(store(folder))
 }
 
 impl Kept {
@@ -100,7 +104,7 @@ fn copy(from: &Path, to: &Path) {
 async fn a_kill_between_any_two_commits_loses_nothing_that_was_acknowledged() {
     let folder = tempfile::tempdir().expect("a folder");
     let base_ms = now_ms() - 60_000;
-    let kept = start(folder.path()).await;
+    let kept = start(folder.path());
     kept.broadcasts.send_replace(vec![Broadcast { start_ms: base_ms, end_ms: None }]);
     for sequence in 1..=8 {
         let ack = kept.stats.report(pop(), bytes(&report(sequence, base_ms))).await.expect("taken");
@@ -111,7 +115,7 @@ async fn a_kill_between_any_two_commits_loses_nothing_that_was_acknowledged() {
         let expected = kept.summary(base_ms + 5000).await;
         let killed = tempfile::tempdir().expect("a folder");
         copy(folder.path(), killed.path());
-        let again = start(killed.path()).await;
+        let again = start(killed.path());
         assert_eq!(again.summary(base_ms + 5000).await, expected, "after report {sequence}");
         // What the POP sends again, not knowing, changes nothing.
         for repeated in 1..=sequence {
@@ -132,7 +136,7 @@ async fn a_kill_between_any_two_commits_loses_nothing_that_was_acknowledged() {
 async fn an_orderly_end_leaves_no_journal_and_the_same_numbers() {
     let folder = tempfile::tempdir().expect("a folder");
     let base_ms = now_ms() - 60_000;
-    let kept = start(folder.path()).await;
+    let kept = start(folder.path());
     for sequence in [3, 1, 2, 2] {
         kept.stats.report(pop(), bytes(&report(sequence, base_ms))).await.expect("taken");
     }
@@ -141,9 +145,9 @@ async fn an_orderly_end_leaves_no_journal_and_the_same_numbers() {
     assert_eq!(counters.repeated.load(Ordering::Relaxed), 1);
     let expected = kept.summary(base_ms + 3000).await;
     kept.stop().await;
-    let store = Store::open_file(&folder.path().join("stats.sqlite")).await.expect("opened");
-    assert_eq!(store.journalled(0, 10).await.expect("read"), []);
-    let again = start_at(store).await;
+    let kept_store = store(folder.path());
+    assert_eq!(kept_store.journalled(0, 10).await.expect("read"), []);
+    let again = start_at(kept_store);
     assert_eq!(again.summary(base_ms + 3000).await, expected);
     let pops = again.stats.ask(|aggregate| aggregate.pops(now_ms())).await.expect("answered");
     assert_eq!((pops[0].id.as_str(), pops[0].pop.description.name.as_str()), ("pop-1", "One"));
@@ -163,7 +167,7 @@ async fn an_orderly_end_leaves_no_journal_and_the_same_numbers() {
 #[tokio::test]
 async fn what_is_no_report_is_refused_and_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let kept = start(folder.path()).await;
+    let kept = start(folder.path());
     let whole = bytes(&report(1, now_ms() - 60_000));
     for broken in [Bytes::new(), whole.slice(..whole.len() / 2), Bytes::from_static(b"\x01garbage")] {
         let refused = kept.stats.report(pop(), broken).await;
@@ -180,9 +184,9 @@ async fn what_is_no_report_is_refused_and_changes_nothing() {
 async fn while_the_database_fails_reports_are_put_off_and_later_all_count() {
     let folder = tempfile::tempdir().expect("a folder");
     let base_ms = now_ms() - 60_000;
-    let kept = start(folder.path()).await;
+    let kept = start(folder.path());
     kept.stats.report(pop(), bytes(&report(1, base_ms))).await.expect("taken");
-    let other = Store::open_file(&folder.path().join("stats.sqlite")).await.expect("opened");
+    let other = store(folder.path());
     other.execute("ALTER TABLE journal RENAME TO elsewhere").await.expect("done");
     let refused = kept.stats.report(pop(), bytes(&report(2, base_ms))).await;
     assert!(matches!(refused, Err(ReportError::Busy)), "{refused:?}");
