@@ -3,12 +3,14 @@
 use crate::channel::Channels;
 use crate::claim::{ClaimError, ClaimedDir};
 use crate::config::Config;
+use crate::http::api::token::{AdminToken, AdminTokenError};
 use crate::http::operator::{self, Operated};
 use crate::http::{Router, RouterParts};
 use crate::ingest::rtmp::RtmpServer;
 use crate::ingest::test_source;
 use crate::metrics::Metrics;
 use crate::policy::{Policies, PolicyError};
+use crate::stats::{self, StatsError, StatsMetrics};
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::front::{Front, FrontError};
@@ -19,6 +21,7 @@ use sigma_http::ops::{self, Endpoints, Readiness};
 use sigma_http::systemd;
 use sigma_http::tls::{ReloadableCertificate, TlsError};
 use sigma_shared::id::InvalidId;
+use sigma_stats::keeper::Stats;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -41,6 +44,10 @@ pub(crate) enum StartError {
     ClaimedDir(#[from] ClaimError),
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Stats(#[from] StatsError),
+    #[error(transparent)]
+    AdminToken(#[from] AdminTokenError),
 }
 
 /// An origin that serves.
@@ -58,6 +65,7 @@ pub(crate) struct Running {
     pub(crate) certificate: Option<Arc<ReloadableCertificate>>,
     pub(crate) drain: Drain,
     server: Server,
+    pub(crate) stats: Stats,
     sockets: Sockets,
 }
 
@@ -92,11 +100,15 @@ pub(crate) async fn start(config: &Config, sockets: &Sockets) -> Result<Running,
     let channels = Arc::new(Channels::start(config, &data_dir, &metrics)?);
     let policies = Policies::load(config, &data_dir)?;
     policies.start();
+    let stats = stats::start(&config.stats, &data_dir, &channels)?;
+    own_metrics(&mut registry, &stats);
     let router = Arc::new(Router::new(RouterParts {
         channels: Arc::clone(&channels),
         policies: Arc::clone(&policies),
         metrics: Arc::clone(&metrics),
         held_requests_max: config.live.held_requests_max,
+        stats: stats.clone(),
+        admin_token: AdminToken::load(&config.data_dir)?,
     }));
     let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
     let (http, certificate) = (front.http(), front.certificate());
@@ -130,8 +142,14 @@ pub(crate) async fn start(config: &Config, sockets: &Sockets) -> Result<Running,
         certificate,
         drain,
         server,
+        stats,
         sockets: sockets.clone(),
     })
+}
+
+fn own_metrics(registry: &mut Registry, stats: &Stats) {
+    let own = registry.sub_registry_with_prefix("sigma_origin");
+    own.register_collector(Box::new(StatsMetrics(stats.clone())));
 }
 
 fn serve_rtmp(listeners: Vec<TcpListener>, server: RtmpServer) {
@@ -164,6 +182,7 @@ impl Running {
         self.sockets.close();
         systemd::stopping();
         self.server.drained().await;
+        stats::close(&self.stats).await;
     }
 }
 

@@ -4,11 +4,13 @@
 
 mod channels;
 mod playback;
+mod stats;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use channels::{ChannelConfig, ChannelType, ProfileConfig, SourceConfig};
 pub(crate) use playback::{IssuerAlgorithm, IssuerConfig, PlaybackConfig};
+pub(crate) use stats::StatsConfig;
 
 use serde::Deserialize;
 use sigma_http::admission::AddressRange;
@@ -40,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) limits: LimitsConfig,
     #[serde(default)]
     pub(crate) playback: PlaybackConfig,
+    #[serde(default)]
+    pub(crate) stats: StatsConfig,
     #[serde(default)]
     pub(crate) log: LogConfig,
     #[serde(default)]
@@ -249,6 +253,7 @@ impl Validate for Config {
         ranges.check("limits.header_timeout_ms", limits.header_timeout_ms, 100..=60_000, "milliseconds");
         ranges.check("limits.idle_timeout_ms", limits.idle_timeout_ms, 12_000..=3_600_000, "milliseconds");
         ranges.check("limits.drain_timeout_ms", limits.drain_timeout_ms, 0..=600_000, "milliseconds");
+        self.stats.check(&mut ranges);
         let mut problems = ranges.0;
         if let Some(tls) = &self.tls {
             problems.extend(tls.source().problems(self.http.bind.len()));
@@ -258,6 +263,7 @@ impl Validate for Config {
             problems.push(Problem::new("rtmp.app", &rtmp.app, "1 to 64 characters"));
         }
         problems.extend(playback::problems(self));
+        problems.extend(self.stats.problems());
         problems.extend(channels::problems(self));
         problems
     }

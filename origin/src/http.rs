@@ -1,15 +1,19 @@
 //! The origin's HTTP: viewers and edges. The whole routing is on this page.
 
+pub(crate) mod api;
 mod body;
 mod internal;
 mod metadata;
 pub(crate) mod operator;
 mod playback;
+mod reports;
 mod revocations;
 
 use crate::channel::Channels;
 use crate::metrics::{Metrics, RequestKind};
 use crate::policy::Policies;
+use api::Api;
+use api::token::AdminToken;
 pub(crate) use body::Body;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -20,7 +24,9 @@ use sigma_http::headers;
 use sigma_http::listener::PeerConnection;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::RequestBody;
+use sigma_report::report;
 use sigma_shared::resource::{LiveResource, MediaResource};
+use sigma_stats::keeper::Stats;
 use std::sync::Arc;
 
 /// The watch page, built by npm before this crate is.
@@ -35,6 +41,8 @@ pub(crate) struct Router {
     policies: Arc<Policies>,
     assets: Assets<Console>,
     metrics: Arc<Metrics>,
+    api: Api,
+    stats: Stats,
 }
 
 /// What answers are made of.
@@ -44,13 +52,16 @@ pub(crate) struct RouterParts {
     pub(crate) metrics: Arc<Metrics>,
     /// Requests that may wait for something.
     pub(crate) held_requests_max: usize,
+    pub(crate) stats: Stats,
+    pub(crate) admin_token: AdminToken,
 }
 
 impl Router {
     pub(crate) fn new(parts: RouterParts) -> Self {
-        let RouterParts { channels, policies, metrics, held_requests_max } = parts;
+        let RouterParts { channels, policies, metrics, held_requests_max, stats, admin_token } = parts;
+        let api = Api::new(stats.clone(), Arc::clone(&channels), admin_token);
         let playback = Playback::new(channels, Arc::clone(&metrics), held_requests_max);
-        Self { playback, policies, assets: Assets::new(), metrics }
+        Self { playback, policies, assets: Assets::new(), metrics, api, stats }
     }
 
     /// Answers one request, whenever that may be.
@@ -59,8 +70,19 @@ impl Router {
         request: Request<RequestBody>,
         from: PeerConnection,
     ) -> Response<Body> {
-        let request = request.map(drop);
-        let (kind, response) = self.route(&request, from.client.as_deref()).await;
+        let (head, body) = request.into_parts();
+        let request = Request::from_parts(head, ());
+        let client = from.client.as_deref();
+        let (kind, response) = match request.uri().path() {
+            report::PATH => {
+                let response = reports::take(&self.stats, &request, (client, body)).await;
+                (RequestKind::Report, response.map(Body::Left))
+            }
+            path if api::is_below(path) => {
+                (RequestKind::Api, self.api.respond(&request).await.map(Body::Left))
+            }
+            _ => self.route(&request, client).await,
+        };
         self.metrics.request(kind, response.status().as_u16());
         if request.method() == Method::HEAD {
             headers::without_body(response).map(Body::Left)

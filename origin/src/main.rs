@@ -16,6 +16,7 @@ mod metrics;
 mod numbers;
 mod playback_token;
 mod policy;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod transcode;

@@ -31,6 +31,8 @@ pub(crate) enum RequestKind {
     Part,
     Page,
     Policy,
+    Report,
+    Api,
     Other,
 }
 

@@ -31,16 +31,16 @@ const AVCC: &[u8] = &[
 ];
 const ASC: &[u8] = &[0x11, 0x90];
 
-struct Origin {
-    running: Running,
-    _data: TempDir,
+pub(crate) struct Origin {
+    pub(crate) running: Running,
+    data: TempDir,
 }
 
 /// An origin with a forward channel `one` (key `key-of-one`) and 200 ms parts.
-async fn origin(more: &str) -> Origin {
+pub(crate) async fn origin(more: &str) -> Origin {
     let data = tempfile::tempdir().expect("a folder");
     let running = start(data.path(), more, "").await;
-    Origin { running, _data: data }
+    Origin { running, data }
 }
 
 /// The same, on a folder that may have been used before, with more to say of the channel.
@@ -59,7 +59,11 @@ async fn start(data: &std::path::Path, more: &str, channel: &str) -> Running {
 }
 
 impl Origin {
-    fn http(&self) -> SocketAddr {
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.data.path()
+    }
+
+    pub(crate) fn http(&self) -> SocketAddr {
         self.running.http[0]
     }
 
@@ -142,18 +146,18 @@ impl Publisher {
     }
 }
 
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("text")
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(": ")?;
             key.eq_ignore_ascii_case(name).then_some(value)
@@ -166,7 +170,7 @@ async fn request(origin: &Origin, method: &str, path: &str, more: &str) -> Answe
 }
 
 /// `more` are further header lines, and after an empty one the body.
-async fn ask(at: SocketAddr, method: &str, path: &str, more: &str) -> Answer {
+pub(crate) async fn ask(at: SocketAddr, method: &str, path: &str, more: &str) -> Answer {
     exchange(TcpStream::connect(at).await.expect("connected"), method, path, more).await
 }
 

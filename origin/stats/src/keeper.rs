@@ -127,6 +127,8 @@ enum Ask {
     Question(Question),
     /// Write the state now.
     Checkpoint(oneshot::Sender<()>),
+    /// Write the state and end.
+    Close(oneshot::Sender<()>),
 }
 
 struct Incoming {
@@ -143,7 +145,36 @@ pub struct Stats {
     room: Arc<Semaphore>,
     store: Store,
     counters: Arc<Counters>,
+    gauges: watch::Receiver<Gauges>,
     final_wait_ms: u64,
+}
+
+/// What is the case now, for metrics; a second old at most.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// By channel.
+    pub channels: Vec<ChannelGauges>,
+    /// POPs that report.
+    pub pops_up: u64,
+    /// POPs that did, and fell silent.
+    pub pops_silent: u64,
+    /// Sessions in memory.
+    pub sessions_held: u64,
+}
+
+/// A channel's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelGauges {
+    /// Which.
+    pub id: ChannelId,
+    /// Viewers now, each once.
+    pub viewers: u32,
+    /// Views, ever.
+    pub views: u64,
+    /// Watched, ever, microseconds.
+    pub watch_us: u64,
+    /// Viewers now by POP.
+    pub pops: Vec<(PopId, u32)>,
 }
 
 /// The database does not answer, or the statistics are being closed. A retry may help.
@@ -161,12 +192,15 @@ impl Stats {
         let counters = Arc::new(Counters::default());
         let (asks, inbox) = mpsc::channel(QUEUE_MAX);
         let final_wait_ms = setup.final_wait_ms;
-        let keeper = Keeper::new(store.clone(), setup, Arc::clone(&counters));
+        let mut keeper = Keeper::new(store.clone(), setup, Arc::clone(&counters));
+        let gauges = keeper.gauges.subscribe();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let run = move || runtime.block_on(keeper.run(inbox));
+        let run = move || {
+            runtime.block_on(keeper.run(inbox));
+        };
         let thread = std::thread::Builder::new().name("stats".to_owned()).spawn(run)?;
         let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
-        Ok((Self { asks, room, store, counters, final_wait_ms }, thread))
+        Ok((Self { asks, room, store, counters, gauges, final_wait_ms }, thread))
     }
 
     /// Takes a report of a POP. When this returns it is on disk, or an error says what to do.
@@ -266,6 +300,21 @@ impl Stats {
         done.await.map_err(|_| Unavailable)
     }
 
+    /// Writes the state and ends. Nothing is taken or answered afterwards.
+    pub async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.asks.send(Ask::Close(reply)).await.is_ok() {
+            // A keeper that is gone has nothing to write.
+            let _ = done.await;
+        }
+    }
+
+    /// What is the case now.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        self.gauges.borrow().clone()
+    }
+
     /// What was counted of the counting.
     #[must_use]
     pub fn counters(&self) -> &Arc<Counters> {
@@ -297,17 +346,19 @@ struct Keeper {
     journal_bytes: u64,
     written: Instant,
     swept: Option<Instant>,
+    gauges: watch::Sender<Gauges>,
+    closing: Option<oneshot::Sender<()>>,
 }
 
 impl Keeper {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
+    async fn run(&mut self, mut inbox: mpsc::Receiver<Ask>) {
         if let Err(error) = self.reload().await {
             self.mend(error, &mut inbox).await;
         }
         let mut asks = Vec::with_capacity(GROUP_MAX);
         let mut ticks = tokio::time::interval(RETRY_AFTER);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        while self.closing.is_none() {
             asks.clear();
             let received = tokio::select! {
                 received = inbox.recv_many(&mut asks, GROUP_MAX) => Some(received),
@@ -319,10 +370,18 @@ impl Keeper {
             if let Err(error) = self.handle(&mut asks).await {
                 self.mend(error, &mut inbox).await;
             }
+            if received.is_none() {
+                let gauges = self.look();
+                self.gauges.send_replace(gauges);
+            }
         }
         match self.checkpoint().await {
             Ok(()) => self.store.close().await,
             Err(error) => tracing::error!(%error, "the journal of reports has what could not be written"),
+        }
+        if let Some(done) = self.closing.take() {
+            // Whoever asked may be gone.
+            let _ = done.send(());
         }
     }
 
@@ -334,6 +393,7 @@ impl Keeper {
                 Ask::Report(incoming) => reports.push(incoming),
                 Ask::Question(question) => questions.push(question),
                 Ask::Checkpoint(done) => writes.push(done),
+                Ask::Close(done) => self.closing = Some(done),
             }
         }
         self.hear_of_broadcasts().await?;
@@ -433,6 +493,10 @@ impl Keeper {
                 tokio::select! {
                     () = &mut pause => break,
                     ask = inbox.recv() => match ask {
+                        Some(Ask::Close(done)) => {
+                            self.closing = Some(done);
+                            return;
+                        }
                         Some(ask) => drop(ask),
                         None => return,
                     },
@@ -445,6 +509,32 @@ impl Keeper {
                 }
                 Err(error) => tracing::debug!(%error, "not yet"),
             }
+        }
+    }
+
+    fn look(&self) -> Gauges {
+        let now_ms = now_ms();
+        let pops = self.aggregate.pops(now_ms);
+        let up = pops.iter().filter(|pop| pop.pop.is_up(now_ms)).count() as u64;
+        let channel = |id: &ChannelId| {
+            let summary = self.aggregate.summary(id, &Scope::All, now_ms)?;
+            let by_pop = pops.iter().map(|pop| {
+                let viewers = self.aggregate.viewers(id, &Scope::Pop(pop.id.clone()), now_ms);
+                (pop.id.clone(), viewers)
+            });
+            Some(ChannelGauges {
+                id: id.clone(),
+                viewers: summary.viewers,
+                views: summary.totals.views,
+                watch_us: summary.totals.watch_us,
+                pops: by_pop.collect(),
+            })
+        };
+        Gauges {
+            channels: self.aggregate.channels().filter_map(channel).collect(),
+            pops_up: up,
+            pops_silent: pops.len() as u64 - up,
+            sessions_held: self.aggregate.sessions_held() as u64,
         }
     }
 

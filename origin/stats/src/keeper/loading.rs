@@ -9,6 +9,7 @@ use sigma_report::report::{InvalidReport, Report};
 use sigma_shared::id::PopId;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::watch;
 
 /// Reports of the journal that are read at once.
 const JOURNAL_PAGE: i64 = 64;
@@ -38,6 +39,8 @@ impl Keeper {
             journal_bytes: 0,
             written: Instant::now(),
             swept: None,
+            gauges: watch::Sender::default(),
+            closing: None,
         }
     }
 

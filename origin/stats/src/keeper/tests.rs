@@ -45,7 +45,7 @@ impl Kept {
     /// Ends it as SIGTERM does.
     async fn stop(self) {
         let Self { stats, thread, .. } = self;
-        drop(stats);
+        stats.close().await;
         let joined = tokio::task::spawn_blocking(|| thread.join()).await;
         joined.expect("joined").expect("no panic");
     }

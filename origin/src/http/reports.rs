@@ -1,0 +1,63 @@
+//! Reports of POPs: `POST /internal/edge/reports`.
+//!
+//! Invariants: only a POP that has shown its certificate may report, for itself or, as a shield, for a POP behind it; 200 says
+//! that the report is on disk, and every other answer says whether to send it again.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+use sigma_http::problem::Problem;
+use sigma_http::request_body::RequestBody;
+use sigma_report::report::{self, BYTES_MAX, POP_HEADER};
+use sigma_stats::keeper::{Ack, ReportError, Stats};
+use std::time::Duration;
+
+/// A report that takes longer to arrive may be sent again.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// When a POP may come again with what could not be taken, seconds.
+const RETRY_AFTER_S: u32 = 1;
+
+/// Takes one.
+pub(super) async fn take(
+    stats: &Stats,
+    request: &Request<()>,
+    (client, body): (Option<&str>, RequestBody),
+) -> Response<Full<Bytes>> {
+    match taken(stats, request, (client, body)).await {
+        Ok(ack) => {
+            let acknowledged = json!({ "incarnation": ack.incarnation, "sequence": ack.sequence });
+            let mut response = Response::new(Full::new(Bytes::from(acknowledged.to_string())));
+            let head = response.headers_mut();
+            head.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(problem) => problem.response(),
+    }
+}
+
+async fn taken(
+    stats: &Stats,
+    request: &Request<()>,
+    (client, body): (Option<&str>, RequestBody),
+) -> Result<Ack, Problem> {
+    if request.method() != Method::POST {
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "reports are POSTed"));
+    }
+    let Some(client) = client else {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "only POPs report, by their certificate"));
+    };
+    let header = request.headers().get(POP_HEADER).map(|value| value.to_str().unwrap_or(""));
+    let pop = report::reporter(client, header)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("{POP_HEADER}: {error}")))?;
+    let bytes = body.read(BYTES_MAX, PATIENCE).await.map_err(|error| error.problem())?;
+    stats.report(pop, bytes).await.map_err(|error| match error {
+        ReportError::Invalid(_) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
+        ReportError::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+        ReportError::Busy => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after_s(RETRY_AFTER_S)
+        }
+    })
+}
