@@ -8,6 +8,7 @@ mod app;
 mod archive;
 mod channel;
 mod claim;
+mod cli;
 mod config;
 mod dev;
 mod http;
@@ -70,6 +71,13 @@ enum Command {
         #[command(subcommand)]
         command: playback_token::TokenCommand,
     },
+    /// Show how many watch a channel: now, in sum, by POP, protocol or broadcast session
+    Stats(cli::StatsArgs),
+    /// Points of presence
+    Pop {
+        #[command(subcommand)]
+        command: cli::PopCommand,
+    },
     /// Start one origin and its edges with embedded defaults, for a first look and for development
     Dev(dev::DevArgs),
     /// The sandboxed FFmpeg child of one channel; started by `serve`, not by people
@@ -91,6 +99,8 @@ fn main() -> ExitCode {
         Command::PlaybackToken { command: playback_token::TokenCommand::Create(args) } => {
             playback_token::create(&args).map(|printed| say(&mut std::io::stdout(), &printed))
         }
+        Command::Stats(args) => cli::stats(&args, &mut std::io::stdout()),
+        Command::Pop { command } => cli::pop(&command, &mut std::io::stdout()),
         Command::Serve { config } => {
             logging::init(cli.log_format);
             serve(&config)

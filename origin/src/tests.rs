@@ -4,6 +4,7 @@
 mod dvr;
 mod garbage;
 mod metadata;
+mod metrics;
 mod policy;
 mod publish;
 mod viewer;

@@ -222,6 +222,12 @@ impl Layout {
             "watch": watch,
             "rtmp": rtmp,
             "edges": edges,
+            "admin_token_file": self.data.join(crate::http::api::token::FILE),
+            "stats": {
+                "pops": format!("{origin}/api/v1/pops"),
+                "demo": format!("{origin}/api/v1/stats/demo"),
+                "bench": format!("{origin}/api/v1/stats/bench"),
+            },
             "ca": self.ca(),
             "publish": {
                 "demo": { "rtmp": format!("{rtmp}/{}", keys.demo) },

@@ -35,7 +35,7 @@ fn hours_are_listed_served_and_there_again_after_a_crash() {
     let data = tempfile::tempdir().expect("a folder");
     let folder = || tempfile::tempdir().expect("a folder");
     let (before, oldest, iframe, part) = until_killed(async {
-        let origin = Origin { running: start(data.path(), LIVE, CHANNEL).await, _data: folder() };
+        let origin = Origin { running: start(data.path(), LIVE, CHANNEL).await, data: folder() };
         let mut publisher = Publisher::connect(&origin, "key-of-one").await.expect("accepted");
         publisher.frames(60 * 50 + 10).await;
         let multivariant = eventually(&origin, "/live/one/index.m3u8").await;
@@ -65,7 +65,7 @@ fn hours_are_listed_served_and_there_again_after_a_crash() {
         (playlist, oldest.body, iframe.body, part.body)
     });
     until_killed(async {
-        let origin = Origin { running: start(data.path(), LIVE, CHANNEL).await, _data: folder() };
+        let origin = Origin { running: start(data.path(), LIVE, CHANNEL).await, data: folder() };
         let first = numbers(&before)[0];
         let playlist = with(&origin, "/live/one/source/low.m3u8", ".m4s").await;
         let lines = |text: &str| {
@@ -96,7 +96,7 @@ fn a_session_that_ended_is_not_gone_on_with() {
     let folder = || tempfile::tempdir().expect("a folder");
     let channel = format!("{CHANNEL}\nstop_timeout_s = 0");
     until_killed(async {
-        let origin = Origin { running: start(data.path(), LIVE, &channel).await, _data: folder() };
+        let origin = Origin { running: start(data.path(), LIVE, &channel).await, data: folder() };
         let mut publisher = Publisher::connect(&origin, "key-of-one").await.expect("accepted");
         publisher.frames(60 * 8).await;
         eventually(&origin, "/live/one/index.m3u8").await;
@@ -118,7 +118,7 @@ fn a_session_that_ended_is_not_gone_on_with() {
         tokio::time::timeout(BOUND, ended).await.expect("in time");
     });
     until_killed(async {
-        let origin = Origin { running: start(data.path(), LIVE, &channel).await, _data: folder() };
+        let origin = Origin { running: start(data.path(), LIVE, &channel).await, data: folder() };
         let answer = get(&origin, "/live/one/source/low.m3u8").await;
         assert_ne!(answer.status, 200, "{}", answer.text());
     });

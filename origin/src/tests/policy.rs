@@ -24,12 +24,12 @@ async fn with_tokens() -> Origin {
         "[tls]\nbind = [\"127.0.0.1:0\"]\ncertificate = {certificate:?}\nkey = {key:?}\nclient_ca = {ca:?}\n"
     );
     let running = start(data.path(), &more, "playback = \"token\"").await;
-    Origin { running, _data: data }
+    Origin { running, data }
 }
 
 /// Asks over TLS, as `pop` or as anybody.
 async fn ask_tls(origin: &Origin, pop: Option<&str>, path: &str) -> Answer {
-    let folder = origin._data.path();
+    let folder = origin.data.path();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(folder.join("ca.pem")).expect("a CA")).expect("usable");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -138,9 +138,9 @@ async fn a_channel_with_tokens_is_for_pops_alone() {
 async fn a_token_of_the_command_line_is_good_at_the_edges() {
     let origin = with_tokens().await;
     let policy = Policy::parse(&ask_tls(&origin, Some("pop-1"), POLICY).await.body).expect("usable");
-    let file = origin._data.path().join("origin.toml");
+    let file = origin.data.path().join("origin.toml");
     let channel = "[[channels]]\nid = \"one\"\ntype = \"forward\"\nkey = \"key-of-one\"\n";
-    std::fs::write(&file, format!("data_dir = {:?}\n{channel}", origin._data.path())).expect("written");
+    std::fs::write(&file, format!("data_dir = {:?}\n{channel}", origin.data.path())).expect("written");
     let create = |more: &[&str]| {
         let start = ["sigma-origin", "playback-token", "create", "--config", file.to_str().expect("text")];
         let cli = Cli::try_parse_from(start.iter().chain(more)).map_err(|error| error.to_string())?;
