@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 use sigma_http::problem::Problem;
-use sigma_http::request_body::RequestBody;
+use sigma_http::request_body::{BodyError, RequestBody};
 use sigma_report::report::{self, BYTES_MAX, POP_HEADER};
 use sigma_stats::keeper::{Ack, ReportError, Stats};
 use std::time::Duration;
@@ -52,7 +52,7 @@ async fn taken(
     let header = request.headers().get(POP_HEADER).map(|value| value.to_str().unwrap_or(""));
     let pop = report::reporter(client, header)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("{POP_HEADER}: {error}")))?;
-    let bytes = body.read(BYTES_MAX, PATIENCE).await.map_err(|error| error.problem())?;
+    let bytes = body.read(BYTES_MAX, PATIENCE).await.map_err(BodyError::problem)?;
     stats.report(pop, bytes).await.map_err(|error| match error {
         ReportError::Invalid(_) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
         ReportError::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),

@@ -37,7 +37,7 @@ fn report(sessions: u64, sequence: u64, base_ms: u64) -> Report {
             session,
             viewer: churned + 1,
             channel: 0,
-            protocol: if n % 2 == 0 { Protocol::H2 } else { Protocol::H3 },
+            protocol: if n.is_multiple_of(2) { Protocol::H2 } else { Protocol::H3 },
             watched: vec![Span { start: at * 1000, end: (at + 1000) * 1000 }],
             present: vec![Span { start: at + n % 1000, end: at + n % 1000 + 1000 }],
         }
@@ -92,9 +92,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .collect::<Result<_, _>>()?;
     let size: usize = bytes.iter().map(Vec::len).sum();
     let (began, cpu_began) = (Instant::now(), cpu_ms()?);
-    for (sequence, bytes) in (1..).zip(bytes) {
+    for (sequence, bytes) in (1u64..).zip(bytes) {
         stats.report(pop.clone(), bytes.into()).await?;
-        if sequence % CHECKPOINT_EVERY == 0 {
+        if sequence.is_multiple_of(CHECKPOINT_EVERY) {
             stats.checkpoint().await?;
         }
     }

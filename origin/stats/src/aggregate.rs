@@ -313,7 +313,7 @@ impl Aggregate {
 
 /// What changed of a channel, which counts as written afterwards.
 fn unsaved_of(id: &ChannelId, channel: &mut Channel, rows: &mut Vec<Row>) -> Result<(), postcard::Error> {
-    fn clean<'a, K, T>(pieces: &'a mut HashMap<K, Held<T>>) -> impl Iterator<Item = (&'a K, u64, &'a T)> {
+    fn clean<K, T>(pieces: &mut HashMap<K, Held<T>>) -> impl Iterator<Item = (&K, u64, &T)> {
         pieces.iter_mut().filter(|(_, held)| held.is_dirty).map(|(key, held)| {
             held.is_dirty = false;
             (key, held.touched_ms, &held.value)

@@ -472,11 +472,13 @@ impl Keeper {
         }
         for (pop, report, reply, ack) in reports {
             let applied = self.apply(&pop, &report, now_ms).await;
+            if let Ok(is_new) = applied {
+                let counter = if is_new { &self.counters.accepted } else { &self.counters.repeated };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
             // It is on disk whether or not it could be applied.
             let _ = reply.send(Ok(ack));
-            let is_new = applied?;
-            let counter = if is_new { &self.counters.accepted } else { &self.counters.repeated };
-            counter.fetch_add(1, Ordering::Relaxed);
+            applied?;
         }
         Ok(())
     }

@@ -10,16 +10,21 @@ use crate::series::{Block, Resolution};
 use crate::session::{Session, SessionId};
 use sigma_shared::id::{ChannelId, PopId};
 use sqlx::any::{AnyPoolOptions, AnyRow};
-use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Executor, Row as _, Transaction};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Executor, Row as _, Transaction};
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// Of the tables below.
 const VERSION: i64 = 1;
 /// Connections: one that writes, and those that questions of the API read by.
 const CONNECTIONS_MAX: u32 = 4;
+/// Our lock among a PostgreSQL database's advisory locks.
+const LOCK: i64 = 0x5167_6d61_4c69_7665;
 /// How long a connection is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Rows of one statement; the sizes are few, so that statements are prepared once.
@@ -50,6 +55,9 @@ pub enum StoreError {
         "the statistics' database has version {0}, known here is {VERSION}: run the newer version that wrote it"
     )]
     Version(i64),
+    /// The operator's to mend.
+    #[error("the statistics' database is in use by another origin: every origin needs one of its own")]
+    Taken,
     /// The folder of the file cannot be made.
     #[error("{path}: {source}")]
     Folder {
@@ -81,6 +89,8 @@ pub type ScopedViewers = Vec<(ChannelId, Scope, Vec<u64>)>;
 pub struct Store {
     pool: AnyPool,
     is_sqlite: bool,
+    /// The connection whose lock says that a PostgreSQL database is ours; a SQLite file is in a folder that is.
+    claim: Arc<Mutex<Option<PoolConnection<Any>>>>,
 }
 
 impl Store {
@@ -115,14 +125,15 @@ impl Store {
         let is_sqlite = url.starts_with("sqlite:");
         let options = AnyPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(PATIENCE);
         let pool = options.after_connect(move |connection, _| Box::pin(set_up(connection, is_sqlite)));
-        Ok(Self { pool: pool.connect_lazy(url)?, is_sqlite })
+        Ok(Self { pool: pool.connect_lazy(url)?, is_sqlite, claim: Arc::default() })
     }
 
-    /// Makes the tables that are not there.
+    /// Claims the database, and makes the tables that are not there.
     ///
     /// # Errors
-    /// The database cannot be reached or is a newer version's.
+    /// The database cannot be reached, is another origin's, or is a newer version's.
     pub async fn prepare(&self) -> Result<(), StoreError> {
+        self.claim().await?;
         let tables = if self.is_sqlite { TABLES.to_owned() } else { TABLES.replace("BLOB", "BYTEA") };
         let mut transaction = self.pool.begin().await?;
         for table in tables.split(';') {
@@ -138,6 +149,30 @@ impl Store {
             }
         }
         transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Two origins that write one state would spoil it. The lock ends with its connection, so with this process.
+    async fn claim(&self) -> Result<(), StoreError> {
+        let mut claim = self.claim.lock().await;
+        if self.is_sqlite {
+            return Ok(());
+        }
+        if let Some(connection) = claim.as_mut()
+            && connection.ping().await.is_ok()
+        {
+            return Ok(());
+        }
+        // A connection that broke has lost its lock.
+        if let Some(broken) = claim.take() {
+            drop(broken.detach());
+        }
+        let mut connection = self.pool.acquire().await?;
+        let lock = sqlx::query("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut *connection);
+        if !lock.await?.try_get::<bool, _>(0)? {
+            return Err(StoreError::Taken);
+        }
+        *claim = Some(connection);
         Ok(())
     }
 
@@ -343,6 +378,7 @@ impl Store {
 
     /// Closes all connections.
     pub async fn close(&self) {
+        drop(self.claim.lock().await.take());
         self.pool.close().await;
     }
 }

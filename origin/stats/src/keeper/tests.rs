@@ -1,5 +1,7 @@
 //! The keeper on a real database: what survives, what is refused.
 
+mod postgres;
+
 use super::*;
 use crate::aggregate::Summary;
 use sigma_report::report::{PopDescription, Protocol, SessionReport, TrafficReport};
@@ -58,7 +60,7 @@ fn report(sequence: u64, base_ms: u64) -> Report {
         session: [u8::try_from(n).expect("few"); 16],
         viewer: n % 4 + 1,
         channel: 0,
-        protocol: if n % 2 == 0 { Protocol::H2 } else { Protocol::H3 },
+        protocol: if n.is_multiple_of(2) { Protocol::H2 } else { Protocol::H3 },
         watched: vec![Span { start: at * 1000, end: (at + 1000) * 1000 }],
         present: vec![Span { start: at, end: at + 1000 }],
     });
@@ -109,7 +111,7 @@ async fn a_kill_between_any_two_commits_loses_nothing_that_was_acknowledged() {
     for sequence in 1..=8 {
         let ack = kept.stats.report(pop(), bytes(&report(sequence, base_ms))).await.expect("taken");
         assert_eq!(ack, Ack { incarnation: 1, sequence });
-        if sequence % 3 == 0 {
+        if sequence.is_multiple_of(3) {
             kept.stats.checkpoint().await.expect("written");
         }
         let expected = kept.summary(base_ms + 5000).await;
