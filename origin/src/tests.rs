@@ -7,6 +7,7 @@ mod metadata;
 mod metrics;
 mod policy;
 mod publish;
+mod stats;
 mod viewer;
 
 use crate::app::{self, Running};

@@ -11,7 +11,7 @@ mod series;
 mod sessions;
 mod summary;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod token;
 
 use crate::channel::Channels;

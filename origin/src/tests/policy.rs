@@ -10,12 +10,18 @@ use sigma_token::jwt::{self, Expected};
 use sigma_token::policy::{Document, Policy};
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 const POLICY: &str = "/internal/edge/policy";
 const SESSION: &str = "00112233445566778899aabbccddeeff";
 
 /// An origin with TLS that knows the POPs of its CA, and whose channel wants tokens.
 async fn with_tokens() -> Origin {
+    with_pops("playback = \"token\"").await
+}
+
+/// The same, with another channel.
+pub(super) async fn with_pops(channel: &str) -> Origin {
     let data = tempfile::tempdir().expect("a folder");
     certificates::make(data.path(), &["pop-1".to_owned()]).expect("made");
     let at = |name: &str| data.path().join(name);
@@ -23,12 +29,17 @@ async fn with_tokens() -> Origin {
     let more = format!(
         "[tls]\nbind = [\"127.0.0.1:0\"]\ncertificate = {certificate:?}\nkey = {key:?}\nclient_ca = {ca:?}\n"
     );
-    let running = start(data.path(), &more, "playback = \"token\"").await;
+    let running = start(data.path(), &more, channel).await;
     Origin { running, data }
 }
 
 /// Asks over TLS, as `pop` or as anybody.
 async fn ask_tls(origin: &Origin, pop: Option<&str>, path: &str) -> Answer {
+    exchange(connect_tls(origin, pop).await, "GET", path, "").await
+}
+
+/// Connects over TLS, as `pop` or as anybody.
+pub(super) async fn connect_tls(origin: &Origin, pop: Option<&str>) -> TlsStream<TcpStream> {
     let folder = origin.data.path();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(folder.join("ca.pem")).expect("a CA")).expect("usable");
@@ -45,8 +56,7 @@ async fn ask_tls(origin: &Origin, pop: Option<&str>, path: &str) -> Answer {
     };
     let socket = TcpStream::connect(origin.running.tls[0]).await.expect("connected");
     let name = ServerName::try_from("localhost").expect("a name");
-    let socket = TlsConnector::from(Arc::new(config)).connect(name, socket).await.expect("a handshake");
-    exchange(socket, "GET", path, "").await
+    TlsConnector::from(Arc::new(config)).connect(name, socket).await.expect("a handshake")
 }
 
 async fn revoke(origin: &Origin, body: &str) -> Answer {

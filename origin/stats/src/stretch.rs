@@ -59,7 +59,7 @@ mod tests {
         fn what_is_new_is_in_no_set(sets in prop::collection::vec(spans(), 0..4), start in 0u64..60, length in 1u64..30, grace in 0u64..5) {
             let span = Span { start, end: start + length };
             let covered = |moment: u64| {
-                sets.iter().flat_map(|set| set.as_slice()).any(|span| (span.start..span.end + grace).contains(&moment))
+                sets.iter().flat_map(Spans::as_slice).any(|span| (span.start..span.end + grace).contains(&moment))
             };
             let new: Vec<u64> = uncovered(span, sets.iter().map(Spans::as_slice), grace)
                 .into_iter().flat_map(|span| span.start..span.end).collect();

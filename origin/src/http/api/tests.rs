@@ -49,7 +49,7 @@ fn complaints(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<
     found
 }
 
-fn report(sequence: u64, at: u64) -> Report {
+pub(crate) fn report(sequence: u64, at: u64) -> Report {
     let mut latency_ms = Histogram::default();
     latency_ms.record(1200);
     let protocol = |n: u8| if n.is_multiple_of(2) { Protocol::H2 } else { Protocol::H3 };

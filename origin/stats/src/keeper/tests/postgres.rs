@@ -12,12 +12,12 @@ struct Cluster {
 }
 
 /// Who may run it: PostgreSQL refuses to be root.
-fn command(program: PathBuf) -> Command {
+fn command(program: &Path) -> Command {
     let is_root =
         std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    let mut command = if is_root { Command::new("setpriv") } else { Command::new(&program) };
+    let mut command = if is_root { Command::new("setpriv") } else { Command::new(program) };
     if is_root {
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(&program);
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
     }
     // The server outlives the command that starts it, and would hold the test's own output open.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -34,7 +34,7 @@ impl Cluster {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(folder.path(), open).expect("ours");
         let cluster = Self { folder, binaries };
-        let mut initdb = command(cluster.binaries.join("initdb"));
+        let mut initdb = command(&cluster.binaries.join("initdb"));
         initdb.args(["--auth=trust", "--username=sigma", "--no-sync", "--pgdata"]).arg(cluster.pgdata());
         assert!(initdb.status().expect("run").success(), "initdb");
         cluster.control("start");
@@ -46,7 +46,7 @@ impl Cluster {
     }
 
     fn control(&self, what: &str) {
-        let mut control = command(self.binaries.join("pg_ctl"));
+        let mut control = command(&self.binaries.join("pg_ctl"));
         let socket = format!("-k {} -h ''", self.folder.path().display());
         control.args(["--wait", "--mode=immediate", "--options", &socket, "--pgdata"]).arg(self.pgdata());
         assert!(control.arg(what).status().expect("run").success(), "pg_ctl {what}");

@@ -1,0 +1,130 @@
+//! From a POP's report to the admin's number, and over a restart.
+
+use super::policy::{connect_tls, with_pops};
+use super::*;
+use crate::http::api::tests::report;
+use serde_json::Value;
+use sigma_report::report::{MEDIA_TYPE, PATH, Report};
+use sigma_stats::keeper::now_ms;
+
+/// Posts bytes as a POP, or as a shield for another one.
+async fn post(origin: &Origin, pop: &str, (behind, body): (Option<&str>, &[u8])) -> Answer {
+    let mut socket = connect_tls(origin, Some(pop)).await;
+    let behind = behind.map(|pop| format!("sigma-pop: {pop}\r\n")).unwrap_or_default();
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {MEDIA_TYPE}\r\n\
+         Content-Length: {}\r\n{behind}\r\n",
+        body.len()
+    );
+    socket.write_all(&[head.as_bytes(), body].concat()).await.expect("sent");
+    let mut raw = Vec::new();
+    tokio::time::timeout(BOUND, socket.read_to_end(&mut raw)).await.expect("in time").expect("read");
+    let split = raw.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
+    let head = String::from_utf8(raw[..split].to_vec()).expect("text");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Answer { status, head, body: raw[split + 4..].to_vec() }
+}
+
+async fn stats(at: SocketAddr, folder: &std::path::Path, path: &str) -> Value {
+    let token = std::fs::read_to_string(folder.join("admin.token")).expect("made");
+    let bearer = format!("Authorization: Bearer {}\r\n", token.trim());
+    let answer = ask(at, "GET", &format!("/api/v1/{path}"), &bearer).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    serde_json::from_slice(&answer.body).expect("JSON")
+}
+
+#[tokio::test]
+async fn what_pops_report_is_counted_once_and_still_there_after_a_restart() {
+    let origin = with_pops("").await;
+    let at = now_ms() - 2000;
+    let bytes = report(1, at).encode().expect("written");
+    for _ in 0..3 {
+        let taken = post(&origin, "pop-1", (None, &bytes)).await;
+        assert_eq!((taken.status, taken.text()), (200, r#"{"incarnation":3,"sequence":1}"#));
+    }
+    let behind = post(&origin, "pop-1", (Some("pop-9"), &bytes)).await;
+    assert_eq!(behind.status, 200, "{}", behind.text());
+    for (body, behind, status, said) in [
+        (&bytes[..20], None, 400, "the report"),
+        (&[9][..], None, 400, "version 9"),
+        (&bytes[..], Some("POP 9"), 400, "sigma-pop: `POP 9`"),
+        (&vec![1; (4 << 20) + 1][..], None, 413, "at most"),
+    ] {
+        let refused = post(&origin, "pop-1", (behind, body)).await;
+        assert_eq!(refused.status, status, "{}", refused.text());
+        assert!(refused.text().contains(said), "{said}: {}", refused.text());
+    }
+    let before = stats(origin.http(), origin.folder(), "stats/one?by=pop").await;
+    assert_eq!((&before["views"], &before["watch_ms"]), (&5.into(), &10_000.into()));
+    let by: Vec<&str> =
+        before["by"].as_array().expect("by").iter().filter_map(|p| p["pop"].as_str()).collect();
+    assert_eq!(by, ["pop-1", "pop-9"]);
+    origin.running.drain.start();
+    origin.running.finished().await;
+    let Origin { running, data } = origin;
+    drop(running);
+    let again = eventually_started(data.path()).await;
+    let after = stats(again.http[0], data.path(), "stats/one?by=pop").await;
+    for field in ["views", "watch_ms", "bytes", "peak_viewers", "peak_at", "unique_viewers", "latency_ms"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    let pops = stats(again.http[0], data.path(), "pops").await;
+    assert_eq!(pops["items"].as_array().map(Vec::len), Some(2));
+}
+
+/// Starts on a folder as soon as the one before has let go of it.
+async fn eventually_started(folder: &std::path::Path) -> Running {
+    let file = format!(
+        "data_dir = {folder:?}\n[http]\nbind = [\"127.0.0.1:0\"]\n[rtmp]\nbind = [\"127.0.0.1:0\"]\n\
+         [ops]\nbind = \"127.0.0.1:0\"\n[[channels]]\nid = \"one\"\ntype = \"forward\"\nkey = \"key-of-one\"\n"
+    );
+    let config: Config = sigma_http::config::parse(&file).expect("valid");
+    let starting = async {
+        loop {
+            match app::start(&config, &Sockets::none()).await {
+                Ok(running) => return running,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(BOUND, starting).await.expect("in time")
+}
+
+#[tokio::test]
+async fn broadcast_sessions_begin_and_end_where_their_media_does() {
+    let origin = with_pops("stop_timeout_s = 0").await;
+    let mut publisher = Publisher::connect(&origin, "key-of-one").await.expect("accepted");
+    publisher.frames(200).await;
+    eventually(&origin, "/live/one/index.m3u8").await;
+    let broadcast = async |ended: bool| {
+        let asking = async {
+            loop {
+                let stats = stats(origin.http(), origin.folder(), "stats/one?by=broadcast").await;
+                let newest = stats["by"][0].clone();
+                if newest.is_object() && newest["ended_at"].is_string() == ended {
+                    return newest;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(BOUND, asking).await.expect("in time")
+    };
+    let live = broadcast(false).await;
+    let playlist = eventually(&origin, "/live/one/source/media.m3u8").await;
+    let first = playlist.text().split("PROGRAM-DATE-TIME:").nth(1).and_then(|rest| rest.lines().next());
+    let first: jiff::Timestamp = first.expect("a date").parse().expect("RFC 3339");
+    let started: jiff::Timestamp = live["started_at"].as_str().expect("a date").parse().expect("RFC 3339");
+    assert_eq!(first, started);
+    // Its content counts for it.
+    let at = first.as_millisecond().cast_unsigned();
+    let reported = Report { sequence: 1, ..report(1, at) };
+    assert_eq!(post(&origin, "pop-1", (None, &reported.encode().expect("written"))).await.status, 200);
+    let counted = broadcast(false).await;
+    assert_eq!((&counted["views"], &counted["watch_ms"]), (&5.into(), &10_000.into()));
+    drop(publisher);
+    let ended = broadcast(true).await;
+    let end: jiff::Timestamp = ended["ended_at"].as_str().expect("a date").parse().expect("RFC 3339");
+    let length = end.as_millisecond() - started.as_millisecond();
+    assert!((6600..7400).contains(&length), "200 pictures, 30 a second: {length} ms");
+    assert_eq!((&ended["broadcast"], &ended["views"]), (&live["broadcast"], &5.into()));
+}
