@@ -304,6 +304,28 @@ impl Aggregate {
         }
     }
 
+    /// Settles broadcast sessions so old that no report of their time is taken any more; returns whose viewers may be
+    /// forgotten in the database, after the next time that what changed is written.
+    pub fn settle(&mut self, now_ms: u64) -> Vec<(ChannelId, Scope)> {
+        let old_ms = now_ms.saturating_sub((self.retention.sessions_days + 1) * DAY_MS);
+        let mut settled = Vec::new();
+        for (id, channel) in &mut self.channels {
+            // The time of one ends where the next begins.
+            let ends: Vec<(u64, u64)> = channel
+                .starts_ms
+                .windows(2)
+                .map(|pair| (pair[0], pair[1]))
+                .filter(|(_, end)| *end < old_ms)
+                .collect();
+            for (start_ms, _) in ends {
+                if channel.broadcasts.get_mut(&start_ms).is_some_and(|(_, counted)| counted.settle()) {
+                    settled.push((id.clone(), Scope::Broadcast(start_ms)));
+                }
+            }
+        }
+        settled
+    }
+
     /// Sessions in memory.
     #[must_use]
     pub fn sessions_held(&self) -> usize {
@@ -391,7 +413,9 @@ fn add_to(channel: &mut Channel, scope: &Scope, delta: &ScopeDelta, now_ms: u64)
     totals.bytes += delta.bytes;
     totals.requests += delta.requests;
     totals.quality.add(&delta.quality);
-    delta.viewers.iter().for_each(|viewer| counted.uniques.add(*viewer));
+    if totals.settled_uniques.is_none() {
+        delta.viewers.iter().for_each(|viewer| counted.uniques.add(*viewer));
+    }
 }
 
 /// Computes the minute, and then the hour, anew.

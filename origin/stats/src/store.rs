@@ -369,6 +369,16 @@ impl Store {
         Ok(removed + delete.execute(&self.pool).await?.rows_affected())
     }
 
+    /// Forgets the viewers of a scope.
+    ///
+    /// # Errors
+    /// The database cannot be written to.
+    pub async fn forget_viewers(&self, channel: &ChannelId, scope: &Scope) -> Result<(), StoreError> {
+        let delete = sqlx::query("DELETE FROM viewers WHERE channel = $1 AND scope = $2");
+        delete.bind(channel.as_str()).bind(scope.text()).execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// Anything at all.
     #[cfg(test)]
     pub(crate) async fn execute(&self, statement: &'static str) -> Result<(), StoreError> {

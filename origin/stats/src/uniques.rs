@@ -50,6 +50,11 @@ impl Uniques {
         new
     }
 
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(self.max);
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -57,11 +57,12 @@ impl Aggregate {
             Scope::Protocol(protocol) => found.protocols.get(protocol)?,
             Scope::Broadcast(start_ms) => &found.broadcasts.get(start_ms)?.1,
         };
+        let (unique_viewers, is_estimated) = counted.unique_viewers();
         Some(Summary {
             viewers: self.viewers(channel, scope, now_ms),
             totals: counted.totals.clone(),
-            unique_viewers: counted.uniques.count(),
-            is_estimated: counted.uniques.is_estimated(),
+            unique_viewers,
+            is_estimated,
         })
     }
 

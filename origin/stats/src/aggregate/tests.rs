@@ -370,6 +370,30 @@ fn what_cannot_be_counted_is_left_out_and_said() {
 }
 
 #[test]
+fn old_broadcast_sessions_keep_the_number_of_their_viewers_and_forget_who_they_were() {
+    let mut aggregate = new();
+    let session = SessionReport {
+        session: [9; 16],
+        viewer: 1,
+        channel: 0,
+        protocol: Protocol::H1,
+        watched: vec![Span { start: BASE * 1000, end: (SECOND_BROADCAST + 1) * 1000 }],
+        present: Vec::new(),
+    };
+    take(&mut aggregate, &(pop("pop-1"), Report { sessions: vec![session], ..empty(1, 1) }));
+    let later = SECOND_BROADCAST + 31 * DAY_MS;
+    assert_eq!(aggregate.settle(later), [], "reports of that time are still taken");
+    assert_eq!(aggregate.settle(later + 1), [(demo(), Scope::Broadcast(BASE))]);
+    assert_eq!(aggregate.settle(later + 1), [], "once; the newest stays open");
+    let (_, viewers) = kept(&mut aggregate);
+    assert!(!viewers.contains_key(&(demo(), Scope::Broadcast(BASE))));
+    for start_ms in [BASE, SECOND_BROADCAST] {
+        let summary = aggregate.summary(&demo(), &Scope::Broadcast(start_ms), NOW).unwrap();
+        assert_eq!((summary.unique_viewers, summary.is_estimated), (1, false), "{start_ms}");
+    }
+}
+
+#[test]
 fn what_is_idle_leaves_memory_once_it_is_written() {
     let mut aggregate = new();
     let session = SessionReport {

@@ -116,6 +116,13 @@ impl Keeper {
             (Resolution::Minute.name(), since(retention.minutes_days, 3_600_000)),
             (Resolution::Hour.name(), since(retention.hours_days, DAY_MS)),
         ];
+        let settled = self.aggregate.settle(now);
+        if !settled.is_empty() {
+            self.checkpoint().await?;
+        }
+        for (channel, scope) in settled {
+            self.store.forget_viewers(&channel, &scope).await?;
+        }
         let removed = self.store.sweep(&kinds, since(retention.sessions_days + 1, 1)).await?;
         if removed > 0 {
             tracing::debug!(removed, "statistics that are old enough are gone");
