@@ -25,8 +25,9 @@ pub struct Totals {
     pub requests: u64,
     /// What players said.
     pub quality: Quality,
-    /// How many different viewers there were, once nobody can come to it any more and they are forgotten.
-    pub settled_uniques: Option<u64>,
+    /// How many different viewers there were, and whether that is an estimate: once nobody can come to it any more and they
+    /// are forgotten.
+    pub settled_uniques: Option<(u64, bool)>,
 }
 
 /// What players said (CMCD), summed up.
@@ -109,15 +110,14 @@ impl Counted {
 
     /// How many different viewers there were, and whether that is an estimate.
     pub(crate) fn unique_viewers(&self) -> (u64, bool) {
-        let settled = self.totals.settled_uniques;
-        settled.map_or((self.uniques.count(), self.uniques.is_estimated()), |count| (count, false))
+        self.totals.settled_uniques.unwrap_or((self.uniques.count(), self.uniques.is_estimated()))
     }
 
     /// Keeps the number and forgets who they were; whether there is something to forget.
     pub(crate) fn settle(&mut self) -> bool {
         let is_news = self.totals.settled_uniques.is_none();
         if is_news {
-            self.totals.settled_uniques = Some(self.uniques.count());
+            self.totals.settled_uniques = Some(self.unique_viewers());
             self.uniques.clear();
             self.is_dirty = true;
         }
