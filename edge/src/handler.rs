@@ -4,7 +4,7 @@
 //! request headers are not passed on (only the coding that the key names); every response can be read by a web page.
 
 use crate::account::{Account, Sampling};
-use crate::admission::{Admission, Admitted};
+use crate::admission::{Admission, Admitted, Visitor};
 use crate::body::EdgeBody;
 use crate::cache::{Found, Store, Stored};
 use crate::coalesce::Cause;
@@ -25,7 +25,6 @@ use sigma_http::listener::PeerConnection;
 use sigma_http::problem::Problem;
 use sigma_shared::freshness::{Served as Freshness, max_age_s};
 use sigma_shared::resource::LiveResource;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -96,11 +95,12 @@ impl Handler {
     ) -> impl Future<Output = Response<EdgeBody>> + Send + 'static {
         let head_only = request.method() == Method::HEAD;
         let (address, trusted) = (from.peer.ip(), from.client.is_some());
-        let account = Account::open(&self.metrics, &request, address, self.own.sampling);
+        let mut account = Account::open(&self.metrics, &request, address, self.own.sampling);
         let answer = if request.uri().path() == policy::PATH && request.method() == Method::GET {
             Answer::Policy { query: request.uri().query().map(Into::into), trusted }
         } else {
-            self.route(&request, address, trusted).unwrap_or_else(|refusal| Answer::Own(*refusal))
+            let visitor = Visitor::of(&request, address, trusted);
+            self.route(&request, &visitor, &mut account).unwrap_or_else(|refusal| Answer::Own(*refusal))
         };
         self.deliver(answer, head_only, account)
     }
@@ -128,8 +128,8 @@ impl Handler {
     fn route(
         &self,
         request: &Request<()>,
-        address: IpAddr,
-        trusted: bool,
+        visitor: &Visitor<'_>,
+        account: &mut Account,
     ) -> Result<Answer, Box<Response<Full<Bytes>>>> {
         let requests = &self.metrics.requests;
         match *request.method() {
@@ -141,8 +141,11 @@ impl Handler {
             _ => return Ok(Answer::Own(self.method_not_allowed())),
         }
         let uri = request.uri();
-        let key = match self.admission.admit(uri.path(), uri.query(), address, trusted) {
-            Admitted::Resource(resource) => self.key(resource, request)?,
+        let key = match self.admission.admit(uri.path(), uri.query(), visitor) {
+            Admitted::Resource(resource, in_use) => {
+                account.hold(in_use);
+                self.key(resource, request)?
+            }
             Admitted::Elsewhere => return Err(self.page(request)),
             Admitted::Answer(response) => return Err(response),
         };
