@@ -104,6 +104,29 @@ async fn a_late_part_is_also_asked_of_the_next_and_the_first_answer_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_a_moment_behind_its_hedge_is_as_well_as_before() {
+    let mut pair = Pair::with(|config| config.upstream.hedge_after_ms = 50).await;
+    let first = pair.of(pair.first.addr);
+    for n in 0..9 {
+        let viewer = pair.begin(&format!("/live/demo/v720/{n}.1.m4s")).await;
+        let late = within(pair.first.asks.recv()).await.unwrap();
+        let hedge = within(pair.second.asks.recv()).await.unwrap();
+        hedge.answer(200, 12, "hedge").await;
+        assert_eq!(body(within(viewer).await.unwrap()).await.unwrap(), "hedge");
+        // Not a moment later, once the edge has seen that the hedge won.
+        if n < 6 {
+            let answered = first.success.get();
+            drop(late.head(200, &[]));
+            within(until(|| first.success.get() == answered + 1)).await;
+            assert_eq!(first.state.get(), 0, "{n}");
+        } else {
+            within(late.cancelled()).await;
+        }
+    }
+    within(until(|| first.state.get() != 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_is_behind_is_never_the_answer() {
     let mut pair = Pair::with(|config| config.upstream.hedge_after_ms = 50).await;
     for (path, status) in [(PART, 404), (PLAYLIST, 400)] {
