@@ -142,10 +142,6 @@ impl Front {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let server = match self.quic.first() {
-            Some(bound) => server.with_http3_at(bound.local_addr().port()),
-            None => server,
-        };
         for bound in self.plain {
             let (handler, challenges) = (handler.clone(), challenges.cloned());
             server.serve(bound, None, move |request, from| {
@@ -167,6 +163,11 @@ impl Front {
         for bound in self.encrypted {
             let handler = handler.clone();
             let respond = move |request: Request<_>, from| handler(request.map(drop), from);
+            let port = bound.local_addr().port();
+            let server = match self.quic.iter().any(|udp| udp.local_addr().port() == port) {
+                true => server.clone().with_http3_at(port),
+                false => server.clone(),
+            };
             server.serve(bound, Some(Arc::clone(&tls)), respond);
         }
         for bound in self.quic {

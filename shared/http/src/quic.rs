@@ -52,9 +52,8 @@ const INITIAL_WINDOW_BYTES: u64 = 32 * 1200;
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// A peer that is silent this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// What is written at once, and has to be taken within `STALL_MAX`.
+/// What is written at once.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
-const STALL_MAX: Duration = Duration::from_secs(10);
 
 /// A bound UDP port that nobody is answering yet.
 #[derive(Debug)]
@@ -314,12 +313,14 @@ impl QuicConnection {
                         let peer = from.clone();
                         activity.heard();
                         let (in_flight, handler) = (activity.begin(), handler.clone());
-                        let patience = limits.header_read_timeout;
+                        let (patience, malformed) =
+                            (limits.header_read_timeout, self.server.metrics().malformed.clone());
                         tokio::spawn(async move {
                             let resolved = tokio::time::timeout(patience, resolver.resolve_request()).await;
                             let Ok(Ok((request, exchange))) = resolved else { return };
                             match gate::judge(&request, false) {
                                 Verdict::Refuse(words) => {
+                                    malformed.inc();
                                     let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response();
                                     answer(exchange, aside, std::future::ready(refusal), in_flight).await;
                                 }
@@ -335,11 +336,21 @@ impl QuicConnection {
                     if leaving {
                         return;
                     }
-                    if let Finding::Later(next) = activity.look(Instant::now(), limits) {
-                        timer.as_mut().reset(tokio::time::Instant::now() + next);
-                        continue;
+                    // Sent is taken: what the peer does not acknowledge or has no window for stops the sending.
+                    activity.wrote(connection.stats().udp_tx.bytes);
+                    match activity.look(Instant::now(), limits) {
+                        Finding::Later(next) => {
+                            timer.as_mut().reset(tokio::time::Instant::now() + next);
+                            continue;
+                        }
+                        Finding::Slow => {
+                            self.server.metrics().slow.inc();
+                            return;
+                        }
+                        Finding::Idle => {
+                            self.server.metrics().timed_out.inc();
+                        }
                     }
-                    self.server.metrics().timed_out.inc();
                 }
             }
             leaving = true;
@@ -358,7 +369,7 @@ fn client(connection: &quinn::Connection) -> Option<Arc<str>> {
 }
 
 /// Sends the response when it is there, unless the viewer gives up before.
-async fn answer<F, B>(mut exchange: Exchange, mut aside: Aside, response: F, _in_flight: InFlight)
+async fn answer<F, B>(mut exchange: Exchange, mut aside: Aside, response: F, in_flight: InFlight)
 where
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes>,
@@ -368,10 +379,12 @@ where
         response = response => response,
         () = &mut aside.stopped => return,
     };
-    match send(&mut exchange, &aside.payload, response).await {
-        // What is sent is not there yet: closing the connection now would lose the end of it.
+    match send(&mut exchange, &aside.payload, response, in_flight.activity()).await {
+        // What is sent is not there yet: closing the connection now would lose the end of it. Bounded by the rate at which
+        // the peer has to take it.
         Ok(()) => {
-            let _ = tokio::time::timeout(STALL_MAX, aside.stopped).await;
+            let _owed = in_flight.activity().owe();
+            aside.stopped.await;
         }
         Err(error) => {
             tracing::debug!(%error, "response not sent");
@@ -380,7 +393,12 @@ where
     }
 }
 
-async fn send<B>(exchange: &mut Exchange, payload: &Payload, response: Response<B>) -> Result<(), BoxError>
+async fn send<B>(
+    exchange: &mut Exchange,
+    payload: &Payload,
+    response: Response<B>,
+    activity: &Arc<Activity>,
+) -> Result<(), BoxError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -399,7 +417,9 @@ where
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(WRITE_BYTES_MAX));
             payload.set(piece.clone());
-            tokio::time::timeout(STALL_MAX, exchange.send_data(piece)).await??;
+            // While it waits for the transport it is owed; while it waits for its source it is not.
+            let _owed = activity.owe();
+            exchange.send_data(piece).await?;
         }
     }
     exchange.finish().await?;
