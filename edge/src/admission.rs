@@ -272,7 +272,8 @@ fn unknown(unverified: &Unverified, gate: &Gate, asked: &Asked<'_>) -> Result<()
     }
 }
 
-fn now_ms() -> u64 {
+/// The wall clock, Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
