@@ -84,6 +84,7 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
             waiting: metrics.waiters.clone(),
         },
         fills_max: config.upstream.requests_max,
+        unknown_channels_per_s: config.limits.unknown_channels_per_s,
         config: config.cache.clone(),
         metrics: Arc::clone(&metrics),
     });

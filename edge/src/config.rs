@@ -99,6 +99,8 @@ pub(crate) struct UpstreamConfig {
     pub(crate) connect_timeout_ms: u64,
     #[serde(default = "default_response_timeout_ms")]
     pub(crate) response_timeout_ms: u64,
+    #[serde(default = "default_body_timeout_ms")]
+    pub(crate) body_timeout_ms: u64,
     #[serde(default = "default_requests_max")]
     pub(crate) requests_max: usize,
     #[serde(default = "default_ping_interval_ms")]
@@ -156,6 +158,7 @@ pub(crate) struct LimitsConfig {
     pub(crate) read_bytes_per_s_min: u32,
     pub(crate) h2_streams_max: u32,
     pub(crate) quic_handshakes_max: usize,
+    pub(crate) unknown_channels_per_s: u32,
     pub(crate) waiters_per_object_max: usize,
     pub(crate) waiters_max: usize,
     pub(crate) header_timeout_ms: u64,
@@ -168,6 +171,9 @@ fn default_connect_timeout_ms() -> u64 {
 }
 fn default_response_timeout_ms() -> u64 {
     12_000
+}
+fn default_body_timeout_ms() -> u64 {
+    30_000
 }
 fn default_requests_max() -> usize {
     4_096
@@ -246,6 +252,7 @@ impl Default for LimitsConfig {
             read_bytes_per_s_min: 16 * 1024,
             h2_streams_max: 128,
             quic_handshakes_max: 256,
+            unknown_channels_per_s: 100,
             waiters_per_object_max: 20_000,
             waiters_max: 50_000,
             header_timeout_ms: 10_000,
@@ -262,6 +269,10 @@ impl UpstreamConfig {
 
     pub(crate) fn response_timeout(&self) -> Duration {
         Duration::from_millis(self.response_timeout_ms)
+    }
+
+    pub(crate) fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_timeout_ms)
     }
 
     pub(crate) fn ping_interval(&self) -> Duration {
@@ -394,6 +405,7 @@ impl Validate for Config {
         for (key, value, low, high, unit) in [
             ("upstream.connect_timeout_ms", upstream.connect_timeout_ms, 10, 60_000, "milliseconds"),
             ("upstream.response_timeout_ms", upstream.response_timeout_ms, 100, 120_000, "milliseconds"),
+            ("upstream.body_timeout_ms", upstream.body_timeout_ms, 1_000, 600_000, "milliseconds"),
             ("upstream.requests_max", count(upstream.requests_max), 1, 1_000_000, "requests"),
             ("upstream.ping_interval_ms", upstream.ping_interval_ms, 100, 60_000, "milliseconds"),
             ("upstream.ping_timeout_ms", upstream.ping_timeout_ms, 100, 60_000, "milliseconds"),
@@ -428,6 +440,13 @@ impl Validate for Config {
             ),
             ("limits.h2_streams_max", limits.h2_streams_max.into(), 1, 100_000, "requests"),
             ("limits.quic_handshakes_max", count(limits.quic_handshakes_max), 0, 1 << 20, "handshakes"),
+            (
+                "limits.unknown_channels_per_s",
+                limits.unknown_channels_per_s.into(),
+                1,
+                1 << 20,
+                "channels per second",
+            ),
             ("limits.waiters_per_object_max", count(limits.waiters_per_object_max), 1, 1 << 24, "requests"),
             ("limits.waiters_max", count(limits.waiters_max), 1, 1 << 24, "requests"),
             ("limits.header_timeout_ms", limits.header_timeout_ms, 100, 120_000, "milliseconds"),

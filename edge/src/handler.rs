@@ -14,6 +14,7 @@ use crate::head::{Head, Served, Timing};
 use crate::key::CacheKey;
 use crate::metrics::Metrics;
 use crate::policy::{self, PolicyFeed};
+use crate::upstream::PROBE_PATH;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -22,6 +23,7 @@ use rust_embed::Embed;
 use sigma_http::assets::Assets;
 use sigma_http::headers::{accepts_gzip, preflight, without_body};
 use sigma_http::listener::PeerConnection;
+use sigma_http::ops::Readiness;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::RequestBody;
 use sigma_shared::freshness::{Served as Freshness, max_age_s};
@@ -148,6 +150,7 @@ impl Handler {
                 account.hold(in_use);
                 self.key(resource, request)?
             }
+            Admitted::Elsewhere if uri.path() == PROBE_PATH => return Ok(Answer::Own(self.health())),
             Admitted::Elsewhere => return Err(self.page(request)),
             Admitted::Answer(response) => return Err(response),
         };
@@ -181,6 +184,20 @@ impl Handler {
         }
         self.metrics.requests.refused.inc();
         Problem::new(StatusCode::FORBIDDEN, "not allowed here").response()
+    }
+
+    /// Whether an edge behind this one does well to ask here: it does while this one has somebody to ask.
+    fn health(&self) -> Response<Full<Bytes>> {
+        self.metrics.requests.page.inc();
+        let mut response = match self.store.upstream_readiness() {
+            Readiness::Ready => Response::new(Full::default()),
+            Readiness::NotReady(_) => {
+                return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no upstream is well").response();
+            }
+        };
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
     }
 
     /// What is not under `/live/`.

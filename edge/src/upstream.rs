@@ -20,7 +20,6 @@ pub(crate) use counters::Families;
 #[cfg(test)]
 pub(crate) use link::Protocol;
 pub(crate) use link::UpstreamBody;
-#[cfg(test)]
 pub(crate) use probe::PATH as PROBE_PATH;
 
 use crate::config::UpstreamConfig;
@@ -122,6 +121,11 @@ impl Upstream {
     /// How long an upstream may be silent, before the response head and inside the body.
     pub(crate) fn patience(&self) -> Duration {
         self.0.config.response_timeout()
+    }
+
+    /// How long the body of an object may take in all.
+    pub(crate) fn body_patience(&self) -> Duration {
+        self.0.config.body_timeout()
     }
 
     /// Asks for one object and waits for the response head.

@@ -405,6 +405,24 @@ async fn the_return_of_a_dead_upstream_is_noticed_within_a_part() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shield_says_whether_it_has_somebody_to_ask() {
+    let pair = Pair::with(|config| config.upstream.probe_interval_ms = 100).await;
+    let mut viewer = Viewer::h2(pair.edge.http[0]).await;
+    let well = viewer.get(crate::upstream::PROBE_PATH).await;
+    assert_eq!((well.status().as_u16(), header(&well, "cache-control")), (204, "no-store"));
+    let Pair { edge: _shield, first, second, .. } = pair;
+    // The second edge knows the shield only.
+    let mut config = config(pair.dir.path(), _shield.tls[0]);
+    config.upstream.probe_interval_ms = 100;
+    let edge = app::start(&config, &Sockets::none()).unwrap();
+    within(async { while ready(&edge).await.0 != 200 {} }).await;
+    first.kill();
+    second.kill();
+    within(async { while viewer.get(crate::upstream::PROBE_PATH).await.status() != 503 {} }).await;
+    within(async { while ready(&edge).await.0 != 503 {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn anything_may_be_asked_of_whichever_is_well() {
     let pair = Pair::with(|_| {}).await;
     let mut config = config(pair.dir.path(), pair.first.addr);
