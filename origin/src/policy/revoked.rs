@@ -63,11 +63,13 @@ impl Revocations {
 
 /// The most bytes an entry takes in the document: every byte of a subject may have to be escaped.
 fn weight(entry: &Revocation) -> usize {
-    let escaped = |name: &String| {
-        name.bytes().map(|byte| if byte < 0x20 { 6 } else { 1 + usize::from(matches!(byte, b'"' | b'\\')) })
+    let escaped = |byte: u8| match byte {
+        0..0x20 => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
     };
-    let name = entry.session.iter().chain(&entry.subject).flat_map(escaped).sum::<usize>();
-    name + ENTRY_BYTES
+    let names = entry.session.iter().chain(&entry.subject);
+    names.flat_map(|name| name.bytes()).map(escaped).sum::<usize>() + ENTRY_BYTES
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use crate::activity::{Activity, Finding, InFlight};
 use crate::admission::Permit;
 use crate::gate::{self, Verdict};
 use crate::h3_streams::{Aside, Newest, Payload, Receive, Reply, Streams};
-use crate::handover::{Sockets, UdpPort};
+use crate::handover::{Reading, Sockets, UdpPort};
 use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
 use crate::problem::Problem;
+use crate::quic_port::{Ours, QuicPort};
 use crate::request_body::RequestBody;
 use crate::tls::{ReloadableCertificate, TlsError, pop_id, quic_tls_config};
 use bytes::Bytes;
@@ -23,10 +24,12 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use std::future::Future;
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -140,18 +143,15 @@ impl Server {
         Ok(tokio::spawn(async move {
             let _counted = counted;
             // A predecessor may still be closing its connections there.
-            let socket = tokio::select! {
-                socket = bound.0.into_socket() => socket,
+            let open = tokio::select! {
+                open = bound.0.open() => open,
                 () = server.drain().started() => return,
             };
-            let runtime = Arc::new(quinn::TokioRuntime);
-            let endpoint =
-                quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime);
-            match endpoint {
-                Ok(endpoint) => {
-                    let listener =
-                        QuicListener { server, endpoint, addr, asks_clients, handshakes: Arc::default() };
-                    listener.accept_loop(handler).await;
+            match endpoint(config, open.socket, open.to_predecessor) {
+                Ok((endpoint, port)) => {
+                    let handshakes = Arc::default();
+                    let listener = QuicListener { server, endpoint, port, addr, asks_clients, handshakes };
+                    listener.accept_loop(handler, open.reading).await;
                 }
                 Err(error) => tracing::error!(%addr, %error, "no HTTP/3: the system refuses the socket"),
             }
@@ -159,9 +159,25 @@ impl Server {
     }
 }
 
+/// An endpoint on a socket, which may have to be shared with the process before.
+fn endpoint(
+    config: quinn::ServerConfig,
+    socket: UdpSocket,
+    to_predecessor: Option<UnixDatagram>,
+) -> io::Result<(quinn::Endpoint, Arc<QuicPort>)> {
+    let (runtime, ours) = (Arc::new(quinn::TokioRuntime), Ours::new());
+    let port = QuicPort::new(runtime.wrap_udp_socket(socket)?, ours, to_predecessor)?;
+    let mut own = quinn::EndpointConfig::default();
+    own.cid_generator(move || Box::new(ours.generator()));
+    let shared = Arc::clone(&port);
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(own, Some(config), shared, runtime)?;
+    Ok((endpoint, port))
+}
+
 struct QuicListener {
     server: Server,
     endpoint: quinn::Endpoint,
+    port: Arc<QuicPort>,
     addr: SocketAddr,
     /// Handshakes that have not ended.
     handshakes: Arc<AtomicUsize>,
@@ -186,7 +202,7 @@ impl Drop for Handshake {
 }
 
 impl QuicListener {
-    async fn accept_loop<H, F, B>(&self, handler: H)
+    async fn accept_loop<H, F, B>(&self, handler: H, reading: Reading)
     where
         H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
@@ -223,14 +239,29 @@ impl QuicListener {
             let handler = handler.clone();
             tokio::spawn(async move { connection.run(incoming, handshake, handler).await });
         }
-        // New connections are refused, the others end by themselves.
+        // Connections end by themselves. Who comes new is refused, or comes again to the successor.
+        let succeeded = self.hand_over(&reading);
+        drop(reading);
         let mut idle = pin!(self.endpoint.wait_idle());
         loop {
             tokio::select! {
                 () = &mut idle => return,
-                Some(incoming) = self.endpoint.accept() => incoming.refuse(),
+                Some(incoming) = self.endpoint.accept() => match succeeded {
+                    true => incoming.ignore(),
+                    false => incoming.refuse(),
+                },
             }
         }
+    }
+
+    /// Leaves the port to a successor, if there is one.
+    fn hand_over(&self, reading: &Reading) -> bool {
+        let Some(from_successor) = reading.from_successor() else { return false };
+        let handed = self.port.hand_over(from_successor);
+        if let Err(error) = &handed {
+            tracing::error!(addr = %self.addr, %error, "QUIC connections are lost: nothing comes from the new process");
+        }
+        true
     }
 }
 
