@@ -88,6 +88,11 @@ impl Activity {
         self.in_flight.load(Relaxed) == 0 && self.last_end_ms.load(Relaxed) == 0
     }
 
+    /// Whether a request is being answered.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.in_flight.load(Relaxed) > 0
+    }
+
     /// Whether the connection was closed for flooding.
     pub(crate) fn flooded(&self) -> bool {
         self.flooded.load(Relaxed)

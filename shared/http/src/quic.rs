@@ -56,6 +56,8 @@ const INITIAL_WINDOW_BYTES: u64 = 32 * 1200;
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// A peer that is silent this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How often a connection that was told goodbye is looked at, whether it can be closed.
+const LEAVING_LOOK: Duration = Duration::from_millis(200);
 /// What is written at once.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
 
@@ -332,7 +334,7 @@ impl QuicConnection {
         let activity = Activity::new(Instant::now());
         let mut drain = pin!(self.server.drain().started());
         let mut timer = pin!(tokio::time::sleep(limits.header_read_timeout));
-        let mut leaving = false;
+        let mut leaving = None;
         loop {
             tokio::select! {
                 accepted = http3.accept() => match (accepted, newest.take()) {
@@ -368,10 +370,16 @@ impl QuicConnection {
                     }
                     _ => return,
                 },
-                () = &mut drain, if !leaving => {}
+                () = &mut drain, if leaving.is_none() => {}
                 () = &mut timer => {
-                    if leaving {
-                        return;
+                    if let Some(end) = leaving {
+                        let now = tokio::time::Instant::now();
+                        // Nothing is asked any more: whatever comes now is above what the goodbye names, and is asked elsewhere.
+                        if now >= end || !activity.is_answering() {
+                            return;
+                        }
+                        timer.as_mut().reset(end.min(now + LEAVING_LOOK));
+                        continue;
                     }
                     // Sent is taken: what the peer does not acknowledge or has no window for stops the sending.
                     activity.wrote(connection.stats().udp_tx.bytes);
@@ -390,11 +398,12 @@ impl QuicConnection {
                     }
                 }
             }
-            leaving = true;
+            let end = tokio::time::Instant::now() + limits.drain_timeout;
+            leaving = Some(end);
             if http3.shutdown(0).await.is_err() {
                 return;
             }
-            timer.as_mut().reset(tokio::time::Instant::now() + limits.drain_timeout);
+            timer.as_mut().reset(end.min(tokio::time::Instant::now() + LEAVING_LOOK));
         }
     }
 }

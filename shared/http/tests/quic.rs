@@ -257,6 +257,20 @@ async fn drain_says_goodbye_and_bounds_what_is_held() {
 }
 
 #[tokio::test]
+async fn drain_does_not_wait_for_who_asks_for_nothing() {
+    let lab = Lab::new(Limits { drain_timeout: Duration::from_secs(15), ..Limits::default() });
+    let endpoint = lab.client();
+    let (connection, mut ask) = lab.connect(&endpoint).await;
+    get(&mut ask, "/").await.unwrap();
+    let began = std::time::Instant::now();
+    lab.drain.start();
+    within(lab.server.drained()).await;
+    let end = within(connection.closed()).await;
+    assert!(matches!(end, quinn::ConnectionError::ApplicationClosed(_)), "{end}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn drain_refuses_who_comes_new() {
     let lab = Lab::new(Limits::default());
     let endpoint = lab.client();
