@@ -329,7 +329,49 @@ impl UpstreamConfig {
     }
 }
 
+/// A key, its value, the least and the most it may be, and of what.
+type Range = (&'static str, u64, u64, u64, &'static str);
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
 impl LimitsConfig {
+    fn ranges(&self) -> [Range; 11] {
+        let limits = self;
+        [
+            ("limits.connections_max", count(limits.connections_max), 1, 1 << 24, "connections"),
+            (
+                "limits.connections_per_ip_max",
+                count(limits.connections_per_ip_max),
+                1,
+                1 << 24,
+                "connections",
+            ),
+            (
+                "limits.read_bytes_per_s_min",
+                limits.read_bytes_per_s_min.into(),
+                1,
+                1 << 30,
+                "bytes per second",
+            ),
+            ("limits.h2_streams_max", limits.h2_streams_max.into(), 1, 100_000, "requests"),
+            ("limits.quic_handshakes_max", count(limits.quic_handshakes_max), 0, 1 << 20, "handshakes"),
+            (
+                "limits.unknown_channels_per_s",
+                limits.unknown_channels_per_s.into(),
+                1,
+                1 << 20,
+                "channels per second",
+            ),
+            ("limits.waiters_per_object_max", count(limits.waiters_per_object_max), 1, 1 << 24, "requests"),
+            ("limits.waiters_max", count(limits.waiters_max), 1, 1 << 24, "requests"),
+            ("limits.header_timeout_ms", limits.header_timeout_ms, 100, 120_000, "milliseconds"),
+            ("limits.idle_timeout_ms", limits.idle_timeout_ms, 100, 3_600_000, "milliseconds"),
+            ("limits.drain_timeout_ms", limits.drain_timeout_ms, 0, 120_000, "milliseconds"),
+        ]
+    }
+
     /// As the listeners take them.
     pub(crate) fn listener(&self) -> Limits {
         Limits {
@@ -401,7 +443,6 @@ impl Validate for Config {
         found.extend(self.log.problems());
         self.upstream.problems(&mut found);
         let (upstream, cache, limits, sessions) = (&self.upstream, &self.cache, &self.limits, &self.sessions);
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         for (key, value, low, high, unit) in [
             ("upstream.connect_timeout_ms", upstream.connect_timeout_ms, 10, 60_000, "milliseconds"),
             ("upstream.response_timeout_ms", upstream.response_timeout_ms, 100, 120_000, "milliseconds"),
@@ -423,36 +464,10 @@ impl Validate for Config {
             ("sessions.gone_after_ms", sessions.gone_after_ms, 4_000, 600_000, "milliseconds"),
             ("sessions.bind_ipv4_bits", sessions.bind_ipv4_bits.into(), 0, 32, "bits"),
             ("sessions.bind_ipv6_bits", sessions.bind_ipv6_bits.into(), 0, 64, "bits"),
-            ("limits.connections_max", count(limits.connections_max), 1, 1 << 24, "connections"),
-            (
-                "limits.connections_per_ip_max",
-                count(limits.connections_per_ip_max),
-                1,
-                1 << 24,
-                "connections",
-            ),
-            (
-                "limits.read_bytes_per_s_min",
-                limits.read_bytes_per_s_min.into(),
-                1,
-                1 << 30,
-                "bytes per second",
-            ),
-            ("limits.h2_streams_max", limits.h2_streams_max.into(), 1, 100_000, "requests"),
-            ("limits.quic_handshakes_max", count(limits.quic_handshakes_max), 0, 1 << 20, "handshakes"),
-            (
-                "limits.unknown_channels_per_s",
-                limits.unknown_channels_per_s.into(),
-                1,
-                1 << 20,
-                "channels per second",
-            ),
-            ("limits.waiters_per_object_max", count(limits.waiters_per_object_max), 1, 1 << 24, "requests"),
-            ("limits.waiters_max", count(limits.waiters_max), 1, 1 << 24, "requests"),
-            ("limits.header_timeout_ms", limits.header_timeout_ms, 100, 120_000, "milliseconds"),
-            ("limits.idle_timeout_ms", limits.idle_timeout_ms, 100, 3_600_000, "milliseconds"),
-            ("limits.drain_timeout_ms", limits.drain_timeout_ms, 0, 120_000, "milliseconds"),
-        ] {
+        ]
+        .into_iter()
+        .chain(limits.ranges())
+        {
             if !(low..=high).contains(&value) {
                 found.push(Problem::new(key, value, format!("{low} to {high} {unit}")));
             }

@@ -184,7 +184,7 @@ impl Front {
     /// The certificate cannot be used after all.
     pub fn serve<H, F, B>(
         self,
-        server: Server,
+        server: &Server,
         challenges: Option<&Challenges>,
         handler: H,
     ) -> Result<(), FrontError>

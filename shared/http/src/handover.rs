@@ -136,7 +136,7 @@ impl Reading {
     }
 
     /// When a successor serves: brings what it reads of this process's connections, which are to be read there from then on.
-    pub(crate) fn from_successor(&self) -> Option<UnixDatagram> {
+    pub(crate) fn datagrams_of_successor(&self) -> Option<UnixDatagram> {
         let mut held = self.sockets.held();
         let at = held.from_successor.iter().position(|named| named.name == self.name)?;
         Some(held.from_successor.swap_remove(at).socket)

@@ -428,7 +428,7 @@ impl Server {
 
     /// The drain as one connection sees it: one that has not asked for anything yet was accepted a moment ago, and its
     /// first request is on the way. It is waited for, so that nobody is sent off without an answer. Returns how long.
-    async fn drain_of(&self, activity: &Activity) -> Duration {
+    pub(crate) async fn drain_of(&self, activity: &Activity) -> Duration {
         self.drain.started().await;
         let grace = FIRST_REQUEST.min(self.limits.drain_timeout / 2);
         let began = Instant::now();

@@ -22,6 +22,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
+use prometheus_client::metrics::counter::Counter;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, TransportConfig, VarInt};
@@ -258,7 +259,7 @@ impl QuicListener {
 
     /// Leaves the port to a successor, if there is one.
     fn hand_over(&self, reading: &Reading) -> bool {
-        let Some(from_successor) = reading.from_successor() else { return false };
+        let Some(from_successor) = reading.datagrams_of_successor() else { return false };
         let handed = self.port.hand_over(from_successor);
         if let Err(error) = &handed {
             tracing::error!(addr = %self.addr, %error, "QUIC connections are lost: nothing comes from the new process");
@@ -332,7 +333,7 @@ impl QuicConnection {
     {
         let limits = self.server.limits();
         let activity = Activity::new(Instant::now());
-        let mut drain = pin!(self.server.drain().started());
+        let mut drain = pin!(self.server.drain_of(&activity));
         let mut timer = pin!(tokio::time::sleep(limits.header_read_timeout));
         let mut leaving = None;
         loop {
@@ -349,62 +350,95 @@ impl QuicConnection {
                         let (in_flight, handler) = (activity.begin(), handler.clone());
                         let (patience, malformed) =
                             (limits.header_read_timeout, self.server.metrics().malformed.clone());
+                        let respond = move |request| handler(request, peer);
                         tokio::spawn(async move {
                             let resolved = tokio::time::timeout(patience, resolver.resolve_request()).await;
-                            let Ok(Ok((request, exchange))) = resolved else { return };
-                            let (sending, receiving) = exchange.split();
-                            let (request, unwanted) = with_body(request, receiving);
-                            match gate::judge(&request, false) {
-                                Verdict::Refuse(words) => {
-                                    malformed.inc();
-                                    let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response();
-                                    answer(sending, aside, std::future::ready(refusal), in_flight).await;
-                                }
-                                _ => answer(sending, aside, handler(request, peer), in_flight).await,
-                            }
-                            if let Some(mut receiving) = unwanted {
-                                receiving.stop_sending(Code::H3_NO_ERROR);
+                            if let Ok(Ok(resolved)) = resolved {
+                                exchange(resolved, aside, (in_flight, malformed), respond).await;
                             }
                         });
                         continue;
                     }
                     _ => return,
                 },
-                () = &mut drain, if leaving.is_none() => {}
+                _ = &mut drain, if leaving.is_none() => {}
                 () = &mut timer => {
-                    if let Some(end) = leaving {
-                        let now = tokio::time::Instant::now();
-                        // Nothing is asked any more: whatever comes now is above what the goodbye names, and is asked elsewhere.
-                        if now >= end || !activity.is_answering() {
-                            return;
-                        }
-                        timer.as_mut().reset(end.min(now + LEAVING_LOOK));
-                        continue;
-                    }
-                    // Sent is taken: what the peer does not acknowledge or has no window for stops the sending.
-                    activity.wrote(connection.stats().udp_tx.bytes);
-                    match activity.look(Instant::now(), limits) {
-                        Finding::Later(next) => {
+                    match self.look(connection, &activity, leaving) {
+                        Look::Later(next) => {
                             timer.as_mut().reset(tokio::time::Instant::now() + next);
                             continue;
                         }
-                        Finding::Slow => {
-                            self.server.metrics().slow.inc();
-                            return;
-                        }
-                        Finding::Idle => {
-                            self.server.metrics().timed_out.inc();
-                        }
+                        Look::SayGoodbye => {}
+                        Look::Close => return,
                     }
                 }
             }
-            let end = tokio::time::Instant::now() + limits.drain_timeout;
-            leaving = Some(end);
+            leaving = Some(Instant::now() + limits.drain_timeout);
             if http3.shutdown(0).await.is_err() {
                 return;
             }
-            timer.as_mut().reset(end.min(tokio::time::Instant::now() + LEAVING_LOOK));
+            let rest = limits.drain_timeout.min(LEAVING_LOOK);
+            timer.as_mut().reset(tokio::time::Instant::now() + rest);
         }
+    }
+
+    /// What to do with the connection, which was told goodbye if it has to be gone at `leaving`.
+    fn look(&self, connection: &quinn::Connection, activity: &Activity, leaving: Option<Instant>) -> Look {
+        let now = Instant::now();
+        if let Some(end) = leaving {
+            // Nothing is asked any more: whatever comes now is above what the goodbye names, and is asked elsewhere.
+            if now >= end || !activity.is_answering() {
+                return Look::Close;
+            }
+            return Look::Later(LEAVING_LOOK.min(end - now));
+        }
+        // Sent is taken: what the peer does not acknowledge or has no window for stops the sending.
+        activity.wrote(connection.stats().udp_tx.bytes);
+        match activity.look(now, self.server.limits()) {
+            Finding::Later(next) => Look::Later(next),
+            Finding::Slow => {
+                self.server.metrics().slow.inc();
+                Look::Close
+            }
+            Finding::Idle => {
+                self.server.metrics().timed_out.inc();
+                Look::SayGoodbye
+            }
+        }
+    }
+}
+
+/// What a look at a connection says to do.
+enum Look {
+    /// Nothing for this long.
+    Later(Duration),
+    SayGoodbye,
+    Close,
+}
+
+/// Answers a request, or refuses it and counts that.
+async fn exchange<F, B>(
+    (request, exchange): (Request<()>, RequestStream<crate::h3_streams::Exchange<Bytes>, Bytes>),
+    aside: Aside,
+    (in_flight, malformed): (InFlight, Counter),
+    respond: impl FnOnce(Request<RequestBody>) -> F,
+) where
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (sending, receiving) = exchange.split();
+    let (request, unwanted) = with_body(request, receiving);
+    match gate::judge(&request, false) {
+        Verdict::Refuse(words) => {
+            malformed.inc();
+            let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response();
+            answer(sending, aside, std::future::ready(refusal), in_flight).await;
+        }
+        _ => answer(sending, aside, respond(request), in_flight).await,
+    }
+    if let Some(mut receiving) = unwanted {
+        receiving.stop_sending(Code::H3_NO_ERROR);
     }
 }
 

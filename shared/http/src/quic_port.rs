@@ -248,12 +248,13 @@ fn head(meta: &RecvMeta) -> [u8; HEAD_BYTES] {
 fn meta_of(head: &[u8], len: usize) -> RecvMeta {
     let address = take(&head[1..18]).unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     let port = u16::from_be_bytes([head[18], head[19]]);
-    let mut meta = RecvMeta::default();
-    meta.addr = SocketAddr::new(address, port);
-    (meta.len, meta.stride) = (len, len);
-    meta.ecn = EcnCodepoint::from_bits(head[0]);
-    meta.dst_ip = take(&head[20..]);
-    meta
+    RecvMeta {
+        addr: SocketAddr::new(address, port),
+        len,
+        stride: len,
+        ecn: EcnCodepoint::from_bits(head[0]),
+        dst_ip: take(&head[20..]),
+    }
 }
 
 /// 0, 4 or 6, and the address.
