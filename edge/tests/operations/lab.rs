@@ -92,7 +92,8 @@ impl Http3 {
         let uri = format!("https://127.0.0.1{path}");
         let begun = async {
             let mut exchange = self.ask.send_request(Request::get(uri).body(()).unwrap()).await?;
-            exchange.finish().await?;
+            // It may be answered before it ended, and then its end is not wanted.
+            let _ = exchange.finish().await;
             assert_eq!(exchange.recv_response().await?.status(), StatusCode::OK);
             Ok(exchange)
         };
