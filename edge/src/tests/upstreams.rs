@@ -446,3 +446,21 @@ async fn anything_may_be_asked_of_whichever_is_well() {
     let (status, chunk) = within(asked).await.unwrap();
     assert_eq!((status.as_u16(), chunk.as_deref()), (200, Some(b"{}".as_slice())));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_before_the_end_of_the_request_counts_over_http_3() {
+    let dir = certificates();
+    let mut fake = Fake::start_h3(dir.path(), addr(ANY));
+    let mut config = config(dir.path(), fake.addr);
+    config.upstream.protocol = crate::config::UpstreamProtocol::H3;
+    let edge = app::start(&config, &Sockets::none()).unwrap();
+    let upstream = Upstream::start(&config.upstream, std::sync::Arc::clone(&edge.metrics)).unwrap();
+    within(until(|| upstream.readiness() == Readiness::Ready)).await;
+    // More than the upstream takes before it reads.
+    let posted = tokio::spawn(async move {
+        upstream.post("/internal/edge/reports", http::HeaderMap::new(), vec![7; 8 << 20].into()).await
+    });
+    drop(within(fake.asks.recv()).await.unwrap().head(413, &[]));
+    assert_eq!(within(posted).await.unwrap().unwrap().status(), 413);
+    assert_eq!(counters(&edge, fake.addr).broken.get(), 0);
+}
