@@ -3,6 +3,7 @@
 //! Invariant: an answer is accounted for once, when its body is dropped, whatever the reason (A7). Sessions and query
 //! strings never reach a log line (A13); the address does.
 
+use crate::admission::InUse;
 use crate::head::Served;
 use crate::metrics::{Metrics, ProtocolBytes};
 use crate::session;
@@ -20,6 +21,8 @@ pub(crate) struct Account {
     version: Version,
     metrics: Arc<Metrics>,
     line: Option<Box<Line>>,
+    /// The session keeps its place while it is answered.
+    in_use: Option<InUse>,
 }
 
 /// A line of the access log to be.
@@ -63,7 +66,12 @@ impl Account {
             })
         });
         let (metrics, version) = (Arc::clone(metrics), request.version());
-        Self { bytes: 0, complete: false, began: Instant::now(), version, metrics, line }
+        Self { bytes: 0, complete: false, began: Instant::now(), version, metrics, line, in_use: None }
+    }
+
+    /// Keeps a session in use until the end of the answer.
+    pub(crate) fn hold(&mut self, in_use: Option<InUse>) {
+        self.in_use = in_use;
     }
 
     /// Notes what is answered. Returns how long it took until now.

@@ -4,7 +4,7 @@
 //! request headers are not passed on (only the coding that the key names); every response can be read by a web page.
 
 use crate::account::{Account, Sampling};
-use crate::admission::{Admission, Admitted};
+use crate::admission::{Admission, Admitted, Visitor};
 use crate::body::EdgeBody;
 use crate::cache::{Found, Store, Stored};
 use crate::coalesce::Cause;
@@ -14,6 +14,7 @@ use crate::head::{Head, Served, Timing};
 use crate::key::CacheKey;
 use crate::metrics::Metrics;
 use crate::policy::{self, PolicyFeed};
+use crate::upstream::PROBE_PATH;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -22,11 +23,11 @@ use rust_embed::Embed;
 use sigma_http::assets::Assets;
 use sigma_http::headers::{accepts_gzip, preflight, without_body};
 use sigma_http::listener::PeerConnection;
+use sigma_http::ops::Readiness;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::RequestBody;
 use sigma_shared::freshness::{Served as Freshness, max_age_s};
 use sigma_shared::resource::LiveResource;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -98,11 +99,12 @@ impl Handler {
         let request = request.map(drop);
         let head_only = request.method() == Method::HEAD;
         let (address, trusted) = (from.peer.ip(), from.client.is_some());
-        let account = Account::open(&self.metrics, &request, address, self.own.sampling);
+        let mut account = Account::open(&self.metrics, &request, address, self.own.sampling);
         let answer = if request.uri().path() == policy::PATH && request.method() == Method::GET {
             Answer::Policy { query: request.uri().query().map(Into::into), trusted }
         } else {
-            self.route(&request, address, trusted).unwrap_or_else(|refusal| Answer::Own(*refusal))
+            let visitor = Visitor::of(&request, address, trusted);
+            self.route(&request, &visitor, &mut account).unwrap_or_else(|refusal| Answer::Own(*refusal))
         };
         self.deliver(answer, head_only, account)
     }
@@ -130,8 +132,8 @@ impl Handler {
     fn route(
         &self,
         request: &Request<()>,
-        address: IpAddr,
-        trusted: bool,
+        visitor: &Visitor<'_>,
+        account: &mut Account,
     ) -> Result<Answer, Box<Response<Full<Bytes>>>> {
         let requests = &self.metrics.requests;
         match *request.method() {
@@ -143,8 +145,12 @@ impl Handler {
             _ => return Ok(Answer::Own(self.method_not_allowed())),
         }
         let uri = request.uri();
-        let key = match self.admission.admit(uri.path(), uri.query(), address, trusted) {
-            Admitted::Resource(resource) => self.key(resource, request)?,
+        let key = match self.admission.admit(uri.path(), uri.query(), visitor) {
+            Admitted::Resource(resource, in_use) => {
+                account.hold(in_use);
+                self.key(resource, request)?
+            }
+            Admitted::Elsewhere if uri.path() == PROBE_PATH => return Ok(Answer::Own(self.health())),
             Admitted::Elsewhere => return Err(self.page(request)),
             Admitted::Answer(response) => return Err(response),
         };
@@ -178,6 +184,20 @@ impl Handler {
         }
         self.metrics.requests.refused.inc();
         Problem::new(StatusCode::FORBIDDEN, "not allowed here").response()
+    }
+
+    /// Whether an edge behind this one does well to ask here: it does while this one has somebody to ask.
+    fn health(&self) -> Response<Full<Bytes>> {
+        self.metrics.requests.page.inc();
+        let mut response = match self.store.upstream_readiness() {
+            Readiness::Ready => Response::new(Full::default()),
+            Readiness::NotReady(_) => {
+                return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no upstream is well").response();
+            }
+        };
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
     }
 
     /// What is not under `/live/`.

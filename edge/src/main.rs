@@ -19,6 +19,7 @@ mod metrics;
 mod policy;
 mod presence;
 mod session;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod upstream;
