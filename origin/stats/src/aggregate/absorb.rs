@@ -277,16 +277,16 @@ fn watch(
     let length = |spans: Vec<Span>| spans.into_iter().map(Span::length).sum::<u64>();
     let (mut changed, mut is_broadcast_view) = (false, false);
     for span in entry.watched.iter().filter(|span| bounds.holds(**span, 1000)) {
-        let mut viewed = None;
+        // Between two pieces of a span that are new lies one that is known: the same broadcast session has no two firsts.
         for new in session.unwatched(Of::All, *span) {
             delta.all.watch_us += new.length();
             for (index, new) in by_period(new, starts_us) {
                 let broadcast = delta.broadcasts.entry(starts_us[index] / 1000).or_default();
                 broadcast.watch_us += new.length();
                 let end = starts_us.get(index + 1).copied().unwrap_or(u64::MAX);
-                if viewed != Some(index) && !session.watched_within(starts_us[index], end) {
+                if !session.watched_within(starts_us[index], end) {
                     broadcast.views += 1;
-                    (viewed, is_broadcast_view) = (Some(index), true);
+                    is_broadcast_view = true;
                 }
             }
         }
