@@ -54,7 +54,8 @@ impl Histogram {
     #[must_use]
     pub fn beyond(&self, known: &Self) -> Self {
         let known = known.0.iter().copied().chain(std::iter::repeat(0));
-        let mut beyond: Vec<u32> = self.0.iter().zip(known).map(|(own, known)| own.saturating_sub(known)).collect();
+        let mut beyond: Vec<u32> =
+            self.0.iter().zip(known).map(|(own, known)| own.saturating_sub(known)).collect();
         while beyond.last() == Some(&0) {
             beyond.pop();
         }
