@@ -10,7 +10,7 @@ use crate::upstream::Upstream;
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::front::{Front, FrontError};
-use sigma_http::handover::Sockets;
+use sigma_http::handover::{SUCCESSOR_TIMEOUT, Sockets};
 use sigma_http::listener::{BindError, Server};
 use sigma_http::logging;
 use sigma_http::ops::{self, Endpoints, Readiness};
@@ -160,7 +160,8 @@ impl Running {
         logging::apply(&config.log);
     }
 
-    /// Waits until viewers can be answered, but not for long: without one, an edge that answers 503 is better than none.
+    /// Waits until viewers can be answered. Not for long, as an edge that answers 503 is better than none; but a successor
+    /// waits for as long as its predecessor has patience, because that one does answer.
     pub(crate) async fn until_ready(&self) {
         let mut look = tokio::time::interval(READY_TIMEOUT / 100);
         let ready = async {
@@ -168,7 +169,11 @@ impl Running {
                 look.tick().await;
             }
         };
-        let _ = tokio::time::timeout(READY_TIMEOUT, ready).await;
+        let patience = if self.sockets.succeeds() { SUCCESSOR_TIMEOUT } else { READY_TIMEOUT };
+        tokio::select! {
+            _ = tokio::time::timeout(patience, ready) => {}
+            () = self.drain.started() => {}
+        }
     }
 
     /// Waits for the drain signal, then for the connections to finish, in bounded time.

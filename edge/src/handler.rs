@@ -23,6 +23,7 @@ use sigma_http::assets::Assets;
 use sigma_http::headers::{accepts_gzip, preflight, without_body};
 use sigma_http::listener::PeerConnection;
 use sigma_http::problem::Problem;
+use sigma_http::request_body::RequestBody;
 use sigma_shared::freshness::{Served as Freshness, max_age_s};
 use sigma_shared::resource::LiveResource;
 use std::net::IpAddr;
@@ -91,9 +92,10 @@ impl Handler {
     #[expect(clippy::needless_pass_by_value, reason = "it is dropped here on purpose")]
     pub(crate) fn serve(
         self: Arc<Self>,
-        request: Request<()>,
+        request: Request<RequestBody>,
         from: PeerConnection,
     ) -> impl Future<Output = Response<EdgeBody>> + Send + 'static {
+        let request = request.map(drop);
         let head_only = request.method() == Method::HEAD;
         let (address, trusted) = (from.peer.ip(), from.client.is_some());
         let account = Account::open(&self.metrics, &request, address, self.own.sampling);

@@ -18,7 +18,6 @@ mod key;
 mod metrics;
 mod policy;
 mod presence;
-mod reload;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -27,6 +26,7 @@ mod upstream;
 use clap::{Parser, Subcommand};
 use sigma_http::handover::Sockets;
 use sigma_http::logging::{self, LogFormat};
+use sigma_http::reload::Reloadable;
 use sigma_http::signals::{self, Wish};
 use sigma_http::systemd;
 use std::io::Write;
@@ -126,10 +126,15 @@ async fn serve_until_drained(file: &Path, sockets: &Sockets) -> Result<(), Strin
     let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
     let running = Arc::new(app::start(&config, sockets).map_err(|error| error.to_string())?);
     logging::apply(&config.log);
-    let mut reload = reload::Reload::new(file, Arc::clone(&running));
+    let mut file = Reloadable::new(file, config::LIVE_KEYS);
+    let reloaded = Arc::clone(&running);
     let (again, drain) = (sockets.clone(), running.drain.clone());
     let on_wish = move |wish| match wish {
-        Wish::Reload => reload.run(),
+        Wish::Reload => {
+            file.reload_with(reloaded.certificate.as_deref(), |config: &config::Config| {
+                reloaded.apply(config);
+            });
+        }
         Wish::Restart => again.restart(&drain),
     };
     signals::listen(running.drain.clone(), on_wish).map_err(|error| error.to_string())?;

@@ -26,10 +26,11 @@ pub(crate) use probe::PATH as PROBE_PATH;
 use crate::config::UpstreamConfig;
 use crate::key::{CacheKey, Coding, Waits};
 use crate::metrics::Metrics;
+use bytes::Bytes;
 use connect::Connector;
 use health::{Board, Fault, Order, Rules};
 use http::uri::PathAndQuery;
-use http::{Method, Response};
+use http::{HeaderMap, Method, Response};
 use link::BoxError;
 use peer::{Peer, Question};
 use race::{Got, Race, Verdict, Why};
@@ -146,13 +147,27 @@ impl Upstream {
     /// As [`Upstream::fetch`]; also when `path_and_query` is none.
     pub(crate) async fn get_uncached(&self, path_and_query: &str) -> Asked {
         let question = question(path_and_query, false, true)?;
+        self.ask_any(&question).await
+    }
+
+    /// Posts something that may arrive twice, to any upstream that answers.
+    ///
+    /// # Errors
+    /// As [`Upstream::fetch`]; also when `path` is none.
+    pub(crate) async fn post(&self, path: &str, headers: HeaderMap, body: Bytes) -> Asked {
+        let asked = question(path, false, true)?;
+        let posted = Some(Arc::new((headers, body)));
+        self.ask_any(&Question { method: Method::POST, posted, ..asked }).await
+    }
+
+    async fn ask_any(&self, question: &Question) -> Asked {
         let asking = async {
             let order = self.order();
             let mut failed = UpstreamError::Unreachable;
             let last = order.ranked.len().saturating_sub(1);
             for (place, upstream) in order.ranked.into_iter().enumerate() {
                 let wait = if place == last { self.0.config.connect_timeout() } else { SHORT_WAIT };
-                match self.0.peers[upstream].ask(&question, wait).await {
+                match self.0.peers[upstream].ask(question, wait).await {
                     Ok(response) => return Ok(response),
                     Err(error) => failed = error,
                 }
@@ -224,7 +239,7 @@ impl Upstream {
 fn question(path: &str, gzip: bool, moment: bool) -> Result<Question, UpstreamError> {
     // Keys print as plain paths: what the grammar accepts needs no escaping.
     let path = path.parse::<PathAndQuery>().map_err(|error| UpstreamError::Broken(error.into()))?;
-    Ok(Question { method: Method::GET, path, gzip, moment })
+    Ok(Question { method: Method::GET, path, gzip, moment, posted: None })
 }
 
 async fn within(patience: Duration, asking: impl Future<Output = Asked>) -> Asked {

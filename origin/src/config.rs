@@ -11,11 +11,9 @@ pub(crate) use channels::{ChannelConfig, ChannelType, ProfileConfig, SourceConfi
 pub(crate) use playback::{IssuerAlgorithm, IssuerConfig, PlaybackConfig};
 
 use serde::Deserialize;
-use sigma_http::acme::AcmeConfig;
 use sigma_http::admission::AddressRange;
-use sigma_http::certificate::CertificateSource;
 use sigma_http::config::{Problem, Validate};
-use sigma_http::front::{FrontConfig, FrontTls};
+use sigma_http::front::FrontConfig;
 use sigma_http::listener::{Limits, loopback as loopback_ranges};
 use sigma_http::logging::LogConfig;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -67,39 +65,12 @@ pub(crate) struct HttpConfig {
 }
 
 /// `[tls]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TlsConfig {
-    #[serde(default = "default_tls_bind")]
-    pub(crate) bind: Vec<SocketAddr>,
-    pub(crate) certificate: Option<PathBuf>,
-    pub(crate) key: Option<PathBuf>,
-    pub(crate) acme: Option<AcmeConfig>,
-    /// Of the certificates of POPs.
-    pub(crate) client_ca: Option<PathBuf>,
-    #[serde(default = "default_http3")]
-    pub(crate) http3: bool,
-}
-
-impl TlsConfig {
-    pub(crate) fn source(&self) -> CertificateSource<'_> {
-        CertificateSource {
-            certificate: self.certificate.as_deref(),
-            key: self.key.as_deref(),
-            acme: self.acme.as_ref(),
-            client_ca: self.client_ca.as_deref(),
-        }
-    }
-}
+pub(crate) type TlsConfig = sigma_http::front::TlsConfig<7443>;
 
 impl Config {
     /// What is listened on for viewers.
     pub(crate) fn front(&self) -> FrontConfig<'_> {
-        let tls = self.tls.as_ref();
-        FrontConfig {
-            http: &self.http.bind,
-            tls: tls.map(|tls| FrontTls { bind: &tls.bind, source: tls.source(), http3: tls.http3 }),
-        }
+        FrontConfig::new(&self.http.bind, self.tls.as_ref())
     }
 }
 
@@ -158,13 +129,6 @@ pub(crate) struct LimitsConfig {
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-fn default_http3() -> bool {
-    true
-}
-fn default_tls_bind() -> Vec<SocketAddr> {
-    vec![loopback(7443)]
 }
 
 impl Default for HttpConfig {

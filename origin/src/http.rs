@@ -19,6 +19,7 @@ use sigma_http::assets::Assets;
 use sigma_http::headers;
 use sigma_http::listener::PeerConnection;
 use sigma_http::problem::Problem;
+use sigma_http::request_body::RequestBody;
 use sigma_shared::resource::{LiveResource, MediaResource};
 use std::sync::Arc;
 
@@ -55,9 +56,10 @@ impl Router {
     /// Answers one request, whenever that may be.
     pub(crate) async fn respond(
         self: Arc<Self>,
-        request: Request<()>,
+        request: Request<RequestBody>,
         from: PeerConnection,
     ) -> Response<Body> {
+        let request = request.map(drop);
         let (kind, response) = self.route(&request, from.client.as_deref()).await;
         self.metrics.request(kind, response.status().as_u16());
         if request.method() == Method::HEAD {

@@ -16,7 +16,6 @@ mod metrics;
 mod numbers;
 mod playback_token;
 mod policy;
-mod reload;
 #[cfg(test)]
 mod tests;
 mod transcode;
@@ -24,6 +23,7 @@ mod transcode;
 use clap::{Parser, Subcommand};
 use sigma_http::handover::Sockets;
 use sigma_http::logging::{self, LogFormat};
+use sigma_http::reload::Reloadable;
 use sigma_http::signals::{self, Wish};
 use sigma_http::systemd;
 use std::io::Write;
@@ -133,9 +133,14 @@ async fn serve_until_drained(file: &Path, sockets: &Sockets) -> Result<(), Strin
     let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
     let running = Arc::new(app::start(&config, sockets).await.map_err(|error| error.to_string())?);
     logging::apply(&config.log);
-    let mut reload = reload::Reload::new(file, Arc::clone(&running));
+    let mut file = Reloadable::new(file, config::LIVE_KEYS);
+    let reloaded = Arc::clone(&running);
     let on_wish = move |wish| match wish {
-        Wish::Reload => reload.run(),
+        Wish::Reload => {
+            file.reload_with(reloaded.certificate.as_deref(), |config: &config::Config| {
+                reloaded.apply(config);
+            });
+        }
         // Publishers are connected to this process, and the archive has one writer.
         Wish::Restart => tracing::warn!("SIGUSR2: an origin cannot be replaced while it runs; restart it"),
     };

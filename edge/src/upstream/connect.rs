@@ -6,7 +6,7 @@
 use super::link::{BoxError, Sender};
 use crate::config::{UpstreamConfig, UpstreamUrl};
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -118,7 +118,7 @@ impl Connector {
             .keep_alive_interval(self.ping_interval)
             .keep_alive_timeout(self.ping_timeout)
             .keep_alive_while_idle(true)
-            .handshake::<_, Empty<Bytes>>(TokioIo::new(io))
+            .handshake::<_, Full<Bytes>>(TokioIo::new(io))
             .await?;
         let driver = Box::pin(async move { connection.await.map_err(BoxError::from) });
         Ok(Made { sender: Sender::H2(sender), driver })

@@ -6,7 +6,7 @@
 use super::peer::Peer;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Request, Response};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use std::future::poll_fn;
@@ -48,7 +48,7 @@ pub(super) struct Link {
 /// What takes requests.
 #[derive(Clone)]
 pub(super) enum Sender {
-    H2(http2::SendRequest<Empty<Bytes>>),
+    H2(http2::SendRequest<Full<Bytes>>),
     H3(H3Sender, quinn::Connection),
 }
 
@@ -75,21 +75,25 @@ impl Sender {
     }
 
     /// Sends a request and waits for the response head.
-    pub(super) async fn send(&mut self, request: Request<()>) -> Result<Response<Source>, SendError> {
+    pub(super) async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Source>, SendError> {
         match self {
-            Self::H2(sender) => match sender.send_request(request.map(|()| Empty::new())).await {
+            Self::H2(sender) => match sender.send_request(request.map(Full::new)).await {
                 Ok(response) => Ok(response.map(Source::H2)),
                 Err(error) if error.is_canceled() => Err(SendError::NotSent),
                 Err(error) => Err(SendError::Broken(error.into())),
             },
             Self::H3(sender, connection) => {
                 let broken = |error: h3::error::StreamError| SendError::Broken(error.into());
-                let mut stream = match sender.send_request(request).await {
+                let (head, body) = request.into_parts();
+                let mut stream = match sender.send_request(Request::from_parts(head, ())).await {
                     Ok(stream) => stream,
                     Err(h3::error::StreamError::RemoteClosing { .. }) => return Err(SendError::NotSent),
                     Err(_) if connection.close_reason().is_some() => return Err(SendError::NotSent),
                     Err(error) => return Err(broken(error)),
                 };
+                if !body.is_empty() {
+                    stream.send_data(body).await.map_err(broken)?;
+                }
                 stream.finish().await.map_err(broken)?;
                 let (_, mut stream) = stream.split();
                 let response = stream.recv_response().await.map_err(broken)?;

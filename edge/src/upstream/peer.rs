@@ -10,7 +10,8 @@ use super::counters::Counters;
 use super::health::{Board, Circuit, Fault};
 use super::link::{Link, Protocol, SendError, Sender, UpstreamBody};
 use crate::config::{UpstreamConfig, UpstreamUrl};
-use http::header::{self, HeaderValue};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -30,6 +31,8 @@ pub(super) struct Question {
     pub(super) gzip: bool,
     /// Whether "not now" (503) is an answer that a healthy upstream may give.
     pub(super) moment: bool,
+    /// Headers and body of what is posted.
+    pub(super) posted: Option<Arc<(HeaderMap, Bytes)>>,
 }
 
 /// See the module.
@@ -276,12 +279,14 @@ impl Peer {
         let _ = silent.wait_for(|silent| *silent).await;
     }
 
-    fn request(&self, question: &Question) -> Request<()> {
+    fn request(&self, question: &Question) -> Request<Bytes> {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
         parts.path_and_query = Some(question.path.clone());
-        let mut request = Request::new(());
+        let (headers, body) = question.posted.as_deref().cloned().unwrap_or_default();
+        let mut request = Request::new(body);
+        *request.headers_mut() = headers;
         *request.method_mut() = question.method.clone();
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         let headers = request.headers_mut();

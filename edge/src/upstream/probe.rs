@@ -16,8 +16,8 @@ pub(crate) const PATH: &str = "/live/_probe/index.m3u8";
 
 /// Runs for as long as the edge does.
 pub(super) async fn watch(peer: Arc<Peer>) {
-    let question =
-        Question { method: Method::HEAD, path: PathAndQuery::from_static(PATH), gzip: false, moment: false };
+    let path = PathAndQuery::from_static(PATH);
+    let question = Question { method: Method::HEAD, path, gzip: false, moment: false, posted: None };
     let mut links = peer.links();
     loop {
         if links.borrow_and_update().is_none() {

@@ -1,22 +1,26 @@
 //! The listeners that viewers (and edges) come to: plain HTTP, TLS and QUIC on the same numbers as TLS, with one certificate
 //! and one handler.
 //!
-//! Invariant: everything is bound before anything is answered. What comes with a request is dropped before the handler sees
-//! it: nobody has anything to send here.
+//! Invariant: everything is bound before anything is answered. A handler gets a request with its
+//! body unread.
 
-use crate::acme::Challenges;
+use crate::acme::{AcmeConfig, Challenges};
 use crate::certificate::{CertificateMetrics, CertificateSource};
 use crate::drain::Drain;
 use crate::handover::Sockets;
 use crate::listener::{BindError, Bound, PeerConnection, Server};
 use crate::quic::{BoundUdp, QuicError};
+use crate::request_body::RequestBody;
 use crate::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{Either, Full};
+use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
-use std::net::SocketAddr;
+use serde::Deserialize;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -30,7 +34,48 @@ pub struct FrontConfig<'a> {
     pub tls: Option<FrontTls<'a>>,
 }
 
-/// `[tls]` of a configuration.
+/// `[tls]` of a configuration file; `PORT` of this machine's loopback is listened on when it names no address.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig<const PORT: u16> {
+    /// What to listen on, TCP and UDP.
+    #[serde(default = "loopback_at::<PORT>")]
+    pub bind: Vec<SocketAddr>,
+    /// The certificate chain, PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    pub key: Option<PathBuf>,
+    /// Certificates from a directory instead.
+    pub acme: Option<AcmeConfig>,
+    /// The CA of the certificates by which POPs are known.
+    pub client_ca: Option<PathBuf>,
+    /// Whether HTTP/3 is offered.
+    #[serde(default = "offered")]
+    pub http3: bool,
+}
+
+fn loopback_at<const PORT: u16>() -> Vec<SocketAddr> {
+    vec![SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))]
+}
+
+fn offered() -> bool {
+    true
+}
+
+impl<const PORT: u16> TlsConfig<PORT> {
+    /// Where the certificate comes from.
+    #[must_use]
+    pub fn source(&self) -> CertificateSource<'_> {
+        CertificateSource {
+            certificate: self.certificate.as_deref(),
+            key: self.key.as_deref(),
+            acme: self.acme.as_ref(),
+            client_ca: self.client_ca.as_deref(),
+        }
+    }
+}
+
+/// What of `[tls]` the listeners need.
 #[derive(Debug, Clone, Copy)]
 pub struct FrontTls<'a> {
     /// `tls.bind`
@@ -64,7 +109,14 @@ pub struct Front {
     certificate: Option<Arc<ReloadableCertificate>>,
 }
 
-impl FrontConfig<'_> {
+impl<'a> FrontConfig<'a> {
+    /// What `http.bind` and `[tls]` say.
+    #[must_use]
+    pub fn new<const PORT: u16>(http: &'a [SocketAddr], tls: Option<&'a TlsConfig<PORT>>) -> Self {
+        let tls = tls.map(|tls| FrontTls { bind: &tls.bind, source: tls.source(), http3: tls.http3 });
+        Self { http, tls }
+    }
+
     /// Whether the files can be used.
     ///
     /// # Errors
@@ -137,7 +189,7 @@ impl Front {
         handler: H,
     ) -> Result<(), FrontError>
     where
-        H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -152,7 +204,7 @@ impl Front {
                 let proof = challenges.as_ref().and_then(|open| open.answer(request.uri().path()));
                 let answer = match proof {
                     Some(proof) => Err(proof),
-                    None => Ok(handler(request.map(drop), from)),
+                    None => Ok(handler(request.map(Into::into), from)),
                 };
                 async move {
                     match answer {
@@ -166,7 +218,7 @@ impl Front {
         let tls = server_config(Arc::clone(&certificate), ALPN_ALL)?;
         for bound in self.encrypted {
             let handler = handler.clone();
-            let respond = move |request: Request<_>, from| handler(request.map(drop), from);
+            let respond = move |request: Request<Incoming>, from| handler(request.map(Into::into), from);
             server.serve(bound, Some(Arc::clone(&tls)), respond);
         }
         for bound in self.quic {

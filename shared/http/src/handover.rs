@@ -201,6 +201,12 @@ impl Sockets {
         open().map_err(|source| BindError { addr, source })
     }
 
+    /// Whether a predecessor waits for this process to serve.
+    #[must_use]
+    pub fn succeeds(&self) -> bool {
+        self.held().predecessor.is_some()
+    }
+
     /// Everything is bound and served: tells the predecessor, which leaves then, and closes what was inherited in vain.
     pub fn serving(&self) {
         let (unused, predecessor) = {

@@ -27,6 +27,7 @@ pub mod ops;
 pub mod problem;
 pub mod quic;
 pub mod reload;
+pub mod request_body;
 pub mod signals;
 pub mod systemd;
 pub mod tls;

@@ -3,21 +3,22 @@
 //! Invariants: a connection holds one permit of `connections_max`; a request is given up when its viewer gives it up;
 //! requests that arrive before the handshake ended (0-RTT) are GETs that can be repeated; a peer whose address is not
 //! proven has to prove it (Retry) while many handshakes are open, and gets at most three times the bytes it sent.
-//! Deliberately absent: server push, datagrams, request bodies.
+//! Deliberately absent: server push, datagrams.
 
 use crate::activity::{Activity, Finding, InFlight};
 use crate::admission::Permit;
 use crate::gate::{self, Verdict};
-use crate::h3_streams::{Aside, Newest, Payload, Streams};
+use crate::h3_streams::{Aside, Newest, Payload, Receive, Reply, Streams};
 use crate::handover::{Sockets, UdpPort};
 use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
 use crate::problem::Problem;
+use crate::request_body::RequestBody;
 use crate::tls::{ReloadableCertificate, TlsError, pop_id, quic_tls_config};
 use bytes::Bytes;
 use h3::error::Code;
 use h3::server::RequestStream;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
 use quinn::congestion::CubicConfig;
@@ -34,7 +35,7 @@ use tokio::task::JoinHandle;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Http3 = h3::server::Connection<Streams, Bytes>;
-type Exchange = RequestStream<crate::h3_streams::Exchange<Bytes>, Bytes>;
+type Sending = RequestStream<Reply<Bytes>, Bytes>;
 
 /// The socket's buffers: a burst of a few hundred parts, bytes. The system may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -123,7 +124,7 @@ impl Server {
         handler: H,
     ) -> Result<JoinHandle<()>, QuicError>
     where
-        H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -188,7 +189,7 @@ impl Drop for Handshake {
 impl QuicListener {
     async fn accept_loop<H, F, B>(&self, handler: H)
     where
-        H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -244,7 +245,7 @@ struct QuicConnection {
 impl QuicConnection {
     async fn run<H, F, B>(self, incoming: quinn::Incoming, handshake: Handshake, handler: H)
     where
-        H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -292,7 +293,7 @@ impl QuicConnection {
         (newest, mut from): (Newest, PeerConnection),
         handler: H,
     ) where
-        H: Fn(Request<()>, PeerConnection) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -318,12 +319,17 @@ impl QuicConnection {
                         tokio::spawn(async move {
                             let resolved = tokio::time::timeout(patience, resolver.resolve_request()).await;
                             let Ok(Ok((request, exchange))) = resolved else { return };
+                            let (sending, receiving) = exchange.split();
+                            let (request, unwanted) = with_body(request, receiving);
                             match gate::judge(&request, false) {
                                 Verdict::Refuse(words) => {
                                     let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response();
-                                    answer(exchange, aside, std::future::ready(refusal), in_flight).await;
+                                    answer(sending, aside, std::future::ready(refusal), in_flight).await;
                                 }
-                                _ => answer(exchange, aside, handler(request, peer), in_flight).await,
+                                _ => answer(sending, aside, handler(request, peer), in_flight).await,
+                            }
+                            if let Some(mut receiving) = unwanted {
+                                receiving.stop_sending(Code::H3_NO_ERROR);
                             }
                         });
                         continue;
@@ -351,6 +357,19 @@ impl QuicConnection {
     }
 }
 
+/// The request with what may come with it; nothing that is read comes with a request for reading.
+fn with_body(
+    request: Request<()>,
+    receiving: RequestStream<Receive, Bytes>,
+) -> (Request<RequestBody>, Option<RequestStream<Receive, Bytes>>) {
+    match *request.method() {
+        Method::GET | Method::HEAD | Method::OPTIONS => {
+            (request.map(|()| RequestBody::empty()), Some(receiving))
+        }
+        _ => (request.map(|()| RequestBody::http3(receiving)), None),
+    }
+}
+
 /// The POP that the peer has proven to be.
 fn client(connection: &quinn::Connection) -> Option<Arc<str>> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
@@ -358,7 +377,7 @@ fn client(connection: &quinn::Connection) -> Option<Arc<str>> {
 }
 
 /// Sends the response when it is there, unless the viewer gives up before.
-async fn answer<F, B>(mut exchange: Exchange, mut aside: Aside, response: F, _in_flight: InFlight)
+async fn answer<F, B>(mut sending: Sending, mut aside: Aside, response: F, _in_flight: InFlight)
 where
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes>,
@@ -368,19 +387,19 @@ where
         response = response => response,
         () = &mut aside.stopped => return,
     };
-    match send(&mut exchange, &aside.payload, response).await {
+    match send(&mut sending, &aside.payload, response).await {
         // What is sent is not there yet: closing the connection now would lose the end of it.
         Ok(()) => {
             let _ = tokio::time::timeout(STALL_MAX, aside.stopped).await;
         }
         Err(error) => {
             tracing::debug!(%error, "response not sent");
-            exchange.stop_stream(Code::H3_INTERNAL_ERROR);
+            sending.stop_stream(Code::H3_INTERNAL_ERROR);
         }
     }
 }
 
-async fn send<B>(exchange: &mut Exchange, payload: &Payload, response: Response<B>) -> Result<(), BoxError>
+async fn send<B>(sending: &mut Sending, payload: &Payload, response: Response<B>) -> Result<(), BoxError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -393,17 +412,15 @@ where
     if let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {
         head.headers.entry(header::DATE).or_insert(now);
     }
-    exchange.send_response(Response::from_parts(head, ())).await?;
+    sending.send_response(Response::from_parts(head, ())).await?;
     while let Some(frame) = body.frame().await {
         let Ok(mut bytes) = frame?.into_data() else { continue };
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(WRITE_BYTES_MAX));
             payload.set(piece.clone());
-            tokio::time::timeout(STALL_MAX, exchange.send_data(piece)).await??;
+            tokio::time::timeout(STALL_MAX, sending.send_data(piece)).await??;
         }
     }
-    exchange.finish().await?;
-    // Whatever comes with a GET is not wanted.
-    exchange.stop_sending(Code::H3_NO_ERROR);
+    sending.finish().await?;
     Ok(())
 }

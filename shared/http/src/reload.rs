@@ -9,6 +9,7 @@ mod difference;
 pub use difference::{Change, difference};
 
 use crate::config::{ConfigError, Validate, load};
+use crate::tls::ReloadableCertificate;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use toml::Table;
@@ -28,6 +29,20 @@ impl Reloadable {
         // It was read a moment ago; if it is gone since, everything in the next one is a change.
         let running = read(path).unwrap_or_default();
         Self { path: path.to_owned(), running, live }
+    }
+
+    /// Reads the certificate again too. What cannot be used leaves everything as it was, and is in the log.
+    pub fn reload_with<T: DeserializeOwned + Validate>(
+        &mut self,
+        certificate: Option<&ReloadableCertificate>,
+        apply: impl FnOnce(&T),
+    ) {
+        self.reload(apply);
+        match certificate.map(ReloadableCertificate::reload) {
+            Some(Err(error)) => tracing::error!(%error, "the old certificate stays"),
+            Some(Ok(())) => tracing::info!("certificate reloaded"),
+            None => {}
+        }
     }
 
     /// Reads the file again and gives it to `apply` if anything that can be applied has changed. The log says which keys

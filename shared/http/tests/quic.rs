@@ -3,7 +3,7 @@
 
 use bytes::{Buf, Bytes};
 use h3::error::StreamError;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -12,6 +12,7 @@ use sigma_http::drain::Drain;
 use sigma_http::handover::Sockets;
 use sigma_http::listener::{Limits, PeerConnection, Server};
 use sigma_http::quic::BoundUdp;
+use sigma_http::request_body::RequestBody;
 use sigma_http::tls::{ReloadableCertificate, client_config};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -90,7 +91,7 @@ impl Lab {
         let addr = bound.local_addr();
         let holding = Arc::new(AtomicUsize::new(0));
         let held = Arc::clone(&holding);
-        let handler = move |request: Request<()>, from: PeerConnection| {
+        let handler = move |request: Request<RequestBody>, from: PeerConnection| {
             let held = Arc::clone(&held);
             async move {
                 match request.uri().path() {
@@ -100,6 +101,13 @@ impl Lab {
                         std::future::pending().await
                     }
                     "/broken" => Response::new(broken()),
+                    "/count" => match request.into_body().read(LARGE, PATIENCE).await {
+                        Ok(body) => Response::new(whole(body.len().to_string())),
+                        Err(error) => error
+                            .problem()
+                            .response()
+                            .map(|body| body.map_err(|never| match never {}).boxed()),
+                    },
                     "/large" => Response::new(whole(vec![7; LARGE])),
                     _ => Response::new(whole(format!("{:?} {} {}", from.alpn, from.tls, from.peer.port()))),
                 }
@@ -155,6 +163,15 @@ async fn begin(ask: &mut Ask, path: &str) -> Exchange {
     exchange
 }
 
+async fn post(ask: &mut Ask, path: &str, bytes: usize) -> Exchange {
+    let request = Request::post(format!("https://localhost{path}")).body(()).unwrap();
+    let mut exchange = within(ask.send_request(request)).await.unwrap();
+    // A server that reads no more says so while it is sent.
+    let _ = within(exchange.send_data(vec![1; bytes].into())).await;
+    let _ = within(exchange.finish()).await;
+    exchange
+}
+
 async fn finish(mut exchange: Exchange) -> Result<(Response<()>, Vec<u8>), StreamError> {
     let response = within(exchange.recv_response()).await?;
     let mut body = Vec::new();
@@ -181,6 +198,20 @@ async fn answers_small_and_large() {
     assert_eq!(response.headers()["content-length"], LARGE.to_string());
     assert_eq!(body, vec![7; LARGE]);
     assert_eq!(lab.metrics.open.get(), 1);
+}
+
+#[tokio::test]
+async fn bodies_are_read_when_wanted_and_bounded() {
+    let lab = Lab::new(Limits::default());
+    let (_connection, mut ask) = lab.connect(&lab.client()).await;
+    for bytes in [0, 1, LARGE] {
+        let (response, body) = finish(post(&mut ask, "/count", bytes).await).await.unwrap();
+        assert_eq!((response.status(), body), (StatusCode::OK, bytes.to_string().into_bytes()));
+    }
+    let (response, _) = finish(post(&mut ask, "/count", LARGE + 1).await).await.unwrap();
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let (response, body) = finish(post(&mut ask, "/large", LARGE).await).await.unwrap();
+    assert_eq!((response.status(), body.len()), (StatusCode::OK, LARGE), "nobody reads it");
 }
 
 #[tokio::test]
