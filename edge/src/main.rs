@@ -15,6 +15,7 @@ mod freshness;
 mod handler;
 mod head;
 mod key;
+mod ledger;
 mod metrics;
 mod policy;
 mod presence;
