@@ -199,7 +199,8 @@ impl Admission {
     }
 }
 
-fn now_ms() -> u64 {
+/// The wall clock, Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }

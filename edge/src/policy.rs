@@ -1,9 +1,10 @@
 //! The cluster's policy at this edge: asked for over and over from the upstream, kept, and served on to edges behind it.
 //!
-//! Invariants: the last good policy stays until a newer one is there, whatever the upstream does; the upstream is asked
-//! again within `policy_poll_ms` unless it holds the request, so that what changes is known here within 5 s. Deliberately
+//! Invariants: the last good policy stays until a newer one of the same cluster is there, whatever the upstream does; who was
+//! revoked by one origin of the cluster stays so when another one answers; the upstream is asked again within `policy_poll_ms` unless it holds the request, so that what changes is known here within 5 s. Deliberately
 //! absent: keeping it on disk, because what it lets viewers have comes from the same upstream.
 
+use crate::admission::now_ms;
 use crate::metrics::{Metrics, Reading};
 use crate::session::Gate;
 use crate::upstream::{Upstream, UpstreamError};
@@ -33,7 +34,9 @@ const REST_MS_MIN: u64 = 50;
 #[derive(Debug)]
 struct Received {
     gate: Gate,
-    document: Bytes,
+    /// As it travels.
+    json: Bytes,
+    document: Document,
     at: Instant,
 }
 
@@ -56,6 +59,12 @@ enum PollError {
     TimedOut,
     #[error(transparent)]
     Invalid(#[from] InvalidPolicy),
+    /// Its keys would void every session that viewers have.
+    #[error(
+        "the policy is of another cluster ({theirs}; here {ours} is in force): origins behind the same edges need the same \
+         playback.cluster_secret_file; if this one was set up anew, restart the edge"
+    )]
+    OtherCluster { ours: String, theirs: String },
 }
 
 /// The system has no randomness for a key.
@@ -78,8 +87,12 @@ impl PolicyFeed {
         rand::fill(&mut secret).map_err(|_| NoKey)?;
         let session_keys = vec![SessionSecret::new(0, &secret, true)];
         let policy = Policy::new(&Document { session_keys, ..Document::default() }).map_err(|_| NoKey)?;
-        let received =
-            Received { gate: Gate { policy, open: true }, document: Bytes::new(), at: Instant::now() };
+        let received = Received {
+            gate: Gate { policy, open: true },
+            json: Bytes::new(),
+            document: Document::default(),
+            at: Instant::now(),
+        };
         Ok(Self(Arc::new(watch::Sender::new(Some(Arc::new(received))))))
     }
 
@@ -93,21 +106,28 @@ impl PolicyFeed {
     }
 
     /// Takes a document in. Whether it replaced the one before.
-    fn take(&self, document: Bytes) -> Result<bool, InvalidPolicy> {
-        let policy = Policy::parse(&document)?;
-        let is_newer = |known: &Received| {
-            let known = &known.gate.policy;
-            // A lower version made later is an origin that was set up anew.
-            policy.version() > known.version() || policy.issued_at_ms() > known.issued_at_ms()
-        };
-        if self.0.borrow().as_deref().is_some_and(|known| !is_newer(known)) {
-            return Ok(false);
+    fn take(&self, json: Bytes, now_ms: u64) -> Result<bool, PollError> {
+        let mut document: Document = serde_json::from_slice(&json).map_err(InvalidPolicy::from)?;
+        let known = self.0.borrow().clone();
+        if let Some(known) = &known {
+            let known = &known.document;
+            if known.cluster != document.cluster {
+                let (ours, theirs) = (known.cluster.clone(), document.cluster);
+                return Err(PollError::OtherCluster { ours, theirs });
+            }
+            // A lower version made later is of another origin of the cluster.
+            if document.version <= known.version && document.issued_at_ms <= known.issued_at_ms {
+                return Ok(false);
+            }
+            document.keep_revocations(&known.revocations, now_ms);
         }
+        let policy = Policy::new(&document)?;
+        let json = serde_json::to_vec(&document).map_or(json, Bytes::from);
         if policy.unusable_keys() > 0 {
             tracing::warn!(keys = policy.unusable_keys(), "keys in the policy cannot be used");
         }
         tracing::debug!(version = policy.version(), "policy received");
-        let received = Received { gate: Gate { policy, open: false }, document, at: Instant::now() };
+        let received = Received { gate: Gate { policy, open: false }, json, document, at: Instant::now() };
         self.0.send_replace(Some(Arc::new(received)));
         Ok(true)
     }
@@ -127,7 +147,7 @@ impl PolicyFeed {
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no policy has arrived here yet");
             return problem.retry_after_s(1).response();
         };
-        let mut response = Response::new(Full::new(received.document.clone()));
+        let mut response = Response::new(Full::new(received.json.clone()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -222,17 +242,39 @@ async fn ask(feed: &PolicyFeed, upstream: &Upstream) -> Result<bool, PollError> 
         Ok(())
     };
     tokio::time::timeout(upstream.patience(), whole).await.map_err(|_| PollError::TimedOut)??;
-    Ok(feed.take(document.into())?)
+    feed.take(document.into(), now_ms())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sigma_token::policy::Revocation;
 
     fn document(version: u64, issued_at_ms: u64) -> Bytes {
+        of_cluster("a", version, issued_at_ms, Vec::new())
+    }
+
+    fn of_cluster(cluster: &str, version: u64, issued_at_ms: u64, revocations: Vec<Revocation>) -> Bytes {
         let session_keys = vec![SessionSecret::new(1, &[1; 32], true)];
-        let document = Document { version, issued_at_ms, session_keys, ..Document::default() };
+        let cluster = cluster.to_owned();
+        let document =
+            Document { version, issued_at_ms, cluster, session_keys, revocations, ..Document::default() };
         serde_json::to_vec(&document).unwrap().into()
+    }
+
+    #[test]
+    fn another_origin_of_the_cluster_voids_nothing_and_another_cluster_is_refused() {
+        let feed = PolicyFeed::empty();
+        let revoked = |name: &str, until_ms| Revocation::of_subject(name, 1, until_ms);
+        feed.take(of_cluster("a", 5, 100, vec![revoked("x", 1_000), revoked("y", 500)]), 0).unwrap();
+        assert!(feed.take(of_cluster("a", 4, 200, vec![revoked("z", 900)]), 600).unwrap());
+        let now = feed.0.borrow().clone().unwrap();
+        assert_eq!(now.document.revocations, [revoked("z", 900), revoked("x", 1_000)], "y is over");
+        let told: Document = serde_json::from_slice(&now.json).unwrap();
+        assert_eq!(told, now.document, "edges behind this one are told the same");
+        let error = feed.take(of_cluster("b", 9, 900, Vec::new()), 600).unwrap_err().to_string();
+        assert!(error.contains("cluster (b; here a"), "{error}");
+        assert_eq!(feed.version(), Some(4));
     }
 
     #[test]
@@ -241,10 +283,10 @@ mod tests {
         for (version, issued_at_ms, taken, kept) in
             [(5, 100, true, 5), (5, 100, false, 5), (4, 90, false, 5), (6, 100, true, 6), (1, 200, true, 1)]
         {
-            assert_eq!(feed.take(document(version, issued_at_ms)).unwrap(), taken, "{version}");
+            assert_eq!(feed.take(document(version, issued_at_ms), 0).unwrap(), taken, "{version}");
             assert_eq!(feed.version(), Some(kept));
         }
-        assert!(feed.take(Bytes::from_static(b"{}")).is_err());
+        assert!(feed.take(Bytes::from_static(b"{}"), 0).is_err());
         assert_eq!(feed.version(), Some(1), "the last good one stays");
     }
 
@@ -262,7 +304,7 @@ mod tests {
     async fn an_edge_behind_is_held_until_there_is_another_version() {
         let feed = PolicyFeed::empty();
         assert_eq!(feed.respond(None).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-        feed.take(document(5, 100)).unwrap();
+        feed.take(document(5, 100), 0).unwrap();
         for query in [None, Some("after=4"), Some("after=x"), Some("x&after=6")] {
             let began = tokio::time::Instant::now();
             assert_eq!(feed.respond(query).await.status(), StatusCode::OK);
@@ -274,7 +316,7 @@ mod tests {
         let began = tokio::time::Instant::now();
         let (response, _) = tokio::join!(feed.respond(Some("after=5")), async {
             tokio::time::advance(Duration::from_secs(1)).await;
-            feed.take(document(6, 100)).unwrap()
+            feed.take(document(6, 100), 0).unwrap()
         });
         assert_eq!(response.status(), StatusCode::OK);
         assert!(began.elapsed() < HOLD);

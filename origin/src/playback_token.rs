@@ -16,8 +16,9 @@ use std::path::PathBuf;
 pub(crate) enum TokenCommand {
     /// Print a token for viewers: https://EDGE/live/CHANNEL/index.m3u8?token=TOKEN
     ///
-    /// It is signed with the origin's own key, which is in data_dir of the configuration: run it on the origin's machine,
-    /// as the origin's user. The origin need not run, but must have run once. Making tokens from afar, over the REST API,
+    /// It is signed with the origin's own key, which is in data_dir of the configuration, or with the one that follows from
+    /// playback.cluster_secret_file: run it on the origin's machine, as the origin's user. The origin need not run, but must
+    /// have run once. Making tokens from afar, over the REST API,
     /// comes with a later release.
     Create(CreateArgs),
 }
@@ -59,7 +60,7 @@ pub(crate) fn create(args: &CreateArgs) -> Result<String, String> {
     let config: Config = sigma_http::config::load(&args.config).map_err(|error| error.to_string())?;
     let now_s = policy::now_ms() / 1000;
     let claims = claims(args, &config, now_s)?;
-    let key = policy::signing_key(&config.data_dir).map_err(|error: PolicyError| error.to_string())?;
+    let key = policy::signing_key(&config).map_err(|error: PolicyError| error.to_string())?;
     let token = key.sign(&claims).map_err(|error| error.to_string())?;
     if token.len() > TOKEN_BYTES_MAX {
         return Err(format!(

@@ -1,9 +1,10 @@
 //! Who may watch what: the document that edges get, its keys and its revocations.
 //!
-//! Invariants: a version is never given to two documents and never goes back, as it starts from the wall clock; nothing is
+//! Invariants: a version is never given to two documents and never goes back, whatever the clock does; nothing is
 //! told to an edge before it is on disk, so a restart takes nothing back; readers never wait for the disk. Deliberately
 //! absent: letting viewers in, which is the edges' (sigma-token decides, they ask).
 
+mod cluster;
 mod revoked;
 mod rotation;
 mod secrets;
@@ -11,11 +12,12 @@ mod secrets;
 use crate::claim::ClaimedDir;
 use crate::config::Config;
 use bytes::Bytes;
+use cluster::ClusterSecret;
 use revoked::{Full, REVOCATIONS_MAX, Revocations};
-use rotation::{Schedule, SessionKeys};
+use rotation::{Schedule, SessionKeys, next_of_periods_ms, of_periods};
 pub(crate) use secrets::issuer_jwk;
 use sigma_shared::id::ChannelId;
-use sigma_token::issuer::IssuerKey;
+use sigma_token::issuer::{IssuerKey, SigningFailed};
 use sigma_token::jwk::JwkSet;
 use sigma_token::policy::{ChannelPolicy, Document, Playback, Revocation};
 use std::collections::BTreeMap;
@@ -51,9 +53,20 @@ pub(crate) struct Published {
     pub(crate) json: Bytes,
 }
 
+/// Where the secrets of session paths come from.
+#[derive(Debug)]
+enum Keys {
+    /// Made here.
+    Own(SessionKeys),
+    /// Worked out from what the origins of the cluster share.
+    Shared(Box<ClusterSecret>),
+}
+
 #[derive(Debug)]
 struct State {
-    keys: SessionKeys,
+    keys: Keys,
+    /// No version above this was given out: what the next start begins above.
+    versions_below: u64,
     revocations: Revocations,
     /// What was published, with version and time.
     document: Document,
@@ -65,6 +78,8 @@ pub(crate) struct Policies {
     /// Ours while this is held.
     data_dir: Arc<ClaimedDir>,
     schedule: Schedule,
+    /// The cluster's name: edges take no policy of another one.
+    cluster: String,
     jwks: JwkSet,
     public_jwks: Bytes,
     channels: BTreeMap<String, ChannelPolicy>,
@@ -80,7 +95,12 @@ impl Policies {
     /// Files that cannot be read or written.
     pub(crate) fn load(config: &Config, data_dir: &Arc<ClaimedDir>) -> Result<Arc<Self>, PolicyError> {
         let playback = &config.playback;
-        let mut keys = vec![secrets::issuer(data_dir.path())?.jwk()];
+        let shared = playback.cluster_secret_file.as_deref().map(ClusterSecret::read).transpose()?;
+        let issuer = match &shared {
+            Some(secret) => issuer_of(secret, config)?,
+            None => secrets::issuer(data_dir.path())?,
+        };
+        let mut keys = vec![issuer.jwk()];
         for issuer in &playback.keys {
             keys.push(issuer_jwk(issuer)?);
         }
@@ -88,7 +108,11 @@ impl Policies {
         let channels = config.channels.iter();
         let channels = channels.map(|one| (one.id.clone(), ChannelPolicy { playback: one.playback.into() }));
         let folder = secrets::folder(data_dir.path());
-        let session_keys = secrets::read(&folder.join(SESSIONS_FILE))?.unwrap_or_default();
+        let session_keys = match shared {
+            Some(secret) => Keys::Shared(Box::new(secret)),
+            None => Keys::Own(secrets::read(&folder.join(SESSIONS_FILE))?.unwrap_or_default()),
+        };
+        let version = secrets::read(&folder.join(VERSION_FILE))?.unwrap_or_default();
         let revocations = secrets::read(&folder.join(REVOCATIONS_FILE))?.unwrap_or_default();
         let policies = Arc::new(Self {
             data_dir: Arc::clone(data_dir),
@@ -96,13 +120,15 @@ impl Policies {
                 rotation_ms: playback.session_key_rotation_s * 1000,
                 session_max_ms: playback.session_max_s * 1000,
             },
+            cluster: issuer.kid().to_owned(),
             jwks: JwkSet::of(&keys),
             public_jwks: serde_json::to_vec(&JwkSet::of(&public)).unwrap_or_default().into(),
             channels: channels.collect(),
             state: Mutex::new(State {
                 keys: session_keys,
+                versions_below: version,
                 revocations: Revocations::new(revocations),
-                document: Document::default(),
+                document: Document { version, ..Document::default() },
             }),
             published: watch::Sender::new(Arc::new(Published { version: 0, json: Bytes::new() })),
         });
@@ -150,11 +176,18 @@ impl Policies {
     /// Brings keys and revocations up to date, and publishes if that changes anything.
     fn refresh(&self, now: u64) -> Result<(), PolicyError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut keys = state.keys.clone();
-        let secret = secrets::random()?;
-        if keys.advance(now, self.schedule, || secret) {
-            self.keep(SESSIONS_FILE, &keys)?;
-            state.keys = keys;
+        if let Keys::Own(keys) = &state.keys {
+            let (mut keys, secret) = (keys.clone(), secrets::random()?);
+            if keys.advance(now, self.schedule, || secret) {
+                self.keep(SESSIONS_FILE, &keys)?;
+                state.keys = Keys::Own(keys);
+            }
+        }
+        let version = now.max(state.document.version);
+        if version.saturating_add(VERSIONS_AHEAD / 2) > state.versions_below {
+            let versions_below = version.saturating_add(VERSIONS_AHEAD);
+            self.keep(VERSION_FILE, &versions_below)?;
+            state.versions_below = versions_below;
         }
         if state.revocations.forget(now) {
             self.keep(REVOCATIONS_FILE, &state.revocations.entries())?;
@@ -171,7 +204,11 @@ impl Policies {
         let mut document = Document {
             version: state.document.version,
             issued_at_ms: state.document.issued_at_ms,
-            session_keys: state.keys.secrets(now),
+            cluster: self.cluster.clone(),
+            session_keys: match &state.keys {
+                Keys::Own(keys) => keys.secrets(now),
+                Keys::Shared(secret) => of_periods(now, self.schedule, |n| secret.session_secret(n)),
+            },
             jwks: self.jwks.clone(),
             channels: self.channels.clone(),
             revocations: state.revocations.entries().to_vec(),
@@ -188,12 +225,20 @@ impl Policies {
     fn next_change_ms(&self, now: u64) -> u64 {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = state.revocations.entries().iter().map(|entry| entry.until_ms);
-        ends.chain([state.keys.next_change_ms(now, self.schedule)]).min().unwrap_or(now)
+        let keys = match &state.keys {
+            Keys::Own(keys) => keys.next_change_ms(now, self.schedule),
+            Keys::Shared(_) => next_of_periods_ms(now, self.schedule),
+        };
+        ends.chain([keys]).min().unwrap_or(now)
     }
 }
 
 const SESSIONS_FILE: &str = "sessions.json";
 const REVOCATIONS_FILE: &str = "revocations.json";
+const VERSION_FILE: &str = "version.json";
+/// Versions are milliseconds of the wall clock. So many are set aside at a time: whatever the clock does over a restart,
+/// they do not go back, and the file is not written at every change.
+const VERSIONS_AHEAD: u64 = 3_600_000;
 
 async fn pass_time(policies: Weak<Policies>) {
     let mut failing = false;
@@ -211,13 +256,30 @@ async fn pass_time(policies: Weak<Policies>) {
     }
 }
 
-/// The signing key that an origin has made in a data directory, for the command line.
+fn issuer_of(secret: &ClusterSecret, config: &Config) -> Result<IssuerKey, PolicyError> {
+    let path = config.playback.cluster_secret_file.clone().unwrap_or_default();
+    let broken = |error: SigningFailed| PolicyError { path, reason: error.to_string() };
+    IssuerKey::from_seed(&secret.issuer_seed()).map_err(broken)
+}
+
+/// Whether the file with the cluster's secret can be used.
+///
+/// # Errors
+/// It cannot.
+pub(crate) fn check_cluster_secret(file: &Path) -> Result<(), PolicyError> {
+    ClusterSecret::read(file).map(drop)
+}
+
+/// The signing key of a cluster, or the one that an origin has made in its data directory, for the command line.
 ///
 /// # Errors
 /// None has been made, or it cannot be read.
-pub(crate) fn signing_key(data_dir: &Path) -> Result<IssuerKey, PolicyError> {
-    secrets::existing_issuer(data_dir)?.ok_or_else(|| PolicyError {
-        path: secrets::folder(data_dir),
+pub(crate) fn signing_key(config: &Config) -> Result<IssuerKey, PolicyError> {
+    if let Some(file) = &config.playback.cluster_secret_file {
+        return issuer_of(&ClusterSecret::read(file)?, config);
+    }
+    secrets::existing_issuer(&config.data_dir)?.ok_or_else(|| PolicyError {
+        path: secrets::folder(&config.data_dir),
         reason: "no signing key is here: an origin makes one when it starts".to_owned(),
     })
 }

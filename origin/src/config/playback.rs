@@ -1,7 +1,7 @@
 //! `[playback]`: who issues playback tokens, and how long what was let in on them lasts.
 
 use super::{Config, Ranges};
-use crate::policy::issuer_jwk;
+use crate::policy::{check_cluster_secret, issuer_jwk};
 use serde::Deserialize;
 use sigma_http::config::Problem;
 use sigma_token::policy::Playback;
@@ -20,6 +20,8 @@ const SESSION_KEYS_MAX: u64 = 200;
 pub(crate) struct PlaybackConfig {
     pub(crate) session_key_rotation_s: u64,
     pub(crate) session_max_s: u64,
+    /// What the origins of a cluster share.
+    pub(crate) cluster_secret_file: Option<PathBuf>,
     pub(crate) keys: Vec<IssuerConfig>,
 }
 
@@ -73,7 +75,12 @@ impl From<ChannelPlayback> for Playback {
 
 impl Default for PlaybackConfig {
     fn default() -> Self {
-        Self { session_key_rotation_s: 86_400, session_max_s: 7 * 86_400, keys: Vec::new() }
+        Self {
+            session_key_rotation_s: 86_400,
+            session_max_s: 7 * 86_400,
+            cluster_secret_file: None,
+            keys: Vec::new(),
+        }
     }
 }
 
@@ -112,6 +119,7 @@ impl PlaybackConfig {
     /// # Errors
     /// One of them cannot.
     pub(crate) fn check_files(&self) -> Result<(), crate::policy::PolicyError> {
+        self.cluster_secret_file.as_deref().map_or(Ok(()), check_cluster_secret)?;
         self.keys.iter().try_for_each(|issuer| issuer_jwk(issuer).map(drop))
     }
 }

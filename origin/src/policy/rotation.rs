@@ -91,6 +91,30 @@ impl SessionKeys {
     }
 }
 
+/// The secrets of a moment, the newest first, when each period of `rotation_ms` has one that everybody can work out: the
+/// origins of a cluster agree without a word.
+pub(super) fn of_periods(
+    now_ms: u64,
+    schedule: Schedule,
+    secret: impl Fn(u64) -> Secret,
+) -> Vec<SessionSecret> {
+    let period = |at_ms: u64| at_ms / schedule.rotation_ms;
+    let oldest = period(now_ms.saturating_sub(schedule.session_max_ms.saturating_add(SPREAD_MS)));
+    let (signs, newest) = (period(now_ms), period(now_ms.saturating_add(SPREAD_MS)));
+    // Numbers wrap around long after a secret is forgotten.
+    let kid = |period: u64| u8::try_from(period % 256).unwrap_or_default();
+    (oldest..=newest).rev().map(|n| SessionSecret::new(kid(n), &secret(n), n == signs)).collect()
+}
+
+/// When [`of_periods`] changes next, Unix milliseconds.
+pub(super) fn next_of_periods_ms(now_ms: u64, schedule: Schedule) -> u64 {
+    let boundary = |after_ms: u64| (after_ms / schedule.rotation_ms + 1).saturating_mul(schedule.rotation_ms);
+    let kept_ms = schedule.session_max_ms.saturating_add(SPREAD_MS);
+    let told = boundary(now_ms.saturating_add(SPREAD_MS)).saturating_sub(SPREAD_MS);
+    let forgotten = boundary(now_ms.saturating_sub(kept_ms)).saturating_add(kept_ms);
+    boundary(now_ms).min(told).min(forgotten)
+}
+
 impl std::fmt::Debug for SessionKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.keys.iter().map(|key| (key.kid, key.made_ms))).finish()
@@ -146,6 +170,34 @@ mod tests {
             keys.advance(now, SCHEDULE, || [1; 32]);
             assert_eq!(keys.secrets(now).iter().filter(|secret| secret.signs).count(), 1);
             assert!(keys.keys.len() <= 4);
+        }
+    }
+
+    #[test]
+    fn origins_that_share_a_secret_agree_and_hand_over_without_a_gap() {
+        let secret = |period: u64| [u8::try_from(period % 251).expect("small"); 32];
+        let (start, hour) = (1_790_000_000_000 / (24 * HOUR) * (24 * HOUR), HOUR);
+        let at = |now_ms: u64| of_periods(now_ms, SCHEDULE, secret);
+        let mut now_ms = start;
+        let mut before = at(now_ms);
+        for _ in 0..12 {
+            let next = next_of_periods_ms(now_ms, SCHEDULE);
+            assert!(next > now_ms && next <= now_ms + 24 * hour);
+            assert_eq!(at(next - 1), before, "nothing changes before");
+            assert_ne!(at(next), before, "something changes then");
+            (now_ms, before) = (next, at(next));
+            assert_eq!(before.iter().filter(|key| key.signs).count(), 1);
+            // An origin or edge whose clock is off by half a minute signs with what is known here.
+            for skewed in [now_ms - 30_000, now_ms + 30_000] {
+                let signs = at(skewed).into_iter().find(|key| key.signs).expect("one signs");
+                assert!(before.iter().any(|key| key.secret == signs.secret), "{skewed}");
+            }
+            let aged = of_periods(now_ms - SCHEDULE.session_max_ms, SCHEDULE, secret);
+            let signed = aged.iter().find(|key| key.signs).expect("one signs");
+            assert!(
+                before.iter().any(|key| key.secret == signed.secret),
+                "the longest session is still good"
+            );
         }
     }
 

@@ -66,3 +66,41 @@ fn a_shared_secret_is_told_to_edges_and_to_nobody_else() {
     let public = String::from_utf8(policies.public_jwks().to_vec()).expect("text");
     assert!(public.contains("Ed25519") && !public.contains("partner") && !public.contains("oct"), "{public}");
 }
+
+#[test]
+fn origins_that_share_a_secret_are_one_cluster() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = folder.path().join("cluster.secret");
+    std::fs::write(&secret, "s".repeat(40)).expect("written");
+    let shared = config(&format!("[playback]\ncluster_secret_file = {secret:?}\n"));
+    let load = |name: &str, config: &Config| {
+        let data_dir = Arc::new(ClaimedDir::claim(&folder.path().join(name)).expect("free"));
+        Policies::load(config, &data_dir).expect("loaded")
+    };
+    let (one, two, own) = (load("one", &shared), load("two", &shared), load("own", &config("")));
+    let print = |policies: &Policies| *newest(policies).1.session_keys_print();
+    assert_eq!(print(&one), print(&two));
+    assert_ne!(print(&one), print(&own));
+    let cluster = |policies: &Policies| policies.state.lock().expect("free").document.cluster.clone();
+    assert_eq!(cluster(&one), cluster(&two));
+    assert_ne!(cluster(&one), cluster(&own));
+    assert_eq!(signing_key(&shared).expect("worked out").kid(), cluster(&one), "for the command line");
+    assert_eq!(one.public_jwks(), two.public_jwks());
+}
+
+#[test]
+fn versions_do_not_go_back_with_the_clock() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = Arc::new(ClaimedDir::claim(folder.path()).expect("free"));
+    let policies = Policies::load(&config(""), &data_dir).expect("loaded");
+    let told = newest(&policies).0;
+    drop(policies);
+    // As if the clock had been ahead by 20 minutes before.
+    let ahead = told + 1_200_000;
+    secrets::write(&folder.path().join("keys").join(VERSION_FILE), &ahead).expect("written");
+    let policies = Policies::load(&config(""), &data_dir).expect("loaded");
+    assert!(newest(&policies).0 > ahead);
+    let kept: u64 =
+        secrets::read(&folder.path().join("keys").join(VERSION_FILE)).expect("read").expect("kept");
+    assert!(kept > newest(&policies).0, "what follows is set aside, too");
+}

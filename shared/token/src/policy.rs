@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sigma_shared::id::ChannelId;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The document as it travels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Document {
     /// When this version was made, milliseconds since 1970.
     #[serde(default)]
     pub issued_at_ms: u64,
+    /// Whose policy it is: one origin's, or that of all origins that share a secret. Empty: nobody says.
+    #[serde(default)]
+    pub cluster: String,
     /// The secrets of session paths; the first one with `signs` signs.
     #[serde(default)]
     pub session_keys: Vec<SessionSecret>,
@@ -92,7 +95,7 @@ impl From<String> for Playback {
 }
 
 /// Who may not watch any more: a session, or everything that a subject was given before a moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Revocation {
     /// The session, 32 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,6 +113,15 @@ pub struct Revocation {
 
 fn forever() -> u64 {
     u64::MAX
+}
+
+impl Document {
+    /// Adds what was revoked before and is not forgotten yet: another origin of the cluster may not have been told.
+    pub fn keep_revocations(&mut self, before: &[Revocation], now_ms: u64) {
+        let known: HashSet<Revocation> = self.revocations.iter().cloned().collect();
+        let kept = before.iter().filter(|entry| entry.until_ms > now_ms && !known.contains(entry));
+        self.revocations.extend(kept.cloned());
+    }
 }
 
 impl Revocation {

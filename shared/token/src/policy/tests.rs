@@ -134,6 +134,7 @@ fn sessions_survive_the_rotation_of_keys() {
 fn what_is_written_is_read() {
     let document = Document {
         version: 3,
+        cluster: "here".to_owned(),
         issued_at_ms: NOW_MS,
         session_keys: secrets(),
         jwks: JwkSet::default(),
