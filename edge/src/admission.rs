@@ -8,17 +8,18 @@ use crate::metrics::Metrics;
 use crate::policy::PolicyFeed;
 use crate::presence::{Known, Presence};
 use crate::session::{Asked, Binding, Gate, Minted, Minting, Refusal, check, mint, split};
+use crate::viewers::{Counted, Viewers, Visitor};
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use moka::sync::Cache;
 use sigma_http::headers::apply_cors;
 use sigma_http::problem::Problem;
 use sigma_shared::resource::LiveResource;
 use sigma_token::policy::Playback;
-use sigma_token::session::{SessionId, Unverified};
+use sigma_token::session::{Session, SessionId, SubjectHash, Unverified};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,12 +34,20 @@ const NO_CHANNEL_AGE_S: u32 = 1;
 /// What becomes of a request.
 #[derive(Debug)]
 pub(crate) enum Admitted {
-    /// It may have this, if it exists.
-    Resource(LiveResource),
+    /// It may have this, if it exists; `Some` counts.
+    Resource(LiveResource, Option<Visitor>),
     /// Nothing under `/live/`.
     Elsewhere,
     /// It is answered already.
     Answer(Box<Response<Full<Bytes>>>),
+}
+
+/// What becomes of a request that is let in.
+enum Decided {
+    /// It is answered.
+    Visitor(Option<Visitor>),
+    /// It is sent there.
+    Location(String),
 }
 
 /// The door.
@@ -49,11 +58,17 @@ pub(crate) struct Admission {
     feed: PolicyFeed,
     verdicts: Cache<Unverified, Arc<Known>>,
     presence: Mutex<Presence>,
+    viewers: Arc<Viewers>,
     metrics: Arc<Metrics>,
 }
 
 impl Admission {
-    pub(crate) fn new(config: &SessionsConfig, feed: PolicyFeed, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        config: &SessionsConfig,
+        feed: PolicyFeed,
+        viewers: Arc<Viewers>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let capacity = u64::try_from(config.verdicts_max).unwrap_or(u64::MAX);
         let verdicts = Cache::builder().max_capacity(capacity).time_to_idle(FORGOTTEN_AFTER).build();
         Self {
@@ -63,44 +78,71 @@ impl Admission {
             feed,
             verdicts,
             presence: Mutex::new(Presence::new(config.verdicts_max, config.gone_after_ms)),
+            viewers,
             metrics,
         }
     }
 
     /// Decides on a GET or HEAD. `trusted` is a POP of this cluster: what it asks for, it asks for its viewers, whom it
     /// has checked.
-    pub(crate) fn admit(&self, path: &str, query: Option<&str>, address: IpAddr, trusted: bool) -> Admitted {
+    pub(crate) fn admit(&self, request: &Request<()>, address: IpAddr, trusted: bool) -> Admitted {
+        let (path, query) = (request.uri().path(), request.uri().query());
         let (session, path) = if self.enabled { split(path) } else { (None, path) };
         let Some(resource) = LiveResource::parse(path) else {
             return Admitted::Elsewhere;
         };
         if !self.enabled || trusted {
-            return Admitted::Resource(resource);
+            return Admitted::Resource(resource, None);
         }
-        let asked = Asked { resource: &resource, query, address, now_ms: now_ms() };
+        let user_agent = request.headers().get(header::USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
+        let asked = Asked { resource: &resource, query, address, user_agent, now_ms: now_ms() };
         match self.decide(session, &asked) {
-            Ok(None) => Admitted::Resource(resource),
-            Ok(Some(location)) => Admitted::Answer(Box::new(self.redirect(&location))),
+            Ok(Decided::Visitor(visitor)) => Admitted::Resource(resource, visitor),
+            Ok(Decided::Location(location)) => Admitted::Answer(Box::new(self.redirect(&location))),
             Err(refusal) => Admitted::Answer(Box::new(self.refuse(refusal))),
         }
     }
 
-    /// `Some` is where to go instead.
-    fn decide(&self, session: Option<&str>, asked: &Asked<'_>) -> Result<Option<String>, Refusal> {
+    fn decide(&self, session: Option<&str>, asked: &Asked<'_>) -> Result<Decided, Refusal> {
         let gate = self.feed.gate().ok_or(Refusal::NoPolicy)?;
         if let Some(text) = session {
-            return self.checked(text, &gate, asked).map(|()| None);
+            let known = self.checked(text, &gate, asked)?;
+            return Ok(Decided::Visitor(self.visitor(known, &gate, asked)));
         }
         if matches!(asked.resource, LiveResource::Multivariant(_)) {
-            return self.minted(&gate, asked).map(Some);
+            return self.minted(&gate, asked).map(Decided::Location);
         }
         match gate.playback(asked.resource.channel())? {
-            Playback::Public => Ok(None),
+            Playback::Public => Ok(Decided::Visitor(self.visitor(None, &gate, asked))),
             Playback::Token => Err(Refusal::NoToken),
         }
     }
 
-    fn checked(&self, text: &str, gate: &Gate, asked: &Asked<'_>) -> Result<(), Refusal> {
+    /// Without an origin's policy anything may be called a channel, and nobody is told who watches: nothing counts.
+    fn visitor(&self, known: Option<Arc<Known>>, gate: &Gate, asked: &Asked<'_>) -> Option<Visitor> {
+        if gate.open {
+            return None;
+        }
+        let channel = match &known {
+            Some(known) => known.counted.channel,
+            None => self.viewers.channel(asked.resource.channel()),
+        };
+        Some(Visitor { known, channel: channel? })
+    }
+
+    fn counted(&self, session: &Session, gate: &Gate, asked: &Asked<'_>) -> Counted {
+        if gate.open {
+            return Counted::new(0, None);
+        }
+        let viewer = if session.subject == SubjectHash::NONE {
+            gate.policy.signing_key().viewer(asked.address, asked.user_agent)
+        } else {
+            u64::from_be_bytes(session.subject.0)
+        };
+        Counted::new(viewer, self.viewers.channel(asked.resource.channel()))
+    }
+
+    fn checked(&self, text: &str, gate: &Gate, asked: &Asked<'_>) -> Result<Option<Arc<Known>>, Refusal> {
         let unverified = Unverified::parse(text).ok_or(Refusal::Forged)?;
         let Some(known) = self.known(unverified, gate, asked) else {
             // Under a key that is not known here (this edge's before a restart, another's, one forgotten since): what is
@@ -109,13 +151,13 @@ impl Admission {
                 return Err(Refusal::Forged);
             }
             return match gate.playback(asked.resource.channel())? {
-                Playback::Public => Ok(()),
+                Playback::Public => Ok(None),
                 Playback::Token => Err(Refusal::Forged),
             };
         };
         check(&known.session, gate, asked)?;
         known.seen(asked.now_ms);
-        Ok(())
+        Ok(Some(known))
     }
 
     /// The session, from memory or by its signature.
@@ -130,7 +172,8 @@ impl Admission {
         }
         self.metrics.verdicts.miss.inc();
         let session = gate.policy.verify(&unverified, channel)?;
-        let known = Known::new(session, channel.clone(), *print, asked.now_ms);
+        let counted = self.counted(&session, gate, asked);
+        let known = Known::new(session, channel.clone(), (*print, asked.now_ms), counted);
         if session.limited {
             self.presence().arrive(&known, asked.now_ms);
         }
@@ -146,7 +189,9 @@ impl Admission {
         let Minted { session, text, location, sessions_max } = mint(gate, asked, &how)?;
         if let (Some(max), Some(unverified)) = (sessions_max, Unverified::parse(&text)) {
             let print = *gate.policy.session_keys_print();
-            let known = Known::new(session, asked.resource.channel().clone(), print, asked.now_ms);
+            let counted = self.counted(&session, gate, asked);
+            let channel = asked.resource.channel().clone();
+            let known = Known::new(session, channel, (print, asked.now_ms), counted);
             let max = usize::try_from(max).unwrap_or(usize::MAX);
             if !self.presence().admit(&known, max, asked.now_ms) {
                 return Err(Refusal::Sessions);

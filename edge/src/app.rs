@@ -7,6 +7,7 @@ use crate::handler::Handler;
 use crate::metrics::{Metrics, OnScrape};
 use crate::policy::{self, NoKey, PolicyFeed};
 use crate::upstream::Upstream;
+use crate::viewers::Viewers;
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::front::{Front, FrontError};
@@ -95,7 +96,9 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
     let challenges = front.keep_certificate(&config.front(), own, &drain);
     let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
     let gated = feed.clone();
-    let handler = Handler::new(Arc::clone(&store), feed.clone(), Arc::clone(&metrics), config);
+    let viewers = Viewers::new(config.reports.sessions_max);
+    let counted = (Arc::clone(&viewers), Arc::clone(&metrics));
+    let handler = Handler::new(Arc::clone(&store), feed.clone(), counted, config);
     let running = Running {
         http: front.http(),
         tls: front.tls(),

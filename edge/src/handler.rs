@@ -14,6 +14,7 @@ use crate::head::{Head, Served, Timing};
 use crate::key::CacheKey;
 use crate::metrics::Metrics;
 use crate::policy::{self, PolicyFeed};
+use crate::viewers::{Viewers, Visit};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -46,6 +47,7 @@ pub(crate) struct Handler {
     pages: Assets<Pages>,
     admission: Admission,
     policy: PolicyFeed,
+    viewers: Arc<Viewers>,
     own: Own,
 }
 
@@ -76,13 +78,14 @@ impl Handler {
     pub(crate) fn new(
         store: Arc<Store>,
         policy: PolicyFeed,
-        metrics: Arc<Metrics>,
+        (viewers, metrics): (Arc<Viewers>, Arc<Metrics>),
         config: &Config,
     ) -> Arc<Self> {
-        let admission = Admission::new(&config.sessions, policy.clone(), Arc::clone(&metrics));
+        let (counting, counted) = (Arc::clone(&viewers), Arc::clone(&metrics));
+        let admission = Admission::new(&config.sessions, policy.clone(), counting, counted);
         let sampling = Sampling(config.access_log.one_in);
         let own = Own { pop: config.pop.clone(), sampling };
-        Arc::new(Self { store, metrics, pages: Assets::new(), admission, policy, own })
+        Arc::new(Self { store, metrics, pages: Assets::new(), admission, policy, viewers, own })
     }
 
     /// Answers one request. Never fails: what goes wrong is a response.
@@ -98,11 +101,12 @@ impl Handler {
         let request = request.map(drop);
         let head_only = request.method() == Method::HEAD;
         let (address, trusted) = (from.peer.ip(), from.client.is_some());
-        let account = Account::open(&self.metrics, &request, address, self.own.sampling);
+        let mut account = Account::open(&self.metrics, &request, address, self.own.sampling);
         let answer = if request.uri().path() == policy::PATH && request.method() == Method::GET {
             Answer::Policy { query: request.uri().query().map(Into::into), trusted }
         } else {
-            self.route(&request, address, trusted).unwrap_or_else(|refusal| Answer::Own(*refusal))
+            let routed = self.route(&request, (address, trusted), &mut account);
+            routed.unwrap_or_else(|refusal| Answer::Own(*refusal))
         };
         self.deliver(answer, head_only, account)
     }
@@ -111,7 +115,7 @@ impl Handler {
         self: Arc<Self>,
         answer: Answer,
         head_only: bool,
-        account: Account,
+        mut account: Account,
     ) -> Response<EdgeBody> {
         match answer {
             Answer::Stored(stored, known) => self.hit(&stored, known, head_only, account),
@@ -119,10 +123,13 @@ impl Handler {
             Answer::Policy { query, trusted } => {
                 own(Box::pin(self.policy(query.as_deref(), trusted)).await, false, account)
             }
-            Answer::Coming(follower, served) => match follower.head().await {
-                Ok(head) => self.stream(&head, served, (!head_only).then_some(follower), account),
-                Err(cause) => own(unavailable(cause).response(), head_only, account),
-            },
+            Answer::Coming(follower, served) => {
+                account.waits();
+                match follower.head().await {
+                    Ok(head) => self.stream(&head, served, (!head_only).then_some(follower), account),
+                    Err(cause) => own(unavailable(cause).response(), head_only, account),
+                }
+            }
         }
     }
 
@@ -130,8 +137,8 @@ impl Handler {
     fn route(
         &self,
         request: &Request<()>,
-        address: IpAddr,
-        trusted: bool,
+        (address, trusted): (IpAddr, bool),
+        account: &mut Account,
     ) -> Result<Answer, Box<Response<Full<Bytes>>>> {
         let requests = &self.metrics.requests;
         match *request.method() {
@@ -142,9 +149,13 @@ impl Handler {
             }
             _ => return Ok(Answer::Own(self.method_not_allowed())),
         }
-        let uri = request.uri();
-        let key = match self.admission.admit(uri.path(), uri.query(), address, trusted) {
-            Admitted::Resource(resource) => self.key(resource, request)?,
+        let key = match self.admission.admit(request, address, trusted) {
+            Admitted::Resource(resource, visitor) => {
+                if let Some(visitor) = visitor {
+                    account.by(Visit::begin(&self.viewers, visitor, request));
+                }
+                self.key(resource, request)?
+            }
             Admitted::Elsewhere => return Err(self.page(request)),
             Admitted::Answer(response) => return Err(response),
         };
@@ -208,7 +219,7 @@ impl Handler {
     fn hit(&self, stored: &Stored, known: bool, head_only: bool, mut account: Account) -> Response<EdgeBody> {
         let now = Instant::now();
         let status = if known { StatusCode::NOT_MODIFIED } else { stored.head.status };
-        let delay = account.answered(status, Some(Served::Hit));
+        let delay = account.answered_with(status, Some(Served::Hit), stored.head.object);
         let timing = Timing { pop: &self.own.pop, served: Served::Hit, delay };
         if known {
             return stored.head.not_modified(&timing, now, EdgeBody::whole(Bytes::new(), account));
@@ -224,7 +235,7 @@ impl Handler {
         follower: Option<Follower>,
         mut account: Account,
     ) -> Response<EdgeBody> {
-        let delay = account.answered(head.status, Some(served));
+        let delay = account.answered_with(head.status, Some(served), head.object);
         self.metrics.hold_seconds.observe(delay.as_secs_f64());
         let timing = Timing { pop: &self.own.pop, served, delay };
         let body = match follower {
@@ -245,7 +256,7 @@ impl Handler {
 }
 
 fn own(response: Response<Full<Bytes>>, head_only: bool, mut account: Account) -> Response<EdgeBody> {
-    account.answered(response.status(), None);
+    account.answered(response.status());
     let response = if head_only { without_body(response) } else { response };
     response.map(|body| EdgeBody::whole(body.into_inner().unwrap_or_default(), account))
 }

@@ -23,6 +23,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod viewers;
 
 use clap::{Parser, Subcommand};
 use sigma_http::handover::Sockets;

@@ -4,6 +4,7 @@
 //! this edge's: sessions of a subject at other edges are not known here.
 #![deny(clippy::disallowed_methods)]
 
+use crate::viewers::Counted;
 use sigma_shared::id::ChannelId;
 use sigma_token::session::{Session, SubjectHash};
 use std::collections::HashMap;
@@ -20,12 +21,19 @@ pub(crate) struct Known {
     pub(crate) channel: ChannelId,
     /// Of the session keys it was verified with.
     pub(crate) keys_print: [u8; 32],
+    /// What it is to the ledger.
+    pub(crate) counted: Counted,
     seen_ms: AtomicU64,
 }
 
 impl Known {
-    pub(crate) fn new(session: Session, channel: ChannelId, keys_print: [u8; 32], now_ms: u64) -> Arc<Self> {
-        Arc::new(Self { session, channel, keys_print, seen_ms: AtomicU64::new(now_ms) })
+    pub(crate) fn new(
+        session: Session,
+        channel: ChannelId,
+        (keys_print, now_ms): ([u8; 32], u64),
+        counted: Counted,
+    ) -> Arc<Self> {
+        Arc::new(Self { session, channel, keys_print, counted, seen_ms: AtomicU64::new(now_ms) })
     }
 
     /// Notes a request of it.
@@ -111,7 +119,7 @@ mod tests {
             limited: true,
             bound: None,
         };
-        Known::new(session, "demo".parse().unwrap(), [0; 32], now_ms)
+        Known::new(session, "demo".parse().unwrap(), ([0; 32], now_ms), Counted::new(0, None))
     }
 
     #[test]

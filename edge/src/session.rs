@@ -105,6 +105,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) resource: &'a LiveResource,
     pub(crate) query: Option<&'a str>,
     pub(crate) address: IpAddr,
+    pub(crate) user_agent: &'a [u8],
     /// Milliseconds since 1970.
     pub(crate) now_ms: u64,
 }
