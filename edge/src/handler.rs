@@ -14,6 +14,8 @@ use crate::head::{Head, Served, Timing};
 use crate::key::CacheKey;
 use crate::metrics::Metrics;
 use crate::policy::{self, PolicyFeed};
+use crate::reports::pass_on;
+use crate::upstream::Upstream;
 use crate::viewers::{Viewers, Visit};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -25,6 +27,7 @@ use sigma_http::headers::{accepts_gzip, preflight, without_body};
 use sigma_http::listener::PeerConnection;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::RequestBody;
+use sigma_report::report::{PATH, POP_HEADER};
 use sigma_shared::freshness::{Served as Freshness, max_age_s};
 use sigma_shared::resource::LiveResource;
 use std::net::IpAddr;
@@ -47,6 +50,7 @@ pub(crate) struct Handler {
     pages: Assets<Pages>,
     admission: Admission,
     policy: PolicyFeed,
+    upstream: Upstream,
     viewers: Arc<Viewers>,
     own: Own,
 }
@@ -72,38 +76,60 @@ enum Answer {
         /// Whether a POP asks.
         trusted: bool,
     },
+    /// A report of a POP behind this edge.
+    Report(Box<Reported>),
+}
+
+/// A report that is to be passed on.
+struct Reported {
+    /// The POP whose certificate was shown.
+    client: Arc<str>,
+    /// The POP whose report it is, when it is another one's.
+    named: Option<HeaderValue>,
+    body: RequestBody,
+}
+
+/// What a [`Handler`] is made of.
+pub(crate) struct HandlerParts {
+    pub(crate) store: Arc<Store>,
+    pub(crate) policy: PolicyFeed,
+    pub(crate) upstream: Upstream,
+    pub(crate) viewers: Arc<Viewers>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Handler {
-    pub(crate) fn new(
-        store: Arc<Store>,
-        policy: PolicyFeed,
-        (viewers, metrics): (Arc<Viewers>, Arc<Metrics>),
-        config: &Config,
-    ) -> Arc<Self> {
+    pub(crate) fn new(parts: HandlerParts, config: &Config) -> Arc<Self> {
+        let HandlerParts { store, policy, upstream, viewers, metrics } = parts;
         let (counting, counted) = (Arc::clone(&viewers), Arc::clone(&metrics));
         let admission = Admission::new(&config.sessions, policy.clone(), counting, counted);
         let sampling = Sampling(config.access_log.one_in);
         let own = Own { pop: config.pop.clone(), sampling };
-        Arc::new(Self { store, metrics, pages: Assets::new(), admission, policy, viewers, own })
+        Arc::new(Self { store, metrics, pages: Assets::new(), admission, policy, upstream, viewers, own })
     }
 
     /// Answers one request. Never fails: what goes wrong is a response.
     ///
     /// The request is gone when this returns, before anything is waited for: thousands wait at once, and hyper can go on
     /// with the buffer that the request was read into.
-    #[expect(clippy::needless_pass_by_value, reason = "it is dropped here on purpose")]
     pub(crate) fn serve(
         self: Arc<Self>,
         request: Request<RequestBody>,
         from: PeerConnection,
     ) -> impl Future<Output = Response<EdgeBody>> + Send + 'static {
-        let request = request.map(drop);
+        let (head, body) = request.into_parts();
+        let request = Request::from_parts(head, ());
         let head_only = request.method() == Method::HEAD;
         let (address, trusted) = (from.peer.ip(), from.client.is_some());
         let mut account = Account::open(&self.metrics, &request, address, self.own.sampling);
         let answer = if request.uri().path() == policy::PATH && request.method() == Method::GET {
             Answer::Policy { query: request.uri().query().map(Into::into), trusted }
+        } else if request.uri().path() == PATH
+            && request.method() == Method::POST
+            && let Some(client) = from.client
+        {
+            let named = request.headers().get(POP_HEADER).cloned();
+            Answer::Report(Box::new(Reported { client, named, body }))
         } else {
             let routed = self.route(&request, (address, trusted), &mut account);
             routed.unwrap_or_else(|refusal| Answer::Own(*refusal))
@@ -122,6 +148,11 @@ impl Handler {
             Answer::Own(response) => own(response, head_only, account),
             Answer::Policy { query, trusted } => {
                 own(Box::pin(self.policy(query.as_deref(), trusted)).await, false, account)
+            }
+            Answer::Report(reported) => {
+                let Reported { client, named, body } = *reported;
+                let passing = pass_on(&self.upstream, (&client, named), body);
+                own(Box::pin(passing).await, false, account)
             }
             Answer::Coming(follower, served) => {
                 account.waits();

@@ -19,6 +19,7 @@ mod ledger;
 mod metrics;
 mod policy;
 mod presence;
+mod reports;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -238,3 +238,14 @@ impl Known {
         &self.counted.places[protocol as usize]
     }
 }
+
+#[cfg(test)]
+impl Viewers {
+    /// An answer that ended, and its bytes.
+    pub(crate) fn tell(&self, who: &Who, ended: &Ended, bytes: u64) {
+        let mut shard = self.shard(&who.session);
+        let now_ms = now_ms();
+        shard.ended(who, 0, (ended, now_ms));
+        shard.sent(who.channel, who.protocol, (bytes, now_ms));
+    }
+}

@@ -56,6 +56,7 @@ async fn waiting(change: impl FnOnce(&mut Config)) -> Lab {
     Lab::with(|config| {
         config.sessions.enabled = true;
         config.sessions.policy_poll_ms = 50;
+        config.reports.enabled = false;
         config.upstream.certificate = config.tls.as_ref().and_then(|tls| tls.certificate.clone());
         config.upstream.key = config.tls.as_ref().and_then(|tls| tls.key.clone());
         change(config);
