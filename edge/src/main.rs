@@ -39,6 +39,7 @@ use std::sync::Arc;
 use tokio::runtime::Builder;
 
 // Many small, short-lived allocations on many threads: glibc's allocator keeps what it freed.
+#[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -26,12 +26,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// What players said is told this often.
-const QUALITY_EVERY: Duration = Duration::from_secs(5);
+/// What players said is told with every report of so many.
+const QUALITY_EVERY: u32 = 5;
+/// The longest rest after a failure, in intervals.
+const REST_INTERVALS_MAX: u32 = 5;
 /// How often is looked for what other processes left.
 const ADOPT_EVERY: Duration = Duration::from_secs(10);
 const REST_MS_MIN: u64 = 100;
-const REST_MS_MAX: u64 = 5_000;
 /// How long the end of the process waits for acknowledgements. What has none by then is on disk.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -129,7 +130,7 @@ async fn make<P: Post>(inner: Arc<Inner<P>>, mut finishing: oneshot::Receiver<on
         let now = Instant::now();
         let quality = finished.is_some() || now >= quality_at;
         if quality {
-            quality_at = now + QUALITY_EVERY;
+            quality_at = now + inner.interval * QUALITY_EVERY;
         }
         let adopt = now >= adopt_at;
         if adopt {
@@ -258,7 +259,8 @@ async fn send<P: Post>(inner: Arc<Inner<P>>) {
                     tracing::warn!(why, "reports are not acknowledged; they are kept and sent again");
                 }
                 failures = failures.saturating_add(1);
-                let backoff = Duration::from_millis(backoff_ms(failures, fastrand::u64(..)));
+                let most = inner.interval * REST_INTERVALS_MAX;
+                let backoff = backoff(failures, most, fastrand::u64(..));
                 tokio::time::sleep(rest.map_or(backoff, |rest| rest.max(backoff))).await;
                 continue;
             }
@@ -273,10 +275,11 @@ async fn send<P: Post>(inner: Arc<Inner<P>>) {
     }
 }
 
-/// The rest before the next attempt: doubling, half of it random.
-fn backoff_ms(failures: u32, random: u64) -> u64 {
-    let full = (REST_MS_MIN << failures.min(16)).min(REST_MS_MAX);
-    full / 2 + random % (full / 2)
+/// The rest before the next attempt: doubling up to `most`, half of it random.
+fn backoff(failures: u32, most: Duration, random: u64) -> Duration {
+    let most_ms = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+    let full_ms = (REST_MS_MIN << failures.min(16)).min(most_ms).max(2);
+    Duration::from_millis(full_ms / 2 + random % (full_ms / 2))
 }
 
 #[cfg(test)]

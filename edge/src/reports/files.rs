@@ -1,6 +1,6 @@
 //! A folder of report files: appending, reading, recovery, and deleting what is settled.
 //!
-//! Invariants: what [`Folder::append`] returned is on the disk; a record that is not whole ends its file; a folder is one
+//! Invariants: what was written before [`Folder::sync`] is on the disk after it; a record that is not whole ends its file; a folder is one
 //! process's at a time.
 
 use super::spool::Number;
@@ -140,7 +140,12 @@ impl Folder {
         self.path.join(format!("{number:06}.{EXTENSION}"))
     }
 
-    /// Writes a record, and waits for the disk.
+    /// Waits until what was written is on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.current.as_ref().map_or(Ok(()), |(_, writer)| writer.sync_data())
+    }
+
+    /// Writes a record. It is on the disk after [`Folder::sync`].
     pub(super) fn append(&mut self, number: Number, report: &[u8]) -> io::Result<Place> {
         let length = u32::try_from(report.len()).map_err(io::Error::other)?;
         let mut record = Vec::with_capacity(HEAD + report.len());
@@ -161,7 +166,7 @@ impl Folder {
                 (file, &mut self.current.insert((file, writer)).1)
             }
         };
-        let written = writer.write_all(&record).and_then(|()| writer.sync_data());
+        let written = writer.write_all(&record);
         let Some(known) = self.files.get_mut(&file) else { return Err(io::Error::other("no such file")) };
         let offset = known.bytes + HEAD as u64;
         if let Err(error) = written {
@@ -180,6 +185,7 @@ impl Folder {
         let Some(written) = self.files.get(&file) else { return Ok(()) };
         let settled = written.left == 0 && written.bytes >= SETTLED_BYTES_MAX;
         if settled || written.bytes >= FILE_BYTES_MAX {
+            self.sync()?;
             self.current = None;
             if settled {
                 self.delete(file)?;

@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 /// Without a folder, or when the disk fails, at most so much is kept.
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
 
+/// In a report of this length there are hardly any sessions to unite with others'.
+const SMALL_BYTES: u64 = 160;
+
 /// A report's number: incarnation and sequence.
 pub(crate) type Number = (u64, u64);
 
@@ -143,8 +146,17 @@ impl Spool {
             pop: report.pop.clone(),
         };
         self.keep(&Report { incarnation: number.0, sequence: number.1, ..report }, number);
+        self.sync();
         if self.bytes > self.bytes_max {
             self.aggregate(&moment);
+        }
+    }
+
+    fn sync(&mut self) {
+        let synced = self.folders.get(&self.incarnation).map_or(Ok(()), Folder::sync);
+        if let Err(error) = synced {
+            tracing::error!(%error, "a report may not be on disk");
+            self.happened.unwritten += 1;
         }
     }
 
@@ -220,6 +232,7 @@ impl Spool {
         let oldest: Vec<Number> = self
             .kept
             .iter()
+            .filter(|(_, kept)| kept.bytes() > SMALL_BYTES)
             .take_while(|(_, kept)| {
                 let more = taken < self.bytes_max / 2;
                 taken += kept.bytes();
@@ -250,6 +263,7 @@ impl Spool {
         for shell in &shells {
             self.keep(shell, (shell.incarnation, shell.sequence));
         }
+        self.sync();
         for (_, kept) in old {
             self.bytes -= kept.bytes();
             if let Kept::Disk { folder, place } = kept {
