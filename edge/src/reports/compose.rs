@@ -90,15 +90,21 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// What the shards of the ledger told, as one.
-fn united(due: &Due) -> (BTreeMap<(u32, Protocol, u64), TrafficReport>, BTreeMap<(u32, u64), QualityReport>) {
-    let (mut traffic, mut quality) = (BTreeMap::new(), BTreeMap::new());
+/// The traffic that the shards of the ledger told, as one.
+fn traffic(due: &Due) -> impl Iterator<Item = TrafficReport> {
+    let mut traffic = BTreeMap::new();
     for told in &due.traffic {
         let sum = traffic.entry((told.channel, told.protocol, told.second));
         let sum = sum.or_insert_with(|| TrafficReport { bytes: 0, requests: 0, ..told.clone() });
         sum.bytes += told.bytes;
         sum.requests += told.requests;
     }
+    traffic.into_values()
+}
+
+/// What the shards of the ledger told that players said, as one.
+fn quality(due: &Due) -> impl Iterator<Item = QualityReport> {
+    let mut quality = BTreeMap::new();
     for told in &due.quality {
         let (channel, minute) = (told.channel, told.minute);
         let sum = quality.entry((channel, minute));
@@ -109,19 +115,18 @@ fn united(due: &Due) -> (BTreeMap<(u32, Protocol, u64), TrafficReport>, BTreeMap
         sum.latency_ms.add(&told.latency_ms);
         sum.throughput_kbps.add(&told.throughput_kbps);
     }
-    (traffic, quality)
+    quality.into_values()
 }
 
 /// The reports of what is due. At least one.
 pub(crate) fn compose(due: Due, names: &[String], moment: &Moment) -> Vec<Report> {
     let mut composer = Composer::new(names, moment);
-    let (traffic, quality) = united(&due);
-    for told in traffic.into_values() {
+    for told in traffic(&due) {
         composer.add(told.channel, 40, |report, channel| {
             report.traffic.push(TrafficReport { channel, ..told });
         });
     }
-    for told in quality.into_values() {
+    for told in quality(&due) {
         composer.add(told.channel, 1400, |report, channel| {
             report.quality.push(QualityReport { channel, ..told });
         });
