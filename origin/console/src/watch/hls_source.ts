@@ -2,6 +2,7 @@
 // what is tried next: load on, recover the media pipeline, or start from the multivariant playlist.
 import Hls, { ErrorDetails, ErrorTypes, Events, type ErrorData, type Level, type LevelDetails } from 'hls.js';
 import type { Window } from './follow';
+import { landing } from './landing';
 import type { DateRangeTag } from './metadata';
 import { catchUp, modeOfPlaylist, type Mode } from './mode';
 import { Retry } from './retry';
@@ -14,7 +15,7 @@ const RESUMES_BEFORE_CHECK = 3;
 const MEDIA_FAILURE_SERIES_MS = 30_000;
 /** The clock standing this long although newer media is listed: seek to live; after twice that, start again. */
 const STUCK_MS = 5_000;
-/** No picture this long after beginning: begin again, there is nothing to lose. */
+/** Nothing to show this long after beginning: begin again, there is nothing to lose. */
 const NO_PICTURE_MS = 10_000;
 /** The last resort, longer than a broadcaster is given to come back: start again whatever the reason. */
 const GIVE_UP_MS = 45_000;
@@ -39,8 +40,10 @@ export class HlsSource implements Source {
   private readonly resume = new Retry({ first_ms: 300, max_ms: 3_000 }, () => this.loadOn());
   private readonly next = new Retry({ first_ms: 2_000, max_ms: 15_000 }, () => void this.lookForNext());
   private mediaFailures: number[] = [];
-  private unstuckAtMs = 0;
+  private unstuckAtMs = -Infinity;
   private beganAtMs = 0;
+  /** Something was buffered since it began. */
+  private arrived = false;
   private everLive = false;
   private followsLive = true;
   /** Where a viewer who had gone back was when playback had to begin again. */
@@ -63,6 +66,7 @@ export class HlsSource implements Source {
     this.hls = hls;
     this.listener.began();
     this.beganAtMs = performance.now();
+    this.arrived = false;
     hls.on(Events.MANIFEST_PARSED, () => this.listener.rungsChanged());
     hls.on(Events.LEVELS_UPDATED, () => this.listener.rungsChanged());
     hls.on(Events.LEVEL_SWITCHED, () => this.listener.rungsChanged());
@@ -106,20 +110,22 @@ export class HlsSource implements Source {
   watch(standing_ms: number, started: boolean): void {
     const hls = this.hls;
     const now = performance.now();
-    if (Math.min(standing_ms, now - this.beganAtMs) > (started ? GIVE_UP_MS : NO_PICTURE_MS)) {
+    if (Math.min(standing_ms, now - this.beganAtMs) > (started && this.arrived ? GIVE_UP_MS : NO_PICTURE_MS)) {
       this.restart();
       return;
     }
     if (!hls || !started || this.status !== 'live' || standing_ms < STUCK_MS) return;
-    const edge = hls.latestLevelDetails?.edge;
     const live = hls.liveSyncPosition;
-    if (edge === undefined || live === null || edge < this.video.currentTime + STUCK_MS / 1000) return;
+    const fragments = hls.latestLevelDetails?.fragments ?? [];
+    const list = fragments.map(({ start, end, gap }) => ({ start_s: start, end_s: end, gap: gap === true }));
+    const target = live === null ? undefined : landing(list, this.video.currentTime, live, STUCK_MS / 1000);
+    if (target === undefined) return;
     if (now - this.unstuckAtMs > 4 * STUCK_MS) {
       this.unstuckAtMs = now;
       // Somebody who went back is not thrown to live: a small step makes hls.js look anew for what is missing.
-      this.video.currentTime = this.followsLive ? live : this.video.currentTime + 0.5;
+      this.video.currentTime = this.followsLive ? target : this.video.currentTime + 0.5;
     } else if (now - this.unstuckAtMs > STUCK_MS) {
-      this.unstuckAtMs = 0;
+      this.unstuckAtMs = -Infinity;
       this.restart();
     }
   }
@@ -208,6 +214,7 @@ export class HlsSource implements Source {
 
   private mediaArrived(): void {
     this.everLive = true;
+    this.arrived = true;
     this.goBack();
     this.begin.succeeded();
     this.resume.succeeded();
