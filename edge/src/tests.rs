@@ -8,6 +8,7 @@ mod ledger_cost;
 mod ports;
 mod quic;
 mod sessions;
+mod shield;
 mod smuggling;
 mod upstreams;
 mod viewers;

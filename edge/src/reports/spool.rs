@@ -23,6 +23,9 @@ const MEMORY_BYTES_MAX: u64 = 64 << 20;
 /// In a report of this length there are hardly any sessions to unite with others'.
 const SMALL_BYTES: u64 = 160;
 
+/// So many reports may wait: five days of seconds. Each takes a line in memory.
+const RECORDS_MAX: usize = 500_000;
+
 /// A report's number: incarnation and sequence.
 pub(crate) type Number = (u64, u64);
 
@@ -60,6 +63,7 @@ pub(crate) struct Spool {
     incarnation: u64,
     sequence: u64,
     bytes_max: u64,
+    records_max: usize,
     folders: BTreeMap<u64, Folder>,
     kept: BTreeMap<Number, Kept>,
     bytes: u64,
@@ -78,6 +82,7 @@ impl Spool {
             incarnation: now_ms.max(1),
             sequence: 0,
             bytes_max,
+            records_max: RECORDS_MAX,
             folders: BTreeMap::new(),
             kept: BTreeMap::new(),
             bytes: 0,
@@ -147,8 +152,9 @@ impl Spool {
         };
         self.keep(&Report { incarnation: number.0, sequence: number.1, ..report }, number);
         self.sync();
-        if self.bytes > self.bytes_max {
-            self.aggregate(&moment);
+        let many = self.kept.len() > self.records_max;
+        if many || self.bytes > self.bytes_max {
+            self.aggregate(many, &moment);
         }
     }
 
@@ -226,20 +232,22 @@ impl Spool {
         self.remove_empty_folders();
     }
 
-    /// Makes room: unites the sessions of the oldest reports, at least half of the bytes.
-    fn aggregate(&mut self, moment: &Moment) {
-        let mut taken = 0;
-        let oldest: Vec<Number> = self
-            .kept
-            .iter()
-            .filter(|(_, kept)| kept.bytes() > SMALL_BYTES)
-            .take_while(|(_, kept)| {
-                let more = taken < self.bytes_max / 2;
-                taken += kept.bytes();
-                more
-            })
-            .map(|(number, _)| *number)
-            .collect();
+    /// The oldest reports: at least half of the bytes, or `many`, half of the reports.
+    fn oldest(&self, many: bool) -> Vec<Number> {
+        let (mut taken, mut count) = (0, 0);
+        let chosen = self.kept.iter().filter(|(_, kept)| many || kept.bytes() > SMALL_BYTES);
+        let chosen = chosen.take_while(|(_, kept)| {
+            let more = if many { count < self.records_max / 2 } else { taken < self.bytes_max / 2 };
+            taken += kept.bytes();
+            count += 1;
+            more
+        });
+        chosen.map(|(number, _)| *number).collect()
+    }
+
+    /// Makes room: unites the sessions of the oldest reports.
+    fn aggregate(&mut self, many: bool, moment: &Moment) {
+        let oldest = self.oldest(many);
         let mut union = Union::default();
         let mut shells = Vec::with_capacity(oldest.len());
         for number in &oldest {
@@ -271,13 +279,14 @@ impl Spool {
                 let _ = self.folders.get_mut(&folder).map(|folder| folder.settle(place));
             }
         }
-        self.give_up();
+        self.give_up(many);
         self.remove_empty_folders();
     }
 
-    /// The last resort: the oldest ones go until there is room.
-    fn give_up(&mut self) {
-        while self.bytes > self.bytes_max
+    /// The last resort: the oldest ones go until there is room. Of `many`, their sessions are in younger ones by now.
+    fn give_up(&mut self, many: bool) {
+        let records_max = if many { self.records_max / 4 * 3 } else { usize::MAX };
+        while (self.bytes > self.bytes_max || self.kept.len() > records_max)
             && let Some(oldest) = self.kept.first_key_value().map(|(number, _)| *number)
         {
             self.happened.lost += 1;

@@ -185,6 +185,19 @@ fn in_the_end_the_oldest_are_given_up_and_counted() {
 }
 
 #[test]
+fn of_too_many_reports_the_sessions_are_kept() {
+    let mut spool = Spool::open(None, 1 << 20, 1_000).unwrap();
+    spool.records_max = 100;
+    for n in 0..1000 {
+        spool.append(report(n, 1));
+        assert!(spool.kept.len() <= 101);
+    }
+    assert!(spool.happened().lost > 0, "numbers without sessions");
+    let known = watched(&spool);
+    assert_eq!(known[&[0; 16]].as_slice(), [Span { start: 0, end: 1000 * 200 }]);
+}
+
+#[test]
 fn a_disk_that_takes_nothing_costs_no_report() {
     let root = tempdir().unwrap();
     let mut spool = Spool::open(Some(root.path()), 1 << 20, 1_000).unwrap();
