@@ -3,6 +3,7 @@
 //! Invariant: an answer is accounted for once, when its body is dropped, whatever the reason (A7). Sessions and query
 //! strings never reach a log line (A13); the address does.
 
+use crate::admission::InUse;
 use crate::head::{Object, Served};
 use crate::metrics::{Metrics, ProtocolBytes};
 use crate::session;
@@ -23,6 +24,8 @@ pub(crate) struct Account {
     line: Option<Box<Line>>,
     /// Where it counts for who watches.
     visit: Option<Visit>,
+    /// The session keeps its place while it is answered.
+    in_use: Option<InUse>,
 }
 
 /// A line of the access log to be.
@@ -66,7 +69,21 @@ impl Account {
             })
         });
         let (metrics, version) = (Arc::clone(metrics), request.version());
-        Self { bytes: 0, complete: false, began: Instant::now(), version, metrics, line, visit: None }
+        Self {
+            bytes: 0,
+            complete: false,
+            began: Instant::now(),
+            version,
+            metrics,
+            line,
+            visit: None,
+            in_use: None,
+        }
+    }
+
+    /// Keeps a session in use until the end of the answer.
+    pub(crate) fn hold(&mut self, in_use: Option<InUse>) {
+        self.in_use = in_use;
     }
 
     /// Notes who asks.

@@ -1,25 +1,26 @@
 //! The door: who asks is let in, sent on with a session, or refused. Remembers what was verified.
 //!
 //! Invariants: a signature is checked once per session here, while revocation, expiry, address and mode count at every
-//! request; what is refused is not remembered; no lock is held over an await. The decision itself: `session`.
+//! request, and so does the place of a session whose subject may have only so many; what is refused is not remembered; no lock is held over an await. The decision itself: `session`.
 
 use crate::config::SessionsConfig;
 use crate::metrics::Metrics;
 use crate::policy::PolicyFeed;
-use crate::presence::{Known, Presence};
+use crate::presence::{Device, Entry, Known, Presence};
 use crate::session::{Asked, Binding, Gate, Minted, Minting, Refusal, check, mint, split};
-use crate::viewers::{Counted, Viewers, Visitor};
+use crate::viewers::{Party, Tally, Viewers};
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use moka::sync::Cache;
 use sigma_http::headers::apply_cors;
 use sigma_http::problem::Problem;
 use sigma_shared::resource::LiveResource;
 use sigma_token::policy::Playback;
-use sigma_token::session::{Session, SessionId, SubjectHash, Unverified};
+use sigma_token::session::{SessionId, SubjectHash, Unverified};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,20 +35,56 @@ const NO_CHANNEL_AGE_S: u32 = 1;
 /// What becomes of a request.
 #[derive(Debug)]
 pub(crate) enum Admitted {
-    /// It may have this, if it exists; `Some` counts.
-    Resource(LiveResource, Option<Visitor>),
+    /// It may have this, if it exists; the session is in use until the answer ended.
+    /// A party counts for who watches.
+    Resource(LiveResource, Option<InUse>, Option<Party>),
     /// Nothing under `/live/`.
     Elsewhere,
     /// It is answered already.
     Answer(Box<Response<Full<Bytes>>>),
 }
 
-/// What becomes of a request that is let in.
-enum Decided {
-    /// It is answered.
-    Visitor(Option<Visitor>),
-    /// It is sent there.
-    Location(String),
+/// A request of a session that is counted; it keeps the session's place.
+#[derive(Debug)]
+pub(crate) struct InUse(Arc<Known>);
+
+impl InUse {
+    fn begin(known: &Arc<Known>, now_ms: u64) -> Self {
+        known.begin(now_ms);
+        Self(Arc::clone(known))
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.end(now_ms());
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Visitor<'a> {
+    pub(crate) address: IpAddr,
+    /// A POP of this cluster: what it asks for, it asks for its viewers, whom it has checked.
+    pub(crate) trusted: bool,
+    /// What it says it is.
+    pub(crate) agent: &'a [u8],
+    /// HEAD: nothing is taken by it.
+    pub(crate) head_only: bool,
+}
+
+impl<'a> Visitor<'a> {
+    pub(crate) fn of<B>(request: &'a Request<B>, address: IpAddr, trusted: bool) -> Self {
+        let agent = request.headers().get(header::USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
+        Self { address, trusted, agent, head_only: request.method() == Method::HEAD }
+    }
+
+    /// The same for as long as this process runs.
+    fn device(&self) -> Device {
+        let mut hasher = DefaultHasher::new();
+        (self.address.to_canonical(), self.agent).hash(&mut hasher);
+        Device(hasher.finish())
+    }
 }
 
 /// The door.
@@ -57,8 +94,8 @@ pub(crate) struct Admission {
     audience: String,
     feed: PolicyFeed,
     verdicts: Cache<Unverified, Arc<Known>>,
-    presence: Mutex<Presence>,
     viewers: Arc<Viewers>,
+    presence: Mutex<Presence>,
     metrics: Arc<Metrics>,
 }
 
@@ -83,85 +120,98 @@ impl Admission {
         }
     }
 
-    /// Decides on a GET or HEAD. `trusted` is a POP of this cluster: what it asks for, it asks for its viewers, whom it
-    /// has checked.
-    pub(crate) fn admit(&self, request: &Request<()>, address: IpAddr, trusted: bool) -> Admitted {
-        let (path, query) = (request.uri().path(), request.uri().query());
+    /// Decides on a GET or HEAD.
+    pub(crate) fn admit(&self, path: &str, query: Option<&str>, visitor: &Visitor<'_>) -> Admitted {
         let (session, path) = if self.enabled { split(path) } else { (None, path) };
         let Some(resource) = LiveResource::parse(path) else {
             return Admitted::Elsewhere;
         };
-        if !self.enabled || trusted {
-            return Admitted::Resource(resource, None);
+        if !self.enabled || visitor.trusted {
+            return Admitted::Resource(resource, None, None);
         }
-        let user_agent = request.headers().get(header::USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
-        let asked = Asked { resource: &resource, query, address, user_agent, now_ms: now_ms() };
-        match self.decide(session, &asked) {
-            Ok(Decided::Visitor(visitor)) => Admitted::Resource(resource, visitor),
-            Ok(Decided::Location(location)) => Admitted::Answer(Box::new(self.redirect(&location))),
+        let asked = Asked { resource: &resource, query, address: visitor.address, now_ms: now_ms() };
+        match self.decide(session, &asked, visitor) {
+            Ok(Decision::Go(in_use, party)) => Admitted::Resource(resource, in_use, party),
+            Ok(Decision::Elsewhere(location)) => Admitted::Answer(Box::new(self.redirect(&location))),
             Err(refusal) => Admitted::Answer(Box::new(self.refuse(refusal))),
         }
     }
 
-    fn decide(&self, session: Option<&str>, asked: &Asked<'_>) -> Result<Decided, Refusal> {
+    fn decide(
+        &self,
+        session: Option<&str>,
+        asked: &Asked<'_>,
+        visitor: &Visitor<'_>,
+    ) -> Result<Decision, Refusal> {
         let gate = self.feed.gate().ok_or(Refusal::NoPolicy)?;
         if let Some(text) = session {
-            let known = self.checked(text, &gate, asked)?;
-            return Ok(Decided::Visitor(self.visitor(known, &gate, asked)));
+            let unverified = Unverified::parse(text).ok_or(Refusal::Forged)?;
+            return match self.known(unverified, &gate, asked, visitor) {
+                Some(known) => self.used(&known, &gate, asked).map(|in_use| {
+                    let party = self.party(Some(known), (&gate, asked), visitor);
+                    Decision::Go(in_use, party)
+                }),
+                None => unknown(&unverified, &gate, asked)
+                    .map(|()| Decision::Go(None, self.party(None, (&gate, asked), visitor))),
+            };
         }
         if matches!(asked.resource, LiveResource::Multivariant(_)) {
-            return self.minted(&gate, asked).map(Decided::Location);
+            return self.minted(&gate, asked, visitor).map(Decision::Elsewhere);
         }
         match gate.playback(asked.resource.channel())? {
-            Playback::Public => Ok(Decided::Visitor(self.visitor(None, &gate, asked))),
+            Playback::Public => Ok(Decision::Go(None, self.party(None, (&gate, asked), visitor))),
             Playback::Token => Err(Refusal::NoToken),
         }
     }
 
+    /// A request of an authentic session. One that lost its place, or was made elsewhere, needs one now.
+    fn used(&self, known: &Arc<Known>, gate: &Gate, asked: &Asked<'_>) -> Result<Option<InUse>, Refusal> {
+        check(&known.session, gate, asked)?;
+        if known.session.sessions_max.is_none() {
+            return Ok(None);
+        }
+        // Before the look: whoever is in flight loses no place.
+        let in_use = InUse::begin(known, asked.now_ms);
+        if !known.is_counted() && !self.presence().admit(known, Entry::Used, asked.now_ms) {
+            return Err(Refusal::Sessions);
+        }
+        Ok(Some(in_use))
+    }
+
     /// Without an origin's policy anything may be called a channel, and nobody is told who watches: nothing counts.
-    fn visitor(&self, known: Option<Arc<Known>>, gate: &Gate, asked: &Asked<'_>) -> Option<Visitor> {
+    fn party(
+        &self,
+        known: Option<Arc<Known>>,
+        (gate, asked): (&Gate, &Asked<'_>),
+        visitor: &Visitor<'_>,
+    ) -> Option<Party> {
         if gate.open {
             return None;
         }
-        let channel = match &known {
-            Some(known) => known.counted.channel,
-            None => self.viewers.channel(asked.resource.channel()),
+        let Some(known) = known else {
+            return Some(Party { known, channel: self.viewers.channel(asked.resource.channel())? });
         };
-        Some(Visitor { known, channel: channel? })
-    }
-
-    fn counted(&self, session: &Session, gate: &Gate, asked: &Asked<'_>) -> Counted {
-        if gate.open {
-            return Counted::new(0, None);
-        }
-        let viewer = if session.subject == SubjectHash::NONE {
-            gate.policy.signing_key().viewer(asked.address, asked.user_agent)
-        } else {
-            u64::from_be_bytes(session.subject.0)
-        };
-        Counted::new(viewer, self.viewers.channel(asked.resource.channel()))
-    }
-
-    fn checked(&self, text: &str, gate: &Gate, asked: &Asked<'_>) -> Result<Option<Arc<Known>>, Refusal> {
-        let unverified = Unverified::parse(text).ok_or(Refusal::Forged)?;
-        let Some(known) = self.known(unverified, gate, asked) else {
-            // Under a key that is not known here (this edge's before a restart, another's, one forgotten since): what is
-            // public needs none. The viewer is served uncounted.
-            if !gate.open && gate.policy.knows_key_of(&unverified) {
-                return Err(Refusal::Forged);
-            }
-            return match gate.playback(asked.resource.channel())? {
-                Playback::Public => Ok(None),
-                Playback::Token => Err(Refusal::Forged),
+        let tally = known.tally.get_or_init(|| {
+            let session = &known.session;
+            let viewer = if session.subject == SubjectHash::NONE {
+                gate.policy.signing_key().viewer(visitor.address, visitor.agent)
+            } else {
+                u64::from_be_bytes(session.subject.0)
             };
-        };
-        check(&known.session, gate, asked)?;
-        known.seen(asked.now_ms);
-        Ok(Some(known))
+            Tally::new(viewer, self.viewers.channel(asked.resource.channel()))
+        });
+        let channel = tally.channel?;
+        Some(Party { known: Some(known), channel })
     }
 
     /// The session, from memory or by its signature.
-    fn known(&self, unverified: Unverified, gate: &Gate, asked: &Asked<'_>) -> Option<Arc<Known>> {
+    fn known(
+        &self,
+        unverified: Unverified,
+        gate: &Gate,
+        asked: &Asked<'_>,
+        visitor: &Visitor<'_>,
+    ) -> Option<Arc<Known>> {
         let (channel, print) = (asked.resource.channel(), gate.policy.session_keys_print());
         let remembered = self.verdicts.get(&unverified);
         if let Some(known) =
@@ -172,31 +222,30 @@ impl Admission {
         }
         self.metrics.verdicts.miss.inc();
         let session = gate.policy.verify(&unverified, channel)?;
-        let counted = self.counted(&session, gate, asked);
-        let known = Known::new(session, channel.clone(), (*print, asked.now_ms), counted);
-        if session.limited {
-            self.presence().arrive(&known, asked.now_ms);
-        }
+        let known = Known::new(session, channel.clone(), *print, visitor.device());
         self.verdicts.insert(unverified, Arc::clone(&known));
         Some(known)
     }
 
-    fn minted(&self, gate: &Gate, asked: &Asked<'_>) -> Result<String, Refusal> {
+    fn minted(&self, gate: &Gate, asked: &Asked<'_>, visitor: &Visitor<'_>) -> Result<String, Refusal> {
         let mut id = [0; 16];
         // A machine without randomness lets nobody in.
         rand::fill(&mut id).map_err(|_| Refusal::NoPolicy)?;
         let how = Minting { binding: self.binding, audience: &self.audience, id: SessionId(id) };
-        let Minted { session, text, location, sessions_max } = mint(gate, asked, &how)?;
-        if let (Some(max), Some(unverified)) = (sessions_max, Unverified::parse(&text)) {
+        let Minted { session, text, location } = mint(gate, asked, &how)?;
+        if session.sessions_max.is_some() {
             let print = *gate.policy.session_keys_print();
-            let counted = self.counted(&session, gate, asked);
-            let channel = asked.resource.channel().clone();
-            let known = Known::new(session, channel, (print, asked.now_ms), counted);
-            let max = usize::try_from(max).unwrap_or(usize::MAX);
-            if !self.presence().admit(&known, max, asked.now_ms) {
+            let known = Known::new(session, asked.resource.channel().clone(), print, visitor.device());
+            let entry = if visitor.head_only { Entry::Look } else { Entry::New };
+            if !self.presence().admit(&known, entry, asked.now_ms) {
                 return Err(Refusal::Sessions);
             }
-            self.verdicts.insert(unverified, known);
+            if let (Some(unverified), Entry::New) = (Unverified::parse(&text), entry) {
+                self.verdicts.insert(unverified, known);
+            }
+        }
+        if visitor.head_only {
+            return Ok(location);
         }
         let minted = &self.metrics.sessions_minted;
         if session.by_token {
@@ -241,6 +290,24 @@ impl Admission {
             _ => Problem::new(refusal.status(), "not allowed here"),
         };
         problem.response()
+    }
+}
+
+/// What becomes of a request that is not refused.
+enum Decision {
+    Go(Option<InUse>, Option<Party>),
+    Elsewhere(String),
+}
+
+/// Under a key that is not known here (this edge's before a restart, another's, one forgotten since): what is public needs
+/// none, and the viewer is served uncounted.
+fn unknown(unverified: &Unverified, gate: &Gate, asked: &Asked<'_>) -> Result<(), Refusal> {
+    if !gate.open && gate.policy.knows_key_of(unverified) {
+        return Err(Refusal::Forged);
+    }
+    match gate.playback(asked.resource.channel())? {
+        Playback::Public => Ok(()),
+        Playback::Token => Err(Refusal::Forged),
     }
 }
 

@@ -89,6 +89,7 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
             waiting: metrics.waiters.clone(),
         },
         fills_max: config.upstream.requests_max,
+        unknown_channels_per_s: config.limits.unknown_channels_per_s,
         config: config.cache.clone(),
         metrics: Arc::clone(&metrics),
     });
@@ -127,7 +128,7 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
         store,
     };
     let serve = move |request, from| Arc::clone(&handler).serve(request, from);
-    front.serve(server, challenges.as_ref(), serve)?;
+    front.serve(&server, challenges.as_ref(), serve)?;
     let ready = move || readiness(&upstream, &gated);
     ops::serve(ops_bound, drain, Endpoints { registry, ready, own: ops::nothing_more });
     Ok(running)

@@ -11,11 +11,13 @@ use crate::freshness::{Stated, keep_for};
 use crate::head::{Head, Served};
 use crate::key::CacheKey;
 use crate::metrics::{Metrics, Reading};
+use crate::strangers::Strangers;
 use crate::upstream::{Upstream, UpstreamBody, UpstreamError};
 use bytes::Bytes;
 use http::Response;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use sigma_http::ops::Readiness;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +58,7 @@ pub(crate) struct Store {
     upstream: Upstream,
     waiters: WaiterLimits,
     fills_max: usize,
+    strangers: Strangers,
     config: CacheConfig,
     metrics: Arc<Metrics>,
     /// Whether the log says already that the upstream redirects.
@@ -67,6 +70,8 @@ pub(crate) struct StoreParts {
     pub(crate) upstream: Upstream,
     pub(crate) waiters: WaiterLimits,
     pub(crate) fills_max: usize,
+    /// Questions about channels that nothing was had of lately, per second.
+    pub(crate) unknown_channels_per_s: u32,
     pub(crate) config: CacheConfig,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -105,7 +110,7 @@ fn bounded(bytes_max: u64) -> Cache<CacheKey, Arc<Stored>> {
 impl Store {
     /// An empty cache.
     pub(crate) fn new(parts: StoreParts) -> Arc<Self> {
-        let StoreParts { upstream, waiters, fills_max, config, metrics } = parts;
+        let StoreParts { upstream, waiters, fills_max, unknown_channels_per_s, config, metrics } = parts;
         Arc::new(Self {
             objects: bounded(config.bytes_max),
             negatives: bounded(config.negative_bytes_max),
@@ -114,6 +119,7 @@ impl Store {
             upstream,
             waiters,
             fills_max,
+            strangers: Strangers::new(unknown_channels_per_s, Instant::now()),
             config,
             metrics,
             redirect_told: AtomicBool::new(false),
@@ -132,6 +138,9 @@ impl Store {
         // Its fill may have ended between the two looks.
         if let Some(stored) = self.stored(&key) {
             return Found::Stored(stored);
+        }
+        if !self.strangers.may_ask(key.channel(), Instant::now()) {
+            return coming(None, Served::Miss);
         }
         let fill = Fill::new();
         let Some(follower) = self.reserve_fill(&fill) else {
@@ -182,6 +191,11 @@ impl Store {
         follower
     }
 
+    /// Whether what is not here can be had.
+    pub(crate) fn upstream_readiness(&self) -> Readiness {
+        self.upstream.readiness()
+    }
+
     /// What is in the cache, read at scrape time.
     pub(crate) fn readings(&self) -> Vec<Reading> {
         for cache in [&self.objects, &self.negatives] {
@@ -214,6 +228,9 @@ impl Store {
 
     fn keep(&self, key: &CacheKey, head: &Arc<Head>, body: Bytes) {
         let success = head.status.is_success();
+        if success {
+            self.strangers.exists(key.channel());
+        }
         let stated = Stated {
             cache_control: &head.cache_control(),
             age_s: head.age_s,
@@ -345,8 +362,11 @@ impl Fetch {
 
     async fn read(&mut self, body: &mut UpstreamBody) -> Result<(), Cause> {
         let patience = self.store.upstream.patience();
+        let end = Instant::now() + self.store.upstream.body_patience();
         loop {
-            let chunk = match tokio::time::timeout(patience, body.chunk()).await {
+            // An upstream that trickles must not hold a place for ever.
+            let left = end.saturating_duration_since(Instant::now());
+            let chunk = match tokio::time::timeout(patience.min(left), body.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => {

@@ -103,6 +103,8 @@ pub(crate) struct UpstreamConfig {
     pub(crate) connect_timeout_ms: u64,
     #[serde(default = "default_response_timeout_ms")]
     pub(crate) response_timeout_ms: u64,
+    #[serde(default = "default_body_timeout_ms")]
+    pub(crate) body_timeout_ms: u64,
     #[serde(default = "default_requests_max")]
     pub(crate) requests_max: usize,
     #[serde(default = "default_ping_interval_ms")]
@@ -181,6 +183,8 @@ pub(crate) struct LimitsConfig {
     pub(crate) connections_per_ip_exempt: Vec<AddressRange>,
     pub(crate) read_bytes_per_s_min: u32,
     pub(crate) h2_streams_max: u32,
+    pub(crate) quic_handshakes_max: usize,
+    pub(crate) unknown_channels_per_s: u32,
     pub(crate) waiters_per_object_max: usize,
     pub(crate) waiters_max: usize,
     pub(crate) header_timeout_ms: u64,
@@ -193,6 +197,9 @@ fn default_connect_timeout_ms() -> u64 {
 }
 fn default_response_timeout_ms() -> u64 {
     12_000
+}
+fn default_body_timeout_ms() -> u64 {
+    30_000
 }
 fn default_requests_max() -> usize {
     4_096
@@ -310,6 +317,8 @@ impl Default for LimitsConfig {
             connections_per_ip_exempt: loopback_ranges(),
             read_bytes_per_s_min: 16 * 1024,
             h2_streams_max: 128,
+            quic_handshakes_max: 256,
+            unknown_channels_per_s: 100,
             waiters_per_object_max: 20_000,
             waiters_max: 50_000,
             header_timeout_ms: 10_000,
@@ -326,6 +335,10 @@ impl UpstreamConfig {
 
     pub(crate) fn response_timeout(&self) -> Duration {
         Duration::from_millis(self.response_timeout_ms)
+    }
+
+    pub(crate) fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_timeout_ms)
     }
 
     pub(crate) fn ping_interval(&self) -> Duration {
@@ -382,7 +395,49 @@ impl UpstreamConfig {
     }
 }
 
+/// A key, its value, the least and the most it may be, and of what.
+type Range = (&'static str, u64, u64, u64, &'static str);
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
 impl LimitsConfig {
+    fn ranges(&self) -> [Range; 11] {
+        let limits = self;
+        [
+            ("limits.connections_max", count(limits.connections_max), 1, 1 << 24, "connections"),
+            (
+                "limits.connections_per_ip_max",
+                count(limits.connections_per_ip_max),
+                1,
+                1 << 24,
+                "connections",
+            ),
+            (
+                "limits.read_bytes_per_s_min",
+                limits.read_bytes_per_s_min.into(),
+                1,
+                1 << 30,
+                "bytes per second",
+            ),
+            ("limits.h2_streams_max", limits.h2_streams_max.into(), 1, 100_000, "requests"),
+            ("limits.quic_handshakes_max", count(limits.quic_handshakes_max), 0, 1 << 20, "handshakes"),
+            (
+                "limits.unknown_channels_per_s",
+                limits.unknown_channels_per_s.into(),
+                1,
+                1 << 20,
+                "channels per second",
+            ),
+            ("limits.waiters_per_object_max", count(limits.waiters_per_object_max), 1, 1 << 24, "requests"),
+            ("limits.waiters_max", count(limits.waiters_max), 1, 1 << 24, "requests"),
+            ("limits.header_timeout_ms", limits.header_timeout_ms, 100, 120_000, "milliseconds"),
+            ("limits.idle_timeout_ms", limits.idle_timeout_ms, 100, 3_600_000, "milliseconds"),
+            ("limits.drain_timeout_ms", limits.drain_timeout_ms, 0, 120_000, "milliseconds"),
+        ]
+    }
+
     /// As the listeners take them.
     pub(crate) fn listener(&self) -> Limits {
         Limits {
@@ -391,6 +446,7 @@ impl LimitsConfig {
             connections_per_ip_exempt: self.connections_per_ip_exempt.clone(),
             read_bytes_per_s_min: self.read_bytes_per_s_min,
             h2_streams_max: self.h2_streams_max,
+            quic_handshakes_max: self.quic_handshakes_max,
             header_read_timeout: Duration::from_millis(self.header_timeout_ms),
             handshake_timeout: Duration::from_millis(self.header_timeout_ms),
             idle_timeout: Duration::from_millis(self.idle_timeout_ms),
@@ -454,10 +510,10 @@ impl Validate for Config {
         self.upstream.problems(&mut found);
         self.pop_description.problems(&mut found);
         let (upstream, cache, limits, sessions) = (&self.upstream, &self.cache, &self.limits, &self.sessions);
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         for (key, value, low, high, unit) in [
             ("upstream.connect_timeout_ms", upstream.connect_timeout_ms, 10, 60_000, "milliseconds"),
             ("upstream.response_timeout_ms", upstream.response_timeout_ms, 100, 120_000, "milliseconds"),
+            ("upstream.body_timeout_ms", upstream.body_timeout_ms, 1_000, 600_000, "milliseconds"),
             ("upstream.requests_max", count(upstream.requests_max), 1, 1_000_000, "requests"),
             ("upstream.ping_interval_ms", upstream.ping_interval_ms, 100, 60_000, "milliseconds"),
             ("upstream.ping_timeout_ms", upstream.ping_timeout_ms, 100, 60_000, "milliseconds"),
@@ -478,28 +534,10 @@ impl Validate for Config {
             ("reports.interval_ms", self.reports.interval_ms, 100, 10_000, "milliseconds"),
             ("reports.spool_bytes_max", self.reports.spool_bytes_max, MIB, 1 << 40, "bytes"),
             ("reports.sessions_max", count(self.reports.sessions_max), 1_000, 1 << 24, "sessions"),
-            ("limits.connections_max", count(limits.connections_max), 1, 1 << 24, "connections"),
-            (
-                "limits.connections_per_ip_max",
-                count(limits.connections_per_ip_max),
-                1,
-                1 << 24,
-                "connections",
-            ),
-            (
-                "limits.read_bytes_per_s_min",
-                limits.read_bytes_per_s_min.into(),
-                1,
-                1 << 30,
-                "bytes per second",
-            ),
-            ("limits.h2_streams_max", limits.h2_streams_max.into(), 1, 100_000, "requests"),
-            ("limits.waiters_per_object_max", count(limits.waiters_per_object_max), 1, 1 << 24, "requests"),
-            ("limits.waiters_max", count(limits.waiters_max), 1, 1 << 24, "requests"),
-            ("limits.header_timeout_ms", limits.header_timeout_ms, 100, 120_000, "milliseconds"),
-            ("limits.idle_timeout_ms", limits.idle_timeout_ms, 100, 3_600_000, "milliseconds"),
-            ("limits.drain_timeout_ms", limits.drain_timeout_ms, 0, 120_000, "milliseconds"),
-        ] {
+        ]
+        .into_iter()
+        .chain(limits.ranges())
+        {
             if !(low..=high).contains(&value) {
                 found.push(Problem::new(key, value, format!("{low} to {high} {unit}")));
             }

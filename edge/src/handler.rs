@@ -4,7 +4,7 @@
 //! request headers are not passed on (only the coding that the key names); every response can be read by a web page.
 
 use crate::account::{Account, Sampling};
-use crate::admission::{Admission, Admitted};
+use crate::admission::{Admission, Admitted, Visitor};
 use crate::body::EdgeBody;
 use crate::cache::{Found, Store, Stored};
 use crate::coalesce::Cause;
@@ -15,7 +15,7 @@ use crate::key::CacheKey;
 use crate::metrics::Metrics;
 use crate::policy::{self, PolicyFeed};
 use crate::reports::pass_on;
-use crate::upstream::Upstream;
+use crate::upstream::{PROBE_PATH, Upstream};
 use crate::viewers::{Viewers, Visit};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -25,12 +25,12 @@ use rust_embed::Embed;
 use sigma_http::assets::Assets;
 use sigma_http::headers::{accepts_gzip, preflight, without_body};
 use sigma_http::listener::PeerConnection;
+use sigma_http::ops::Readiness;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::RequestBody;
 use sigma_report::report::{PATH, POP_HEADER};
 use sigma_shared::freshness::{Served as Freshness, max_age_s};
 use sigma_shared::resource::LiveResource;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -131,8 +131,8 @@ impl Handler {
             let named = request.headers().get(POP_HEADER).cloned();
             Answer::Report(Box::new(Reported { client, named, body }))
         } else {
-            let routed = self.route(&request, (address, trusted), &mut account);
-            routed.unwrap_or_else(|refusal| Answer::Own(*refusal))
+            let visitor = Visitor::of(&request, address, trusted);
+            self.route(&request, &visitor, &mut account).unwrap_or_else(|refusal| Answer::Own(*refusal))
         };
         self.deliver(answer, head_only, account)
     }
@@ -168,7 +168,7 @@ impl Handler {
     fn route(
         &self,
         request: &Request<()>,
-        (address, trusted): (IpAddr, bool),
+        visitor: &Visitor<'_>,
         account: &mut Account,
     ) -> Result<Answer, Box<Response<Full<Bytes>>>> {
         let requests = &self.metrics.requests;
@@ -180,13 +180,16 @@ impl Handler {
             }
             _ => return Ok(Answer::Own(self.method_not_allowed())),
         }
-        let key = match self.admission.admit(request, address, trusted) {
-            Admitted::Resource(resource, visitor) => {
-                if let Some(visitor) = visitor {
-                    account.by(Visit::begin(&self.viewers, visitor, request));
+        let uri = request.uri();
+        let key = match self.admission.admit(uri.path(), uri.query(), visitor) {
+            Admitted::Resource(resource, in_use, party) => {
+                account.hold(in_use);
+                if let Some(party) = party {
+                    account.by(Visit::begin(&self.viewers, party, request));
                 }
                 self.key(resource, request)?
             }
+            Admitted::Elsewhere if uri.path() == PROBE_PATH => return Ok(Answer::Own(self.health())),
             Admitted::Elsewhere => return Err(self.page(request)),
             Admitted::Answer(response) => return Err(response),
         };
@@ -220,6 +223,20 @@ impl Handler {
         }
         self.metrics.requests.refused.inc();
         Problem::new(StatusCode::FORBIDDEN, "not allowed here").response()
+    }
+
+    /// Whether an edge behind this one does well to ask here: it does while this one has somebody to ask.
+    fn health(&self) -> Response<Full<Bytes>> {
+        self.metrics.requests.page.inc();
+        let mut response = match self.store.upstream_readiness() {
+            Readiness::Ready => Response::new(Full::default()),
+            Readiness::NotReady(_) => {
+                return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no upstream is well").response();
+            }
+        };
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
     }
 
     /// What is not under `/live/`.

@@ -4,6 +4,7 @@
 #![deny(clippy::disallowed_methods)]
 
 use sigma_shared::directives::{DirectiveError, Directives};
+use sigma_shared::id::ChannelId;
 use sigma_shared::mode::{InvalidMode, Mode};
 use sigma_shared::resource::{Listed, LiveResource, MediaResource};
 use std::fmt;
@@ -79,6 +80,11 @@ impl CacheKey {
             return None;
         };
         Some(Self { resource, mode: None, directives: Directives::default(), coding: Coding::Identity })
+    }
+
+    /// Whose object it is.
+    pub(crate) fn channel(&self) -> &ChannelId {
+        self.resource.channel()
     }
 
     /// What is asked of the upstream.

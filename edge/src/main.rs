@@ -21,6 +21,7 @@ mod policy;
 mod presence;
 mod reports;
 mod session;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod upstream;

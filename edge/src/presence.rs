@@ -1,18 +1,26 @@
-//! Who is watching under a limit: the sessions of each subject whose token counts them, seen a moment ago.
+//! Who is watching under a limit: the sessions of each subject whose token counts them, while they are used.
 //!
-//! Invariants: bounded in total and per subject; a session that is not seen any more counts no more. What is counted is
-//! this edge's: sessions of a subject at other edges are not known here.
+//! Invariants: bounded in total and per subject; never more sessions of a subject are counted than its tokens allow, and a
+//! session that is not counted is not served. A session in use (a request in flight, or one a moment ago) keeps its place;
+//! one that is not loses it to whoever needs it, and has to find another when it is used again. A viewer who comes anew
+//! (the page was loaded again) takes the place that the same device had, once nothing of it is in flight. What is counted
+//! is this edge's: sessions of a subject at other edges are not known here.
 #![deny(clippy::disallowed_methods)]
 
-use crate::viewers::Counted;
+use crate::viewers::Tally;
 use sigma_shared::id::ChannelId;
 use sigma_token::session::{Session, SubjectHash};
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Most sessions that are counted of one subject.
 const SESSIONS_PER_SUBJECT_MAX: usize = 1024;
+
+/// What a session is used from, as far as can be told: a hash of address and user agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Device(pub(crate) u64);
 
 /// A session that proved to be authentic.
 #[derive(Debug)]
@@ -21,25 +29,62 @@ pub(crate) struct Known {
     pub(crate) channel: ChannelId,
     /// Of the session keys it was verified with.
     pub(crate) keys_print: [u8; 32],
-    /// What it is to the ledger.
-    pub(crate) counted: Counted,
+    device: Device,
     seen_ms: AtomicU64,
+    in_flight: AtomicU32,
+    /// Whether it has a place; written by [`Presence`] only.
+    counted: AtomicBool,
+    /// What it is to the ledger, once that is asked.
+    pub(crate) tally: OnceLock<Tally>,
 }
 
 impl Known {
     pub(crate) fn new(
         session: Session,
         channel: ChannelId,
-        (keys_print, now_ms): ([u8; 32], u64),
-        counted: Counted,
+        keys_print: [u8; 32],
+        device: Device,
     ) -> Arc<Self> {
-        Arc::new(Self { session, channel, keys_print, counted, seen_ms: AtomicU64::new(now_ms) })
+        let (seen_ms, in_flight, counted) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
+        let tally = OnceLock::new();
+        Arc::new(Self { session, channel, keys_print, device, seen_ms, in_flight, counted, tally })
     }
 
-    /// Notes a request of it.
-    pub(crate) fn seen(&self, now_ms: u64) {
-        self.seen_ms.fetch_max(now_ms, Ordering::Relaxed);
+    /// Notes a request that begins.
+    pub(crate) fn begin(&self, now_ms: u64) {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.seen_ms.fetch_max(now_ms, Ordering::AcqRel);
     }
+
+    /// Notes the end of one, whatever became of it.
+    pub(crate) fn end(&self, now_ms: u64) {
+        self.seen_ms.fetch_max(now_ms, Ordering::AcqRel);
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether it has a place, used lately or not.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.counted.load(Ordering::Acquire)
+    }
+
+    fn is_in_flight(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) > 0
+    }
+
+    fn is_gone(&self, after_ms: u64) -> bool {
+        !self.is_in_flight() && self.seen_ms.load(Ordering::Acquire) < after_ms
+    }
+}
+
+/// Why a session asks for a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// It is made now: it may take the place of what its device does not use any more.
+    New,
+    /// It is there already, and is used.
+    Used,
+    /// It only wants to know (HEAD).
+    Look,
 }
 
 /// Sessions by subject.
@@ -52,39 +97,52 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Counts up to `entries_max` sessions; each for `gone_after_ms` after its last request.
+    /// Counts up to `entries_max` sessions; each until `gone_after_ms` after the end of its last request.
     pub(crate) fn new(entries_max: usize, gone_after_ms: u64) -> Self {
         Self { subjects: HashMap::new(), entries: 0, entries_max, gone_after_ms, swept_at_ms: 0 }
     }
 
-    /// Counts a session in, if its subject has fewer than `sessions_max` others at this moment. A session that is in
-    /// already is not counted twice.
-    pub(crate) fn admit(&mut self, known: &Arc<Known>, sessions_max: usize, now_ms: u64) -> bool {
+    /// Counts a session in, if its subject has fewer others at this moment than the session's token allows. A session
+    /// that is in already is not counted twice.
+    pub(crate) fn admit(&mut self, known: &Arc<Known>, entry: Entry, now_ms: u64) -> bool {
+        let Some(max) = known.session.sessions_max else {
+            return true;
+        };
+        let max = usize::from(NonZeroU16::get(max)).min(SESSIONS_PER_SUBJECT_MAX);
         self.make_room(now_ms);
         let after_ms = now_ms.saturating_sub(self.gone_after_ms);
         let sessions = self.subjects.entry(known.session.subject).or_default();
         let before = sessions.len();
         sessions.retain(|other| {
-            other.seen_ms.load(Ordering::Relaxed) >= after_ms && other.session.id != known.session.id
+            let stays = !other.is_gone(after_ms) && other.session.id != known.session.id;
+            other.counted.store(stays, Ordering::Release);
+            stays
         });
-        let room = sessions.len() < sessions_max.min(SESSIONS_PER_SUBJECT_MAX);
-        let gone = before - sessions.len();
+        let left = || {
+            sessions
+                .iter()
+                .enumerate()
+                .filter(|(_, other)| other.device == known.device && !other.is_in_flight())
+        };
+        let left =
+            left().min_by_key(|(_, other)| other.seen_ms.load(Ordering::Acquire)).map(|(place, _)| place);
+        let gives_way = left.filter(|_| sessions.len() >= max && entry != Entry::Used);
+        if let (Some(place), Entry::New) = (gives_way, entry) {
+            sessions.swap_remove(place).counted.store(false, Ordering::Release);
+        }
+        let room = sessions.len() < max || gives_way.is_some();
         // With no room in the table the limit cannot be kept: nobody new gets in.
-        let admitted = room && self.entries - gone < self.entries_max;
-        if admitted {
+        let admitted = room && self.entries + sessions.len() - before < self.entries_max;
+        if admitted && entry != Entry::Look {
+            known.seen_ms.fetch_max(now_ms, Ordering::AcqRel);
+            known.counted.store(true, Ordering::Release);
             sessions.push(Arc::clone(known));
         }
-        let is_empty = sessions.is_empty();
-        self.entries = self.entries - gone + usize::from(admitted);
-        if is_empty {
+        self.entries = self.entries + sessions.len() - before;
+        if sessions.is_empty() {
             self.subjects.remove(&known.session.subject);
         }
         admitted
-    }
-
-    /// Counts a session that was admitted elsewhere or earlier.
-    pub(crate) fn arrive(&mut self, known: &Arc<Known>, now_ms: u64) {
-        self.admit(known, SESSIONS_PER_SUBJECT_MAX, now_ms);
     }
 
     /// When the table is full: forgets who is gone, but looks at most once in `gone_after_ms`.
@@ -95,7 +153,11 @@ impl Presence {
         self.swept_at_ms = now_ms;
         let after_ms = now_ms.saturating_sub(self.gone_after_ms);
         self.subjects.retain(|_, sessions| {
-            sessions.retain(|known| known.seen_ms.load(Ordering::Relaxed) >= after_ms);
+            sessions.retain(|known| {
+                let stays = !known.is_gone(after_ms);
+                known.counted.store(stays, Ordering::Release);
+                stays
+            });
             !sessions.is_empty()
         });
         self.entries = self.subjects.values().map(Vec::len).sum();
@@ -108,7 +170,14 @@ mod tests {
     use sigma_token::modes::Modes;
     use sigma_token::session::{NEVER_S, SessionId};
 
-    fn known(subject: &str, id: u8, now_ms: u64) -> Arc<Known> {
+    const GONE_AFTER_MS: u64 = 4_000;
+
+    /// A session of a subject, on a device of its own.
+    fn known(subject: &str, id: u8, max: u16) -> Arc<Known> {
+        on(Device(id.into()), subject, id, max)
+    }
+
+    fn on(device: Device, subject: &str, id: u8, max: u16) -> Arc<Known> {
         let session = Session {
             id: SessionId([id; 16]),
             subject: SubjectHash::of(subject),
@@ -116,45 +185,80 @@ mod tests {
             expires_at_s: NEVER_S,
             modes: Modes::ALL,
             by_token: true,
-            limited: true,
+            sessions_max: NonZeroU16::new(max),
             bound: None,
         };
-        Known::new(session, "demo".parse().unwrap(), ([0; 32], now_ms), Counted::new(0, None))
+        Known::new(session, "demo".parse().unwrap(), [0; 32], device)
+    }
+
+    fn presence() -> Presence {
+        Presence::new(100, GONE_AFTER_MS)
     }
 
     #[test]
     fn a_subject_has_as_many_sessions_as_its_token_says() {
-        let mut presence = Presence::new(100, 4_000);
-        let (a, b) = (known("user", 1, 1_000), known("user", 2, 1_000));
-        assert!(presence.admit(&a, 2, 1_000) && presence.admit(&b, 2, 1_000));
-        assert!(!presence.admit(&known("user", 3, 1_000), 2, 1_000), "one too many");
-        assert!(presence.admit(&known("other", 4, 1_000), 1, 1_000), "another subject");
-        assert!(presence.admit(&a, 2, 2_000), "the same session again");
-        a.seen(5_000);
-        assert!(presence.admit(&known("user", 3, 5_001), 2, 5_001), "the second one is gone");
-        assert!(!presence.admit(&b, 2, 5_001));
-        assert_eq!(presence.entries, 3);
+        let mut presence = presence();
+        let (a, b, c) = (known("user", 1, 2), known("user", 2, 2), known("user", 3, 2));
+        assert!(presence.admit(&a, Entry::New, 1_000) && presence.admit(&b, Entry::New, 1_000));
+        assert!(!presence.admit(&c, Entry::New, 1_000), "one too many");
+        assert!(presence.admit(&known("other", 4, 1), Entry::New, 1_000), "another subject");
+        assert!(presence.admit(&a, Entry::Used, 2_000), "the same session again");
+        a.begin(5_000);
+        assert!(presence.admit(&c, Entry::New, 5_001), "the second one is gone");
+        assert!(
+            !b.is_counted() && !presence.admit(&b, Entry::Used, 5_001),
+            "and is not let in beside the others"
+        );
+        assert_eq!((presence.entries, a.is_counted()), (3, true));
+        assert!(presence.admit(&b, Entry::Used, 9_002), "until another place is free");
+        assert!(!c.is_counted() && a.is_counted(), "what is in flight is in use for however long");
+        a.end(9_002);
     }
 
     #[test]
-    fn sessions_of_other_edges_count_when_they_arrive() {
-        let mut presence = Presence::new(100, 4_000);
-        for id in 0..3 {
-            presence.arrive(&known("user", id, 0), 0);
+    fn sessions_made_elsewhere_count_when_they_are_used() {
+        let mut presence = presence();
+        for (id, expected) in [(0, true), (1, true), (2, false)] {
+            assert_eq!(presence.admit(&known("user", id, 2), Entry::Used, 0), expected, "{id}");
         }
-        assert!(!presence.admit(&known("user", 9, 0), 3, 0));
-        assert!(presence.admit(&known("user", 9, 0), 4, 0));
+    }
+
+    #[test]
+    fn a_page_that_is_loaded_again_takes_its_own_place() {
+        let mut presence = presence();
+        let (television, page) = (known("user", 1, 2), on(Device(9), "user", 2, 2));
+        assert!(presence.admit(&television, Entry::New, 0) && presence.admit(&page, Entry::New, 100));
+        let again = on(Device(9), "user", 3, 2);
+        page.begin(200);
+        assert!(!presence.admit(&again, Entry::New, 300), "it still waits for something");
+        page.end(300);
+        assert!(presence.admit(&again, Entry::New, 301));
+        assert!(television.is_counted() && again.is_counted() && !page.is_counted());
+        assert!(!presence.admit(&page, Entry::Used, 400), "by use alone no place is taken from another");
+        assert_eq!(presence.entries, 2);
+    }
+
+    #[test]
+    fn to_look_takes_nothing() {
+        let mut presence = presence();
+        let (a, b) = (on(Device(1), "user", 1, 1), on(Device(1), "user", 2, 1));
+        assert!(presence.admit(&a, Entry::Look, 0) && presence.subjects.is_empty());
+        assert!(presence.admit(&a, Entry::New, 0));
+        assert!(presence.admit(&b, Entry::Look, 0), "it would be let in");
+        assert!(a.is_counted() && !b.is_counted());
+        assert!(!presence.admit(&known("user", 3, 1), Entry::Look, 0));
+        assert_eq!(presence.entries, 1);
     }
 
     #[test]
     fn a_full_table_lets_nobody_in_until_somebody_is_gone() {
-        let mut presence = Presence::new(3, 4_000);
+        let mut presence = Presence::new(3, GONE_AFTER_MS);
         for id in 0..3 {
-            assert!(presence.admit(&known(&format!("user-{id}"), id, 10_000), 1, 10_000));
+            assert!(presence.admit(&known(&format!("user-{id}"), id, 1), Entry::New, 10_000));
         }
-        let late = known("late", 9, 12_000);
-        assert!(!presence.admit(&late, 1, 12_000));
-        assert!(presence.admit(&late, 1, 16_000));
+        let late = known("late", 9, 1);
+        assert!(!presence.admit(&late, Entry::New, 12_000));
+        assert!(presence.admit(&late, Entry::New, 16_000));
         assert_eq!((presence.entries, presence.subjects.len()), (1, 1));
     }
 }

@@ -17,6 +17,7 @@ use sigma_token::jwt::{self, Expected, LEEWAY_S};
 use sigma_token::modes::Modes;
 use sigma_token::policy::{Playback, Policy};
 use sigma_token::session::{Bound, NEVER_S, Session, SessionId, SubjectHash, V6_BITS_MAX};
+use std::num::NonZeroU16;
 
 /// Parts and segments may be asked for this much after the playlists ended: one hold-back, so that nobody is cut off in
 /// the middle of what a playlist promised.
@@ -105,7 +106,6 @@ pub(crate) struct Asked<'a> {
     pub(crate) resource: &'a LiveResource,
     pub(crate) query: Option<&'a str>,
     pub(crate) address: IpAddr,
-    pub(crate) user_agent: &'a [u8],
     /// Milliseconds since 1970.
     pub(crate) now_ms: u64,
 }
@@ -164,8 +164,6 @@ pub(crate) struct Minted {
     pub(crate) text: String,
     /// Where the viewer is sent, relative to this host.
     pub(crate) location: String,
-    /// How many sessions the subject may have, this one included.
-    pub(crate) sessions_max: Option<u32>,
 }
 
 /// How sessions are made here.
@@ -182,12 +180,9 @@ pub(crate) struct Minting<'a> {
 pub(crate) fn mint(gate: &Gate, asked: &Asked<'_>, how: &Minting<'_>) -> Result<Minted, Refusal> {
     let channel = asked.resource.channel();
     let mode = asked.mode()?;
-    let (session, sessions_max) = match gate.playback(channel)? {
-        Playback::Public => (public(how.id, asked), None),
-        Playback::Token => {
-            let claims = verified(gate, asked, how)?;
-            (of_claims(&claims, asked, how), claims.max_sessions)
-        }
+    let session = match gate.playback(channel)? {
+        Playback::Public => public(how.id, asked),
+        Playback::Token => of_claims(&verified(gate, asked, how)?, asked, how),
     };
     if mode.is_some_and(|mode| !session.modes.allows(mode)) {
         return Err(Refusal::Mode);
@@ -197,7 +192,7 @@ pub(crate) fn mint(gate: &Gate, asked: &Asked<'_>, how: &Minting<'_>) -> Result<
     let text = gate.policy.signing_key().mint(&session, channel);
     let query = mode.map_or_else(String::new, |mode| format!("?mode={mode}"));
     let location = format!("/s/{text}{}{query}", asked.resource);
-    Ok(Minted { session, text, location, sessions_max })
+    Ok(Minted { session, text, location })
 }
 
 fn public(id: SessionId, asked: &Asked<'_>) -> Session {
@@ -208,7 +203,7 @@ fn public(id: SessionId, asked: &Asked<'_>) -> Session {
         expires_at_s: NEVER_S,
         modes: Modes::ALL,
         by_token: false,
-        limited: false,
+        sessions_max: None,
         // There is nothing to steal, and viewers move between networks.
         bound: None,
     }
@@ -244,7 +239,10 @@ fn of_claims(claims: &Claims, asked: &Asked<'_>, how: &Minting<'_>) -> Session {
         expires_at_s: seconds(expires_at_s),
         modes: claims.modes.unwrap_or(Modes::ALL),
         by_token: true,
-        limited: claims.max_sessions.is_some(),
+        sessions_max: claims
+            .max_sessions
+            .map(|max| u16::try_from(max).unwrap_or(u16::MAX))
+            .and_then(NonZeroU16::new),
         bound: bound(claims.ip, asked.address, how.binding),
     }
 }

@@ -20,7 +20,6 @@ pub(crate) use counters::Families;
 #[cfg(test)]
 pub(crate) use link::Protocol;
 pub(crate) use link::UpstreamBody;
-#[cfg(test)]
 pub(crate) use probe::PATH as PROBE_PATH;
 
 use crate::config::UpstreamConfig;
@@ -44,6 +43,8 @@ use std::time::{Duration, Instant};
 
 /// What waits for a whole segment is late after so many times what a part is given.
 const SEGMENT_HEDGE_FACTOR: u32 = 4;
+/// Whose hedge won is late when it takes so much longer: one that is a moment behind is as good as the other.
+const LATE_BY: Duration = Duration::from_millis(100);
 /// For a connection, while others could be asked.
 const SHORT_WAIT: Duration = Duration::from_millis(50);
 
@@ -120,6 +121,11 @@ impl Upstream {
     /// How long an upstream may be silent, before the response head and inside the body.
     pub(crate) fn patience(&self) -> Duration {
         self.0.config.response_timeout()
+    }
+
+    /// How long the body of an object may take in all.
+    pub(crate) fn body_patience(&self) -> Duration {
+        self.0.config.body_timeout()
     }
 
     /// Asks for one object and waits for the response head.
@@ -256,23 +262,23 @@ async fn until(at: Option<Instant>) {
 /// The requests of one race that are on their way. Those that are left when it is dropped are cancelled.
 struct Runners<'a> {
     upstream: &'a Upstream,
-    running: Vec<Runner<'a>>,
+    running: Vec<Runner>,
 }
 
-struct Runner<'a> {
+struct Runner {
     upstream: usize,
     why: Why,
     since: Instant,
-    asking: Pin<Box<dyn Future<Output = Asked> + Send + 'a>>,
+    asking: Pin<Box<dyn Future<Output = Asked> + Send>>,
 }
 
-impl<'a> Runners<'a> {
+impl Runners<'_> {
     fn start(&mut self, upstream: usize, why: Why, question: &Question, wait: Duration) {
         let peer = &self.upstream.0.peers[upstream];
         if why == Why::Hedge {
             peer.counters.hedges_sent.inc();
         }
-        let question = question.clone();
+        let (peer, question) = (Arc::clone(peer), question.clone());
         let asking = Box::pin(async move { peer.ask(&question, wait).await });
         self.running.push(Runner { upstream, why, since: Instant::now(), asking });
     }
@@ -291,16 +297,22 @@ impl<'a> Runners<'a> {
         .await
     }
 
-    /// The others are too late: a hedge that wins is a mark against whom it was for.
+    /// The others are not needed any more. Whom a hedge won against has a moment left to show that it was not far behind.
     fn won(&mut self, upstream: usize, why: Why) {
         let peers = &self.upstream.0.peers;
         if why == Why::Hedge {
             peers[upstream].counters.hedges_won.inc();
         }
-        for late in self.running.drain(..) {
-            peers[late.upstream].counters.cancelled.inc();
+        for other in self.running.drain(..) {
+            let peer = Arc::clone(&peers[other.upstream]);
+            peer.counters.cancelled.inc();
             if why == Why::Hedge {
-                peers[late.upstream].failed(Fault::Late);
+                tokio::spawn(async move {
+                    // What it answers is dropped, which cancels the rest. What went wrong is noted where it is asked.
+                    if tokio::time::timeout(LATE_BY, other.asking).await.is_err() {
+                        peer.failed(Fault::Late);
+                    }
+                });
             }
         }
     }

@@ -22,7 +22,7 @@ const CHANNELS_MAX: usize = 65_536;
 
 /// What a known session is to the ledger.
 #[derive(Debug)]
-pub(crate) struct Counted {
+pub(crate) struct Tally {
     /// A hash of who watches, 0 when nothing is known.
     pub(crate) viewer: u64,
     /// By number; `None` when it is one too many.
@@ -30,7 +30,7 @@ pub(crate) struct Counted {
     places: [AtomicU64; 3],
 }
 
-impl Counted {
+impl Tally {
     pub(crate) fn new(viewer: u64, channel: Option<u32>) -> Self {
         Self { viewer, channel, places: Default::default() }
     }
@@ -46,7 +46,7 @@ pub(crate) struct Viewers {
 
 /// Who makes a request that counts.
 #[derive(Debug, Clone)]
-pub(crate) struct Visitor {
+pub(crate) struct Party {
     /// The session, when it has one.
     pub(crate) known: Option<Arc<Known>>,
     /// By number.
@@ -125,7 +125,7 @@ fn said(query: Option<&str>, headers: &HeaderMap) -> Cmcd {
 #[derive(Debug)]
 pub(crate) struct Visit {
     viewers: Arc<Viewers>,
-    visitor: Visitor,
+    party: Party,
     protocol: Protocol,
     /// Only a GET watches anything.
     get: bool,
@@ -136,14 +136,14 @@ pub(crate) struct Visit {
 
 impl Visit {
     /// A request that was let in.
-    pub(crate) fn begin(viewers: &Arc<Viewers>, visitor: Visitor, request: &Request<()>) -> Self {
+    pub(crate) fn begin(viewers: &Arc<Viewers>, party: Party, request: &Request<()>) -> Self {
         let protocol = match request.version() {
             Version::HTTP_2 => Protocol::H2,
             Version::HTTP_3 => Protocol::H3,
             _ => Protocol::H1,
         };
         let get = request.method() == Method::GET;
-        let visit = Self { viewers: Arc::clone(viewers), visitor, protocol, get, held: None, answer: None };
+        let visit = Self { viewers: Arc::clone(viewers), party, protocol, get, held: None, answer: None };
         if let Some((known, who)) = visit.who() {
             let said = said(request.uri().query(), request.headers());
             if !said.is_empty() {
@@ -156,9 +156,9 @@ impl Visit {
     }
 
     fn who(&self) -> Option<(&Arc<Known>, Who)> {
-        let known = self.visitor.known.as_ref()?;
-        let (session, viewer) = (known.session.id.0, known.counted.viewer);
-        Some((known, Who { session, viewer, channel: self.visitor.channel, protocol: self.protocol }))
+        let known = self.party.known.as_ref()?;
+        let (session, viewer) = (known.session.id.0, known.tally.get()?.viewer);
+        Some((known, Who { session, viewer, channel: self.party.channel, protocol: self.protocol }))
     }
 
     /// It is to wait for something that is still to come.
@@ -198,9 +198,9 @@ impl Visit {
     /// Its body is over, with so many bytes handed to the connection; `complete` when that is all of it.
     pub(crate) fn end(&mut self, bytes: u64, complete: bool) {
         let Some((known, who)) = self.who() else {
-            let shard = &self.viewers.shards[self.visitor.channel as usize % SHARDS];
+            let shard = &self.viewers.shards[self.party.channel as usize % SHARDS];
             let mut shard = locked(shard);
-            shard.sent(self.visitor.channel, self.protocol, (bytes, now_ms()));
+            shard.sent(self.party.channel, self.protocol, (bytes, now_ms()));
             return;
         };
         let ended = self.ended(bytes, complete);
@@ -235,7 +235,9 @@ impl Visit {
 
 impl Known {
     fn place(&self, protocol: Protocol) -> &AtomicU64 {
-        &self.counted.places[protocol as usize]
+        // Whoever has a party was tallied.
+        let tally = self.tally.get_or_init(|| Tally::new(0, None));
+        &tally.places[protocol as usize]
     }
 }
 

@@ -10,7 +10,7 @@ use http::StatusCode;
 use http_body_util::Empty;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lab::{BIG, Edge, HELD, PLAYLIST, Upstream, get, request, within};
+use lab::{BIG, Edge, HELD, Http3, PLAYLIST, Upstream, get, request, within};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -64,6 +64,69 @@ async fn three_restarts_without_a_failed_request() {
     edge.signal("TERM");
     edge.until_logged("drained").await;
     within(lab::until_refused(addr)).await;
+}
+
+/// Asks over one new QUIC connection after the other until told to stop; returns how many were answered.
+async fn ask_over_quic(
+    client: quinn::Endpoint,
+    edge: std::net::SocketAddr,
+    stop: Arc<AtomicBool>,
+) -> Result<usize, String> {
+    let mut answered = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let mut connection = Http3::connect(&client, edge).await?;
+        connection.get(PLAYLIST).await?;
+        answered += 1;
+    }
+    Ok(answered)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_over_http_3_keep_who_is_there_and_let_in_who_comes() {
+    let upstream = Upstream::start();
+    let mut edge = Edge::start(&upstream, "");
+    let (addr, stop) = (edge.tls, Arc::new(AtomicBool::new(false)));
+    let coming = tokio::spawn(ask_over_quic(edge.quic(), addr, Arc::clone(&stop)));
+    for round in 0..3 {
+        let mut client = within(Http3::connect(&edge.quic(), addr)).await.unwrap();
+        let held =
+            tokio::spawn(async move { (client.get(&format!("{HELD}&_HLS_part={round}")).await, client) });
+        upstream.until_held(round + 1).await;
+        edge.signal("USR2");
+        let said = edge.until_logged("the new process serves: draining").await;
+        edge.pid = u32::try_from(said["pid"].as_u64().unwrap()).unwrap();
+        // The old process is there, as it holds a request; the new one answers.
+        let began = Instant::now();
+        for _ in 0..5 {
+            let mut new = within(Http3::connect(&edge.quic(), addr)).await.expect("nobody is refused");
+            within(new.get(PLAYLIST)).await.unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        upstream.release();
+        let (answer, _client) = within(held).await.unwrap();
+        answer.expect("held over the restart");
+        edge.until_logged("drained").await;
+    }
+    assert_eq!(edge.first_exit().await, Some(0));
+    stop.store(true, Ordering::Relaxed);
+    assert!(within(coming).await.unwrap().expect("0 failed, 0 refused") > 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_answer_over_http_3_goes_on_through_a_restart() {
+    let upstream = Upstream::start();
+    let mut edge = Edge::start(&upstream, "");
+    let mut client = within(Http3::connect(&edge.quic(), edge.tls)).await.unwrap();
+    // Begun before; the rest needs the client's acknowledgements, which the new process reads.
+    let mut large = within(client.begin(BIG)).await.unwrap();
+    assert!(within(large.recv_data()).await.unwrap().is_some());
+    edge.signal("USR2");
+    let said = edge.until_logged("the new process serves: draining").await;
+    edge.pid = u32::try_from(said["pid"].as_u64().unwrap()).unwrap();
+    let rest = within(Http3::rest(&mut large)).await.expect("it goes on");
+    assert!(rest > 8 << 20, "{rest}: most of it was still to come");
+    drop((large, client));
+    edge.until_logged("drained").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -103,7 +103,7 @@ pub(crate) async fn start(config: &Config, sockets: &Sockets) -> Result<Running,
     #[cfg(test)]
     let tls = front.tls();
     let respond = move |request, from| Arc::clone(&router).respond(request, from);
-    front.serve(server.clone(), challenges.as_ref(), respond)?;
+    front.serve(&server, challenges.as_ref(), respond)?;
     let rtmp_addresses: Vec<SocketAddr> =
         rtmp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let rtmp_server = RtmpServer {

@@ -122,6 +122,7 @@ pub(crate) struct LimitsConfig {
     pub(crate) connections_per_ip_exempt: Vec<AddressRange>,
     pub(crate) read_bytes_per_s_min: u32,
     pub(crate) h2_streams_max: u32,
+    pub(crate) quic_handshakes_max: usize,
     pub(crate) header_timeout_ms: u64,
     pub(crate) idle_timeout_ms: u64,
     pub(crate) drain_timeout_ms: u64,
@@ -182,6 +183,7 @@ impl Default for LimitsConfig {
             connections_per_ip_exempt: loopback_ranges(),
             read_bytes_per_s_min: 16 * 1024,
             h2_streams_max: 5000,
+            quic_handshakes_max: 256,
             header_timeout_ms: 10_000,
             idle_timeout_ms: 600_000,
             drain_timeout_ms: 10_000,
@@ -198,6 +200,7 @@ impl LimitsConfig {
             connections_per_ip_exempt: self.connections_per_ip_exempt.clone(),
             read_bytes_per_s_min: self.read_bytes_per_s_min,
             h2_streams_max: self.h2_streams_max,
+            quic_handshakes_max: self.quic_handshakes_max,
             header_read_timeout: Duration::from_millis(self.header_timeout_ms),
             idle_timeout: Duration::from_millis(self.idle_timeout_ms),
             drain_timeout: Duration::from_millis(self.drain_timeout_ms),
@@ -246,6 +249,8 @@ impl Validate for Config {
         let rate = u64::from(limits.read_bytes_per_s_min);
         ranges.check("limits.read_bytes_per_s_min", rate, 1..=1 << 30, "bytes per second");
         ranges.check("limits.h2_streams_max", limits.h2_streams_max.into(), 1..=100_000, "streams");
+        let handshakes = limits.quic_handshakes_max as u64;
+        ranges.check("limits.quic_handshakes_max", handshakes, 0..=1 << 20, "handshakes");
         ranges.check("limits.header_timeout_ms", limits.header_timeout_ms, 100..=60_000, "milliseconds");
         ranges.check("limits.idle_timeout_ms", limits.idle_timeout_ms, 12_000..=3_600_000, "milliseconds");
         ranges.check("limits.drain_timeout_ms", limits.drain_timeout_ms, 0..=600_000, "milliseconds");

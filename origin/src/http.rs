@@ -101,6 +101,7 @@ impl Router {
                 let response = internal::policy(&self.policies, client, query).await;
                 return (RequestKind::Policy, response.map(Body::Left));
             }
+            internal::HEALTH_PATH => return (RequestKind::Other, internal::health().map(Body::Left)),
             internal::JWKS_PATH => {
                 return (RequestKind::Other, internal::jwks(&self.policies).map(Body::Left));
             }

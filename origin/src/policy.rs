@@ -40,7 +40,7 @@ pub(crate) struct PolicyError {
 /// Why somebody is not revoked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotRevoked {
-    #[error("{REVOCATIONS_MAX} revocations are in force; they end by themselves")]
+    #[error("there is room for {REVOCATIONS_MAX} revocations, or 12 MiB of them; they end by themselves")]
     Full,
     #[error(transparent)]
     NotKept(#[from] PolicyError),

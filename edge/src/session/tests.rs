@@ -26,7 +26,7 @@ fn gate() -> Gate {
 fn minted(query: &str, now_ms: u64) -> Result<Minted, Refusal> {
     let resource = LiveResource::parse("/live/paid/index.m3u8").unwrap();
     let address = "203.0.113.9".parse().unwrap();
-    let asked = Asked { resource: &resource, query: Some(query), address, user_agent: b"player", now_ms };
+    let asked = Asked { resource: &resource, query: Some(query), address, now_ms };
     let how = Minting { binding: BINDING, audience: "sigma-live", id: SessionId([7; 16]) };
     mint(&gate(), &asked, &how)
 }
@@ -41,17 +41,7 @@ fn token(change: impl FnOnce(&mut Claims)) -> String {
 fn checked(session: &Session, path: &str, address: &str, now_ms: u64) -> Result<(), Refusal> {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let resource = LiveResource::parse(path).unwrap();
-    check(
-        session,
-        &gate(),
-        &Asked {
-            resource: &resource,
-            query,
-            address: address.parse().unwrap(),
-            user_agent: b"player",
-            now_ms,
-        },
-    )
+    check(session, &gate(), &Asked { resource: &resource, query, address: address.parse().unwrap(), now_ms })
 }
 
 #[test]
@@ -135,7 +125,7 @@ fn a_demanded_network_refuses_the_other_family() {
 fn a_public_session_opens_no_token_channel() {
     let resource = LiveResource::parse("/live/demo/index.m3u8").unwrap();
     let address = "203.0.113.9".parse().unwrap();
-    let asked = Asked { resource: &resource, query: None, address, user_agent: b"player", now_ms: NOW_MS };
+    let asked = Asked { resource: &resource, query: None, address, now_ms: NOW_MS };
     let how = Minting { binding: BINDING, audience: "", id: SessionId([7; 16]) };
     let session = mint(&gate(), &asked, &how).unwrap().session;
     assert_eq!(checked(&session, "/live/demo/v/7.m4s", "2001:db8::1", u64::MAX), Ok(()), "never over");

@@ -159,3 +159,22 @@ async fn metrics_are_served() {
         assert!(documented.contains(&format!("`{name}")), "{name} is in docs/METRICS.md");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_tls_port_names_its_own_for_http_3() {
+    let lab = Lab::with(|config| {
+        let tls = config.tls.as_mut().unwrap();
+        tls.bind.push(tls.bind[0]);
+    });
+    assert_eq!(lab.edge.tls.len(), 2);
+    let connector =
+        tokio_rustls::TlsConnector::from(client_config(&lab.dir.path().join("cert.pem"), ALPN_ALL).unwrap());
+    for addr in &lab.edge.tls {
+        let tcp = TcpStream::connect(addr).await.unwrap();
+        let io = connector.connect("127.0.0.1".try_into().unwrap(), tcp).await.unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
+        tokio::spawn(connection);
+        let response = Viewer(sender).get("/nothing").await;
+        assert_eq!(header(&response, "alt-svc"), format!("h3=\":{}\"; ma=86400", addr.port()));
+    }
+}

@@ -104,6 +104,29 @@ async fn a_late_part_is_also_asked_of_the_next_and_the_first_answer_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_a_moment_behind_its_hedge_is_as_well_as_before() {
+    let mut pair = Pair::with(|config| config.upstream.hedge_after_ms = 50).await;
+    let first = pair.of(pair.first.addr);
+    for n in 0..9 {
+        let viewer = pair.begin(&format!("/live/demo/v720/{n}.1.m4s")).await;
+        let late = within(pair.first.asks.recv()).await.unwrap();
+        let hedge = within(pair.second.asks.recv()).await.unwrap();
+        hedge.answer(200, 12, "hedge").await;
+        assert_eq!(body(within(viewer).await.unwrap()).await.unwrap(), "hedge");
+        // Not a moment later, once the edge has seen that the hedge won.
+        if n < 6 {
+            let answered = first.success.get();
+            drop(late.head(200, &[]));
+            within(until(|| first.success.get() == answered + 1)).await;
+            assert_eq!(first.state.get(), 0, "{n}");
+        } else {
+            within(late.cancelled()).await;
+        }
+    }
+    within(until(|| first.state.get() != 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_is_behind_is_never_the_answer() {
     let mut pair = Pair::with(|config| config.upstream.hedge_after_ms = 50).await;
     for (path, status) in [(PART, 404), (PLAYLIST, 400)] {
@@ -382,6 +405,24 @@ async fn the_return_of_a_dead_upstream_is_noticed_within_a_part() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shield_says_whether_it_has_somebody_to_ask() {
+    let pair = Pair::with(|config| config.upstream.probe_interval_ms = 100).await;
+    let mut viewer = Viewer::h2(pair.edge.http[0]).await;
+    let well = viewer.get(crate::upstream::PROBE_PATH).await;
+    assert_eq!((well.status().as_u16(), header(&well, "cache-control")), (204, "no-store"));
+    let Pair { edge: _shield, first, second, .. } = pair;
+    // The second edge knows the shield only.
+    let mut config = config(pair.dir.path(), _shield.tls[0]);
+    config.upstream.probe_interval_ms = 100;
+    let edge = app::start(&config, &Sockets::none()).unwrap();
+    within(async { while ready(&edge).await.0 != 200 {} }).await;
+    first.kill();
+    second.kill();
+    within(async { while viewer.get(crate::upstream::PROBE_PATH).await.status() != 503 {} }).await;
+    within(async { while ready(&edge).await.0 != 503 {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn anything_may_be_asked_of_whichever_is_well() {
     let pair = Pair::with(|_| {}).await;
     let mut config = config(pair.dir.path(), pair.first.addr);
@@ -404,4 +445,22 @@ async fn anything_may_be_asked_of_whichever_is_well() {
     within(other.asks.recv()).await.unwrap().answer(200, 0, "{}").await;
     let (status, chunk) = within(asked).await.unwrap();
     assert_eq!((status.as_u16(), chunk.as_deref()), (200, Some(b"{}".as_slice())));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_before_the_end_of_the_request_counts_over_http_3() {
+    let dir = certificates();
+    let mut fake = Fake::start_h3(dir.path(), addr(ANY));
+    let mut config = config(dir.path(), fake.addr);
+    config.upstream.protocol = crate::config::UpstreamProtocol::H3;
+    let edge = app::start(&config, &Sockets::none()).unwrap();
+    let upstream = Upstream::start(&config.upstream, std::sync::Arc::clone(&edge.metrics)).unwrap();
+    within(until(|| upstream.readiness() == Readiness::Ready)).await;
+    // More than the upstream takes before it reads.
+    let posted = tokio::spawn(async move {
+        upstream.post("/internal/edge/reports", http::HeaderMap::new(), vec![7; 8 << 20].into()).await
+    });
+    drop(within(fake.asks.recv()).await.unwrap().head(413, &[]));
+    assert_eq!(within(posted).await.unwrap().unwrap().status(), 413);
+    assert_eq!(counters(&edge, fake.addr).broken.get(), 0);
 }

@@ -91,10 +91,15 @@ impl Sender {
                     Err(_) if connection.close_reason().is_some() => return Err(SendError::NotSent),
                     Err(error) => return Err(broken(error)),
                 };
-                if !body.is_empty() {
-                    stream.send_data(body).await.map_err(broken)?;
-                }
-                stream.finish().await.map_err(broken)?;
+                // An upstream that has answered may want no more of the request (RFC 9114 4.1.1): what comes of it is read
+                // below, whatever became of the sending.
+                let _ = match body.is_empty() {
+                    true => stream.finish().await,
+                    false => match stream.send_data(body).await {
+                        Ok(()) => stream.finish().await,
+                        stopped => stopped,
+                    },
+                };
                 let (_, mut stream) = stream.split();
                 let response = stream.recv_response().await.map_err(broken)?;
                 // The last sender to go closes the connection: one stays with the body.

@@ -1,8 +1,8 @@
 //! Finds out how an upstream is when nobody asks it anything: a standby, a new connection, one that failed.
 //!
-//! Invariant: an upstream that answers requests is not probed. What is asked is a channel that nobody has: origins and
-//! edges answer it at once and without side effects, and anything but 5xx is a sign of life. A shield whose own
-//! upstream is gone answers 5xx, so that "well" means the whole chain.
+//! Invariant: an upstream that answers requests is not probed. Origins answer the question at once and without side
+//! effects; a shield answers with what it knows of its own upstreams, 503 when none is well, so that "well" means the
+//! whole chain. Anything but 5xx is a sign of life.
 
 use super::health::Fault;
 use super::peer::{Peer, Question};
@@ -11,8 +11,8 @@ use http::uri::PathAndQuery;
 use std::sync::Arc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Of the edge's own kind: a channel's name may not begin like this by convention, and 404 is a fine answer.
-pub(crate) const PATH: &str = "/live/_probe/index.m3u8";
+/// Where it is asked, here and at the upstream.
+pub(crate) const PATH: &str = "/internal/edge/health";
 
 /// Runs for as long as the edge does.
 pub(super) async fn watch(peer: Arc<Peer>) {

@@ -9,8 +9,10 @@ use super::health::Order;
 use std::time::{Duration, Instant};
 
 const TRIES_MAX: u8 = 2;
-/// The rest before an upstream that may be behind is asked again: less than half of the shortest usual part.
+/// The first rest before an upstream that may be behind is asked again: less than half of the shortest usual part. It
+/// doubles each time up to the longest, so that who asks for nonsense costs a few requests.
 const BEHIND_REST: Duration = Duration::from_millis(100);
+const BEHIND_REST_MAX: Duration = Duration::from_millis(400);
 /// How long an upstream may be behind: what a standby lags at most is a segment.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 
@@ -114,8 +116,10 @@ impl Race {
             Got::Good => return Verdict::Take,
             Got::Refusal if self.order.authority == Some(upstream) => return Verdict::Take,
             Got::Refusal => {
-                if now + BEHIND_REST < self.behind_until {
-                    self.again.push((now + BEHIND_REST, upstream));
+                let doublings = self.tries[upstream].saturating_sub(1).min(16);
+                let at = now + BEHIND_REST.saturating_mul(1 << doublings).min(BEHIND_REST_MAX);
+                if at < self.behind_until {
+                    self.again.push((at, upstream));
                 }
                 // Another one may know more; those that were asked are on their way.
                 if self.running == 0 && self.order.ranked.iter().any(|u| self.tries[*u] == 0) {

@@ -1,17 +1,21 @@
 //! An edge process, and an upstream in this one that answers, holds and never answers.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use h3::error::StreamError;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use quinn::crypto::rustls::QuicClientConfig;
 use sigma_http::connections::ConnectionMetrics;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{Bound, Limits, Server};
+use sigma_http::tls::client_config;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -68,6 +72,51 @@ pub(crate) async fn get(edge: SocketAddr, h2: bool, path: &str) -> Result<Status
     Ok(status)
 }
 
+/// An HTTP/3 connection.
+pub(crate) struct Http3 {
+    ask: h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>,
+}
+
+impl Http3 {
+    pub(crate) async fn connect(client: &quinn::Endpoint, edge: SocketAddr) -> Result<Self, String> {
+        let connection =
+            client.connect(edge, "127.0.0.1").unwrap().await.map_err(|error| error.to_string())?;
+        let http3 = h3::client::new(h3_quinn::Connection::new(connection)).await;
+        let (mut driver, ask) = http3.map_err(|error| error.to_string())?;
+        tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
+        Ok(Self { ask })
+    }
+
+    /// Asks, and waits for the head of an answer that is good.
+    pub(crate) async fn begin(&mut self, path: &str) -> Result<Exchange, String> {
+        let uri = format!("https://127.0.0.1{path}");
+        let begun = async {
+            let mut exchange = self.ask.send_request(Request::get(uri).body(()).unwrap()).await?;
+            // It may be answered before it ended, and then its end is not wanted.
+            let _ = exchange.finish().await;
+            assert_eq!(exchange.recv_response().await?.status(), StatusCode::OK);
+            Ok(exchange)
+        };
+        begun.await.map_err(|error: StreamError| error.to_string())
+    }
+
+    /// How many bytes are left of an answer.
+    pub(crate) async fn rest(exchange: &mut Exchange) -> Result<usize, String> {
+        let mut bytes = 0;
+        while let Some(chunk) = exchange.recv_data().await.map_err(|error| error.to_string())? {
+            bytes += chunk.remaining();
+        }
+        Ok(bytes)
+    }
+
+    /// Asks and reads the whole answer.
+    pub(crate) async fn get(&mut self, path: &str) -> Result<usize, String> {
+        Self::rest(&mut self.begin(path).await?).await
+    }
+}
+
+type Exchange = h3::client::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
+
 pub(crate) struct Upstream {
     addr: SocketAddr,
     held: watch::Receiver<usize>,
@@ -119,6 +168,8 @@ impl Upstream {
 
 pub(crate) struct Edge {
     pub(crate) http: SocketAddr,
+    /// TLS, and HTTP/3 on the same number.
+    pub(crate) tls: SocketAddr,
     /// The process that serves now.
     pub(crate) pid: u32,
     first: Child,
@@ -172,8 +223,9 @@ impl Edge {
                 }
             }
         });
-        let http = serving["http"].as_str().unwrap().trim_matches(['[', ']']).parse().unwrap();
-        Self { http, pid: first.id(), first, log, file, dir }
+        let bound = |which: &str| serving[which].as_str().unwrap().trim_matches(['[', ']']).parse().unwrap();
+        let (http, tls) = (bound("http"), bound("https"));
+        Self { http, tls, pid: first.id(), first, log, file, dir }
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -191,6 +243,15 @@ impl Edge {
             }
         };
         within(logged).await
+    }
+
+    /// A client that believes the certificate.
+    pub(crate) fn quic(&self) -> quinn::Endpoint {
+        let tls = client_config(&self.dir.path().join("cert.pem"), &[b"h3"]).unwrap();
+        let crypto = QuicClientConfig::try_from(tls).unwrap();
+        let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+        endpoint
     }
 
     pub(crate) fn rewrite(&self, change: impl FnOnce(String) -> String) {

@@ -1,6 +1,7 @@
-//! What edges get from the origin beside media: the policy. `GET /internal/edge/policy?after=VERSION`.
+//! What edges get from the origin beside media: the policy, `GET /internal/edge/policy?after=VERSION`, and
+//! that somebody is here, `GET /internal/edge/health`.
 //!
-//! Invariants: only a POP that has shown its certificate gets it, so a plain listener never gives it out; it is held for at
+//! Invariants: only a POP that has shown its certificate gets the policy, so a plain listener never gives it out; it is held for at
 //! most eight seconds while it is the version that the POP has, so a change is everywhere at once.
 
 use crate::policy::{Policies, Published};
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 /// Where POPs find the policy.
 pub(super) const POLICY_PATH: &str = "/internal/edge/policy";
+/// Where edges ask whether there is somebody, when they have nothing else to ask.
+pub(super) const HEALTH_PATH: &str = "/internal/edge/health";
 /// Where everybody finds the public keys.
 pub(super) const JWKS_PATH: &str = "/.well-known/jwks.json";
 const HOLD_MAX: Duration = Duration::from_secs(8);
@@ -39,6 +42,14 @@ pub(super) async fn policy(policies: &Policies, client: Option<&str>, query: &st
     let head = response.headers_mut();
     head.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whether an edge does well to ask here. It does: what a channel lacks is said in its own answers.
+pub(super) fn health() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

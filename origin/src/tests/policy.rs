@@ -73,6 +73,9 @@ async fn the_policy_is_for_pops_alone() {
     let policy = Policy::new(&document(&told)).expect("usable");
     assert_eq!(policy.version(), document(&told).version);
     assert_eq!(ask_tls(&origin, Some("pop-1"), "/internal/edge/policy?after=x").await.status, 400);
+    for client in [None, Some("pop-1")] {
+        assert_eq!(ask_tls(&origin, client, "/internal/edge/health").await.status, 204);
+    }
     let keys = get(&origin, "/.well-known/jwks.json").await;
     assert_eq!((keys.status, keys.header("access-control-allow-origin")), (200, Some("*")));
     assert!(keys.text().contains("Ed25519") && !keys.text().contains("\"d\""), "{}", keys.text());

@@ -78,9 +78,19 @@ impl Activity {
         self.bytes_read.store(PREFACE_BYTES + 1, Relaxed);
     }
 
+    /// Notes how many bytes were written so far where no socket of its own is written to.
+    pub(crate) fn wrote(&self, bytes: u64) {
+        self.bytes_written.store(bytes, Relaxed);
+    }
+
     /// Whether nothing was asked on the connection yet (or one request was answered within its first millisecond).
     pub(crate) fn awaits_first_request(&self) -> bool {
         self.in_flight.load(Relaxed) == 0 && self.last_end_ms.load(Relaxed) == 0
+    }
+
+    /// Whether a request is being answered.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.in_flight.load(Relaxed) > 0
     }
 
     /// Whether the connection was closed for flooding.
@@ -138,7 +148,8 @@ impl Activity {
         self.owed_since_bytes.store(self.bytes_written.load(Relaxed), Relaxed);
     }
 
-    fn owe(self: &Arc<Self>) -> Owed {
+    /// Something waits for the transport from now on, until what is returned is dropped.
+    pub(crate) fn owe(self: &Arc<Self>) -> Owed {
         if self.owed.fetch_add(1, Relaxed) == 0 {
             self.begin_window(self.opened.elapsed());
         }
@@ -153,6 +164,13 @@ fn millis(duration: Duration) -> u64 {
 /// One request that is being answered.
 pub(crate) struct InFlight(Arc<Activity>);
 
+impl InFlight {
+    /// What happens on its connection.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.0
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.last_end_ms.store(millis(self.0.opened.elapsed()), Relaxed);
@@ -161,7 +179,7 @@ impl Drop for InFlight {
 }
 
 /// Something that waits for the transport.
-struct Owed(Arc<Activity>);
+pub(crate) struct Owed(Arc<Activity>);
 
 impl Drop for Owed {
     fn drop(&mut self) {

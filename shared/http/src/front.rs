@@ -184,7 +184,7 @@ impl Front {
     /// The certificate cannot be used after all.
     pub fn serve<H, F, B>(
         self,
-        server: Server,
+        server: &Server,
         challenges: Option<&Challenges>,
         handler: H,
     ) -> Result<(), FrontError>
@@ -194,10 +194,6 @@ impl Front {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let server = match self.quic.first() {
-            Some(bound) => server.with_http3_at(bound.local_addr().port()),
-            None => server,
-        };
         for bound in self.plain {
             let (handler, challenges) = (handler.clone(), challenges.cloned());
             server.serve(bound, None, move |request, from| {
@@ -219,6 +215,11 @@ impl Front {
         for bound in self.encrypted {
             let handler = handler.clone();
             let respond = move |request: Request<Incoming>, from| handler(request.map(Into::into), from);
+            let port = bound.local_addr().port();
+            let server = match self.quic.iter().any(|udp| udp.local_addr().port() == port) {
+                true => server.clone().with_http3_at(port),
+                false => server.clone(),
+            };
             server.serve(bound, Some(Arc::clone(&tls)), respond);
         }
         for bound in self.quic {

@@ -6,9 +6,9 @@
 //! Invariants: while a successor starts nothing changes for viewers, and when it fails nothing has changed; a port is never
 //! without a listener in between, and what waits in its queue is accepted by whoever is left. From [`Sockets::close`] on,
 //! this process holds no port for a successor: a server that leaves for good refuses connections instead of keeping them.
-//! Deliberately absent: handing over connections. Those of TCP are finished by the process that accepted them. QUIC's all
-//! come in over one socket that only one process can read: [`UdpPort::into_socket`] waits until the predecessor has
-//! closed its own.
+//! Deliberately absent: handing over connections; they are finished by the process that accepted them. QUIC's all come in
+//! over one socket that only one process can read. [`UdpPort::open`] waits until the predecessor has stopped reading it,
+//! which it does as soon as this process serves; from then on its datagrams are handed back to it (`quic_port`).
 
 use crate::drain::Drain;
 use crate::listener::{BindError, Bound};
@@ -17,7 +17,7 @@ use listenfd::ListenFd;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +26,10 @@ use tokio::sync::watch;
 
 /// The first descriptor of socket activation.
 const FIRST_FD: i32 = 3;
+/// How the names of UDP ports begin, and those of the ways back to who read them before.
+const UDP_PREFIX: &str = "udp-";
+const DATAGRAMS_PREFIX: &str = "datagrams-";
+const DATAGRAMS_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// The name of the stream between predecessor and successor.
 const STREAM_NAME: &str = "sigma-successor";
 /// What a successor says when it serves, and what it hears when UDP is its own.
@@ -83,6 +87,12 @@ struct Held {
     /// To the process before, until [`Sockets::serving`].
     predecessor: Option<UnixStream>,
     successor: Option<UnixStream>,
+    /// Where datagrams go that belong to the predecessor's connections, by the name of the port.
+    to_predecessor: Vec<Named<UnixDatagram>>,
+    /// Where they come from at the other end.
+    from_successor: Vec<Named<UnixDatagram>>,
+    /// UDP ports that this process reads or is going to.
+    udp_read: usize,
 }
 
 /// The listening sockets of a process. Clones are the same set.
@@ -99,6 +109,46 @@ pub struct UdpPort {
     socket: UdpSocket,
     addr: SocketAddr,
     free: watch::Receiver<bool>,
+    to_predecessor: Option<UnixDatagram>,
+    reading: Reading,
+}
+
+/// A UDP port that is this process's to read.
+#[derive(Debug)]
+pub(crate) struct OpenUdp {
+    pub(crate) socket: UdpSocket,
+    /// Takes what belongs to connections of the process before, [`UdpPort`] by port.
+    pub(crate) to_predecessor: Option<UnixDatagram>,
+    pub(crate) reading: Reading,
+}
+
+/// Says that this process reads a UDP port while it lives.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    name: String,
+    sockets: Sockets,
+}
+
+impl Reading {
+    fn begin(name: String, sockets: Sockets) -> Self {
+        sockets.held().udp_read += 1;
+        Self { name, sockets }
+    }
+
+    /// When a successor serves: brings what it reads of this process's connections, which are to be read there from then on.
+    pub(crate) fn datagrams_of_successor(&self) -> Option<UnixDatagram> {
+        let mut held = self.sockets.held();
+        let at = held.from_successor.iter().position(|named| named.name == self.name)?;
+        Some(held.from_successor.swap_remove(at).socket)
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut held = self.sockets.held();
+        held.udp_read -= 1;
+        held.release_udp();
+    }
 }
 
 impl UdpPort {
@@ -108,12 +158,13 @@ impl UdpPort {
         self.addr
     }
 
-    /// The socket, once nobody else reads it: at once in general, else when the predecessor has closed its QUIC
-    /// connections or ended. Needs [`Sockets::serving`] to be called, which is what makes the predecessor leave.
-    pub async fn into_socket(mut self) -> UdpSocket {
+    /// The port, once nobody else reads it: at once in general, else when the predecessor has stopped or ended. Needs
+    /// [`Sockets::serving`] to be called, which is what makes the predecessor stop.
+    pub(crate) async fn open(mut self) -> OpenUdp {
         // An error only says that the set of sockets is gone, and with it whoever would tell.
         let _ = self.free.wait_for(|free| *free).await;
-        self.socket
+        let Self { socket, to_predecessor, reading, .. } = self;
+        OpenUdp { socket, to_predecessor, reading }
     }
 }
 
@@ -143,6 +194,10 @@ impl Sockets {
                 held.inherited.push(Named { name, socket: Socket::Tcp(socket) });
             } else if let Ok(Some(socket)) = left.take_udp_socket(n) {
                 held.inherited.push(Named { name, socket: Socket::Udp(socket) });
+            } else if let Some(port) = name.strip_prefix(DATAGRAMS_PREFIX)
+                && let Ok(Some(socket)) = take_datagrams(&mut left, n)
+            {
+                held.to_predecessor.push(Named { name: port.to_owned(), socket });
             } else if name == STREAM_NAME
                 && let Ok(Some(stream)) = left.take_unix_listener(n)
             {
@@ -167,7 +222,7 @@ impl Sockets {
             Socket::Tcp(socket) => is_for(&name, &held.name, addr, socket.local_addr()),
             Socket::Udp(_) => false,
         });
-        let bound = match inherited {
+        let bound = match inherited.map(|named| named.socket) {
             Some(Socket::Tcp(listener)) => Bound::inherit(listener, addr)?,
             _ => Bound::bind(addr)?,
         };
@@ -190,13 +245,15 @@ impl Sockets {
             Socket::Tcp(_) => false,
         });
         let open = || {
-            let (socket, free) = match inherited {
-                Some(Socket::Udp(socket)) => (socket, self.udp_free.subscribe()),
-                _ => (bind(addr)?, watch::Sender::new(true).subscribe()),
+            let (socket, free, to_predecessor) = match inherited {
+                Some(Named { name, socket: Socket::Udp(socket) }) => {
+                    (socket, self.udp_free.subscribe(), self.held().claim_datagrams(&name))
+                }
+                _ => (bind(addr)?, watch::Sender::new(true).subscribe(), None),
             };
-            self.held().keep(name, socket.as_fd())?;
-            let addr = socket.local_addr()?;
-            Ok(UdpPort { socket, addr, free })
+            self.held().keep(name.clone(), socket.as_fd())?;
+            let (addr, reading) = (socket.local_addr()?, Reading::begin(name, self.clone()));
+            Ok(UdpPort { socket, addr, free, to_predecessor, reading })
         };
         open().map_err(|source| BindError { addr, source })
     }
@@ -224,14 +281,6 @@ impl Sockets {
             }
             free.send_replace(true);
         });
-    }
-
-    /// Says to the successor, if there is one, that this process reads UDP no more. Its end says the same.
-    pub fn release_udp(&self) {
-        if let Some(stream) = &mut self.held().successor {
-            // Who is gone needs no word.
-            let _ = io::Write::write_all(stream, UDP_RELEASED);
-        }
     }
 
     /// Keeps no port open for a successor any more. To be called when draining begins.
@@ -277,14 +326,15 @@ impl Sockets {
         }
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let mut child = tokio::process::Command::from(self.command(theirs.into())?).spawn()?;
+        let (command, from_successor) = self.command(theirs.into())?;
+        let mut child = tokio::process::Command::from(command).spawn()?;
         let pid = child.id().unwrap_or_default();
         let mut ours = tokio::net::UnixStream::from_std(ours)?;
         let mut said = [0; SERVING.len()];
         let failed = tokio::select! {
             read = ours.read_exact(&mut said) => match read {
                 Ok(_) if &said == SERVING => {
-                    self.held().successor = Some(ours.into_std()?);
+                    self.succeeded_by(ours.into_std()?, from_successor);
                     drain.start();
                     return Ok(pid);
                 }
@@ -305,14 +355,26 @@ impl Sockets {
         Err(failed.unwrap_or(HandOverError::Ended(status)))
     }
 
-    /// This program with its arguments. By the name it was called with, so that a file or link that was replaced since is
+    fn succeeded_by(&self, stream: UnixStream, datagrams: Vec<Named<UnixDatagram>>) {
+        let mut held = self.held();
+        held.successor = Some(stream);
+        held.from_successor = datagrams;
+        held.release_udp();
+    }
+
+    /// This program with its arguments, and the ways from it to the UDP ports' readers here. By the name it was called with, so that a file or link that was replaced since is
     /// what starts.
-    fn command(&self, stream: OwnedFd) -> io::Result<std::process::Command> {
+    fn command(&self, stream: OwnedFd) -> io::Result<(std::process::Command, Vec<Named<UnixDatagram>>)> {
         let mut arguments = std::env::args_os();
         let program = arguments.next().ok_or_else(|| io::Error::other("this process has no name"))?;
-        let mut sockets = Vec::new();
+        let (mut sockets, mut from_successor) = (Vec::new(), Vec::new());
         for Named { name, socket } in &self.held().own {
             sockets.push(Named { name: name.clone(), socket: socket.try_clone()? });
+            if name.starts_with(UDP_PREFIX) {
+                let (ours, theirs) = datagrams()?;
+                from_successor.push(Named { name: name.clone(), socket: ours });
+                sockets.push(Named { name: format!("{DATAGRAMS_PREFIX}{name}"), socket: theirs });
+            }
         }
         sockets.push(Named { name: STREAM_NAME.to_owned(), socket: stream });
         let names: Vec<_> = sockets.iter().map(|named| named.name.as_str()).collect();
@@ -322,8 +384,21 @@ impl Sockets {
         let mappings = sockets.into_iter().zip(FIRST_FD..);
         let mappings = mappings.map(|(named, child_fd)| FdMapping { parent_fd: named.socket, child_fd });
         command.fd_mappings(mappings.collect()).map_err(io::Error::other)?;
-        Ok(command)
+        Ok((command, from_successor))
     }
+}
+
+/// Two ends between processes that keep datagrams apart, and notice that the other one is gone.
+fn datagrams() -> io::Result<(UnixDatagram, OwnedFd)> {
+    let (ours, theirs) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None)?;
+    // The system may grant less: what does not fit is lost, as on any network.
+    theirs.set_send_buffer_size(DATAGRAMS_BUFFER_BYTES)?;
+    Ok((UnixDatagram::from(OwnedFd::from(ours)), theirs.into()))
+}
+
+fn take_datagrams(left: &mut ListenFd, n: usize) -> io::Result<Option<UnixDatagram>> {
+    let (domain, kind) = (socket2::Domain::UNIX.into(), socket2::Type::SEQPACKET.into());
+    left.take_custom(n, domain, kind, "a socket that keeps datagrams apart")
 }
 
 /// Whether an inherited socket is the one for `addr`. With port 0, only a predecessor's of the same configuration is.
@@ -335,9 +410,22 @@ fn is_for(wanted: &str, name: &str, addr: SocketAddr, local: io::Result<SocketAd
 }
 
 impl Held {
-    fn claim(&mut self, fits: impl Fn(&Named<Socket>) -> bool) -> Option<Socket> {
+    fn claim(&mut self, fits: impl Fn(&Named<Socket>) -> bool) -> Option<Named<Socket>> {
         let at = self.inherited.iter().position(fits)?;
-        Some(self.inherited.remove(at).socket)
+        Some(self.inherited.remove(at))
+    }
+
+    fn claim_datagrams(&mut self, port: &str) -> Option<UnixDatagram> {
+        let at = self.to_predecessor.iter().position(|named| named.name == port)?;
+        Some(self.to_predecessor.swap_remove(at).socket)
+    }
+
+    /// Says to the successor, if there is one, that this process reads UDP no more, if it does not. Its end says the same.
+    fn release_udp(&mut self) {
+        if let Some(stream) = self.successor.as_mut().filter(|_| self.udp_read == 0) {
+            // Who is gone needs no word.
+            let _ = io::Write::write_all(stream, UDP_RELEASED);
+        }
     }
 
     fn keep(&mut self, name: String, socket: BorrowedFd<'_>) -> io::Result<()> {
@@ -412,15 +500,21 @@ mod tests {
             successor.held().predecessor = Some(theirs);
             let port = successor.udp(addr, |_| Err(io::Error::other("it is there"))).unwrap();
             successor.serving();
-            let mut waiting = std::pin::pin!(port.into_socket());
+            let mut waiting = std::pin::pin!(port.open());
             assert!(futures_are_pending(waiting.as_mut()).await);
             let predecessor = Sockets::none();
-            predecessor.held().successor = Some(ours);
+            let reading = ["a", "b"].map(|name| Reading::begin(name.to_owned(), predecessor.clone()));
+            predecessor.succeeded_by(ours, Vec::new());
             if says {
-                predecessor.release_udp();
+                let [one, other] = reading;
+                drop(one);
+                assert!(futures_are_pending(waiting.as_mut()).await, "one port is still read");
+                drop(other);
+                assert_eq!(waiting.await.socket.local_addr().unwrap(), addr);
+            } else {
+                predecessor.held().successor = None;
+                assert_eq!(waiting.await.socket.local_addr().unwrap(), addr);
             }
-            drop(predecessor);
-            assert_eq!(waiting.await.local_addr().unwrap(), addr);
         }
     }
 

@@ -26,6 +26,7 @@ pub mod logging;
 pub mod ops;
 pub mod problem;
 pub mod quic;
+mod quic_port;
 pub mod reload;
 pub mod request_body;
 pub mod signals;

@@ -48,6 +48,7 @@ pub struct Limits {
     /// QUIC handshakes open at once; further peers have to prove their address first (Retry).
     pub quic_handshakes_max: usize,
     /// Bytes that a peer's kernel does not acknowledge for this long close its connection: a black-holed peer leaves.
+    /// One that has nothing to acknowledge is probed from half of it on.
     pub tcp_user_timeout: Duration,
 }
 

@@ -9,9 +9,10 @@ use crate::activity::{Activity, Finding, InFlight};
 use crate::admission::Permit;
 use crate::gate::{self, Verdict};
 use crate::h3_streams::{Aside, Newest, Payload, Receive, Reply, Streams};
-use crate::handover::{Sockets, UdpPort};
+use crate::handover::{Reading, Sockets, UdpPort};
 use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
 use crate::problem::Problem;
+use crate::quic_port::{Ours, QuicPort};
 use crate::request_body::RequestBody;
 use crate::tls::{ReloadableCertificate, TlsError, pop_id, quic_tls_config};
 use bytes::Bytes;
@@ -21,12 +22,15 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
+use prometheus_client::metrics::counter::Counter;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use std::future::Future;
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,9 +57,10 @@ const INITIAL_WINDOW_BYTES: u64 = 32 * 1200;
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// A peer that is silent this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// What is written at once, and has to be taken within `STALL_MAX`.
+/// How often a connection that was told goodbye is looked at, whether it can be closed.
+const LEAVING_LOOK: Duration = Duration::from_millis(200);
+/// What is written at once.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
-const STALL_MAX: Duration = Duration::from_secs(10);
 
 /// A bound UDP port that nobody is answering yet.
 #[derive(Debug)]
@@ -141,18 +146,15 @@ impl Server {
         Ok(tokio::spawn(async move {
             let _counted = counted;
             // A predecessor may still be closing its connections there.
-            let socket = tokio::select! {
-                socket = bound.0.into_socket() => socket,
+            let open = tokio::select! {
+                open = bound.0.open() => open,
                 () = server.drain().started() => return,
             };
-            let runtime = Arc::new(quinn::TokioRuntime);
-            let endpoint =
-                quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime);
-            match endpoint {
-                Ok(endpoint) => {
-                    let listener =
-                        QuicListener { server, endpoint, addr, asks_clients, handshakes: Arc::default() };
-                    listener.accept_loop(handler).await;
+            match endpoint(config, open.socket, open.to_predecessor) {
+                Ok((endpoint, port)) => {
+                    let handshakes = Arc::default();
+                    let listener = QuicListener { server, endpoint, port, addr, asks_clients, handshakes };
+                    listener.accept_loop(handler, open.reading).await;
                 }
                 Err(error) => tracing::error!(%addr, %error, "no HTTP/3: the system refuses the socket"),
             }
@@ -160,9 +162,25 @@ impl Server {
     }
 }
 
+/// An endpoint on a socket, which may have to be shared with the process before.
+fn endpoint(
+    config: quinn::ServerConfig,
+    socket: UdpSocket,
+    to_predecessor: Option<UnixDatagram>,
+) -> io::Result<(quinn::Endpoint, Arc<QuicPort>)> {
+    let (runtime, ours) = (Arc::new(quinn::TokioRuntime), Ours::new());
+    let port = QuicPort::new(runtime.wrap_udp_socket(socket)?, ours, to_predecessor)?;
+    let mut own = quinn::EndpointConfig::default();
+    own.cid_generator(move || Box::new(ours.generator()));
+    let shared = Arc::clone(&port);
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(own, Some(config), shared, runtime)?;
+    Ok((endpoint, port))
+}
+
 struct QuicListener {
     server: Server,
     endpoint: quinn::Endpoint,
+    port: Arc<QuicPort>,
     addr: SocketAddr,
     /// Handshakes that have not ended.
     handshakes: Arc<AtomicUsize>,
@@ -187,7 +205,7 @@ impl Drop for Handshake {
 }
 
 impl QuicListener {
-    async fn accept_loop<H, F, B>(&self, handler: H)
+    async fn accept_loop<H, F, B>(&self, handler: H, reading: Reading)
     where
         H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
@@ -224,14 +242,29 @@ impl QuicListener {
             let handler = handler.clone();
             tokio::spawn(async move { connection.run(incoming, handshake, handler).await });
         }
-        // New connections are refused, the others end by themselves.
+        // Connections end by themselves. Who comes new is refused, or comes again to the successor.
+        let succeeded = self.hand_over(&reading);
+        drop(reading);
         let mut idle = pin!(self.endpoint.wait_idle());
         loop {
             tokio::select! {
                 () = &mut idle => return,
-                Some(incoming) = self.endpoint.accept() => incoming.refuse(),
+                Some(incoming) = self.endpoint.accept() => match succeeded {
+                    true => incoming.ignore(),
+                    false => incoming.refuse(),
+                },
             }
         }
+    }
+
+    /// Leaves the port to a successor, if there is one.
+    fn hand_over(&self, reading: &Reading) -> bool {
+        let Some(from_successor) = reading.datagrams_of_successor() else { return false };
+        let handed = self.port.hand_over(from_successor);
+        if let Err(error) = &handed {
+            tracing::error!(addr = %self.addr, %error, "QUIC connections are lost: nothing comes from the new process");
+        }
+        true
     }
 }
 
@@ -300,9 +333,9 @@ impl QuicConnection {
     {
         let limits = self.server.limits();
         let activity = Activity::new(Instant::now());
-        let mut drain = pin!(self.server.drain().started());
+        let mut drain = pin!(self.server.drain_of(&activity));
         let mut timer = pin!(tokio::time::sleep(limits.header_read_timeout));
-        let mut leaving = false;
+        let mut leaving = None;
         loop {
             tokio::select! {
                 accepted = http3.accept() => match (accepted, newest.take()) {
@@ -315,45 +348,97 @@ impl QuicConnection {
                         let peer = from.clone();
                         activity.heard();
                         let (in_flight, handler) = (activity.begin(), handler.clone());
-                        let patience = limits.header_read_timeout;
+                        let (patience, malformed) =
+                            (limits.header_read_timeout, self.server.metrics().malformed.clone());
+                        let respond = move |request| handler(request, peer);
                         tokio::spawn(async move {
                             let resolved = tokio::time::timeout(patience, resolver.resolve_request()).await;
-                            let Ok(Ok((request, exchange))) = resolved else { return };
-                            let (sending, receiving) = exchange.split();
-                            let (request, unwanted) = with_body(request, receiving);
-                            match gate::judge(&request, false) {
-                                Verdict::Refuse(words) => {
-                                    let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response();
-                                    answer(sending, aside, std::future::ready(refusal), in_flight).await;
-                                }
-                                _ => answer(sending, aside, handler(request, peer), in_flight).await,
-                            }
-                            if let Some(mut receiving) = unwanted {
-                                receiving.stop_sending(Code::H3_NO_ERROR);
+                            if let Ok(Ok(resolved)) = resolved {
+                                exchange(resolved, aside, (in_flight, malformed), respond).await;
                             }
                         });
                         continue;
                     }
                     _ => return,
                 },
-                () = &mut drain, if !leaving => {}
+                _ = &mut drain, if leaving.is_none() => {}
                 () = &mut timer => {
-                    if leaving {
-                        return;
+                    match self.look(connection, &activity, leaving) {
+                        Look::Later(next) => {
+                            timer.as_mut().reset(tokio::time::Instant::now() + next);
+                            continue;
+                        }
+                        Look::SayGoodbye => {}
+                        Look::Close => return,
                     }
-                    if let Finding::Later(next) = activity.look(Instant::now(), limits) {
-                        timer.as_mut().reset(tokio::time::Instant::now() + next);
-                        continue;
-                    }
-                    self.server.metrics().timed_out.inc();
                 }
             }
-            leaving = true;
+            leaving = Some(Instant::now() + limits.drain_timeout);
             if http3.shutdown(0).await.is_err() {
                 return;
             }
-            timer.as_mut().reset(tokio::time::Instant::now() + limits.drain_timeout);
+            let rest = limits.drain_timeout.min(LEAVING_LOOK);
+            timer.as_mut().reset(tokio::time::Instant::now() + rest);
         }
+    }
+
+    /// What to do with the connection, which was told goodbye if it has to be gone at `leaving`.
+    fn look(&self, connection: &quinn::Connection, activity: &Activity, leaving: Option<Instant>) -> Look {
+        let now = Instant::now();
+        if let Some(end) = leaving {
+            // Nothing is asked any more: whatever comes now is above what the goodbye names, and is asked elsewhere.
+            if now >= end || !activity.is_answering() {
+                return Look::Close;
+            }
+            return Look::Later(LEAVING_LOOK.min(end - now));
+        }
+        // Sent is taken: what the peer does not acknowledge or has no window for stops the sending.
+        activity.wrote(connection.stats().udp_tx.bytes);
+        match activity.look(now, self.server.limits()) {
+            Finding::Later(next) => Look::Later(next),
+            Finding::Slow => {
+                self.server.metrics().slow.inc();
+                Look::Close
+            }
+            Finding::Idle => {
+                self.server.metrics().timed_out.inc();
+                Look::SayGoodbye
+            }
+        }
+    }
+}
+
+/// What a look at a connection says to do.
+enum Look {
+    /// Nothing for this long.
+    Later(Duration),
+    SayGoodbye,
+    Close,
+}
+
+/// Answers a request, or refuses it and counts that.
+async fn exchange<F, B>(
+    (request, exchange): (Request<()>, RequestStream<crate::h3_streams::Exchange<Bytes>, Bytes>),
+    aside: Aside,
+    (in_flight, malformed): (InFlight, Counter),
+    respond: impl FnOnce(Request<RequestBody>) -> F,
+) where
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (sending, receiving) = exchange.split();
+    let (request, unwanted) = with_body(request, receiving);
+    match gate::judge(&request, false) {
+        Verdict::Refuse(words) => {
+            malformed.inc();
+            let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response();
+            answer(sending, aside, std::future::ready(refusal), in_flight).await;
+        }
+        _ => answer(sending, aside, respond(request), in_flight).await,
+    }
+    if let Some(mut receiving) = unwanted {
+        receiving.stop_sending(Code::H3_NO_ERROR);
     }
 }
 
@@ -377,7 +462,7 @@ fn client(connection: &quinn::Connection) -> Option<Arc<str>> {
 }
 
 /// Sends the response when it is there, unless the viewer gives up before.
-async fn answer<F, B>(mut sending: Sending, mut aside: Aside, response: F, _in_flight: InFlight)
+async fn answer<F, B>(mut sending: Sending, mut aside: Aside, response: F, in_flight: InFlight)
 where
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes>,
@@ -387,10 +472,12 @@ where
         response = response => response,
         () = &mut aside.stopped => return,
     };
-    match send(&mut sending, &aside.payload, response).await {
-        // What is sent is not there yet: closing the connection now would lose the end of it.
+    match send(&mut sending, &aside.payload, response, in_flight.activity()).await {
+        // What is sent is not there yet: closing the connection now would lose the end of it. Bounded by the rate at which
+        // the peer has to take it.
         Ok(()) => {
-            let _ = tokio::time::timeout(STALL_MAX, aside.stopped).await;
+            let _owed = in_flight.activity().owe();
+            aside.stopped.await;
         }
         Err(error) => {
             tracing::debug!(%error, "response not sent");
@@ -399,7 +486,12 @@ where
     }
 }
 
-async fn send<B>(sending: &mut Sending, payload: &Payload, response: Response<B>) -> Result<(), BoxError>
+async fn send<B>(
+    sending: &mut Sending,
+    payload: &Payload,
+    response: Response<B>,
+    activity: &Arc<Activity>,
+) -> Result<(), BoxError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -418,7 +510,9 @@ where
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(WRITE_BYTES_MAX));
             payload.set(piece.clone());
-            tokio::time::timeout(STALL_MAX, sending.send_data(piece)).await??;
+            // While it waits for the transport it is owed; while it waits for its source it is not.
+            let _owed = activity.owe();
+            sending.send_data(piece).await?;
         }
     }
     sending.finish().await?;

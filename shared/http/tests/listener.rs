@@ -45,6 +45,22 @@ fn lab(limits: Limits, tls: Option<Arc<rustls::ServerConfig>>) -> Lab {
     Lab { addr, metrics, drain, server }
 }
 
+/// One lost probe must not end a held connection (10,000 of them are probed in the same moment, and some probes are lost).
+#[tokio::test]
+async fn silent_connections_are_probed_more_than_once_before_they_are_given_up() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    for seconds in [15, 60] {
+        let patience = Duration::from_secs(seconds);
+        sigma_http::listener::set_socket_options(&tcp, patience).unwrap();
+        let socket = socket2::SockRef::from(&tcp);
+        let (time, interval) =
+            (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
+        assert!(time + 2 * interval < patience, "{time:?}, then every {interval:?}");
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(patience));
+    }
+}
+
 async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("it never happened")
 }

@@ -257,6 +257,20 @@ async fn drain_says_goodbye_and_bounds_what_is_held() {
 }
 
 #[tokio::test]
+async fn drain_does_not_wait_for_who_asks_for_nothing() {
+    let lab = Lab::new(Limits { drain_timeout: Duration::from_secs(15), ..Limits::default() });
+    let endpoint = lab.client();
+    let (connection, mut ask) = lab.connect(&endpoint).await;
+    get(&mut ask, "/").await.unwrap();
+    let began = std::time::Instant::now();
+    lab.drain.start();
+    within(lab.server.drained()).await;
+    let end = within(connection.closed()).await;
+    assert!(matches!(end, quinn::ConnectionError::ApplicationClosed(_)), "{end}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn drain_refuses_who_comes_new() {
     let lab = Lab::new(Limits::default());
     let endpoint = lab.client();
@@ -303,6 +317,44 @@ async fn one_connection_too_many_is_refused_and_counted() {
     within(lab.client().connect(lab.addr, "localhost").unwrap()).await.expect_err("there is no place");
     assert_eq!(lab.metrics.refused.get(), 1);
     get(&mut ask, "/").await.unwrap();
+}
+
+#[tokio::test]
+async fn who_does_not_take_what_it_asked_for_is_closed() {
+    let window = Duration::from_millis(400);
+    let limits = Limits { read_rate_window: window, header_read_timeout: window, ..Limits::default() };
+    let lab = Lab::new(limits);
+    let endpoint = lab.client();
+    let (connection, mut ask) = lab.connect(&endpoint).await;
+    // A held request owes nothing, for however many windows; neither does what was taken.
+    let _held = begin(&mut ask, "/hold").await;
+    for _ in 0..3 {
+        get(&mut ask, "/large").await.unwrap();
+        let taken = std::time::Instant::now();
+        within(until(|| taken.elapsed() > window)).await;
+    }
+    assert_eq!(lab.metrics.slow.get(), 0);
+    let began = std::time::Instant::now();
+    let _untaken = begin(&mut ask, "/large").await;
+    within(connection.closed()).await;
+    assert_eq!((lab.metrics.slow.get(), lab.metrics.timed_out.get()), (1, 0));
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "before the peer would be silent: {:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn requests_that_name_no_host_are_refused_and_counted() {
+    let lab = Lab::new(Limits::default());
+    let endpoint = lab.client();
+    let (_connection, mut ask) = lab.connect(&endpoint).await;
+    let request = Request::get("https://user@localhost/").body(()).unwrap();
+    let mut exchange = within(ask.send_request(request)).await.unwrap();
+    within(exchange.finish()).await.unwrap();
+    let (response, _) = finish(exchange).await.unwrap();
+    assert_eq!((response.status().as_u16(), lab.metrics.malformed.get()), (400, 1));
 }
 
 #[tokio::test]

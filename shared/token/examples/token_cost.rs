@@ -49,7 +49,7 @@ fn main() {
         expires_at_s: 1_790_000_600,
         modes: Modes::ALL,
         by_token: true,
-        limited: false,
+        sessions_max: None,
         bound: Some(Bound { prefix: "203.0.113.0/24".parse().unwrap(), demanded: false }),
     };
     let text = policy.signing_key().mint(&session, &channel);

@@ -4,12 +4,13 @@
 //!
 //! ```text
 //! version u8 | kid u8 | flags u8 | prefix bits u8 | issued at u32 s | expires at u32 s
-//! | sid 16 | subject hash 8 | address prefix 8 | mac 16
+//! | sid 16 | subject hash 8 | address prefix 8 | sessions at a time u16 | mac 14
 //! ```
 //!
-//! flags: bits 0 to 2 the modes, 3 its token limits sessions, 5 minted from a token, 6 the prefix is IPv6, 7 the token
-//! demanded the prefix; bit 4 is 0.
-//! The mac is HMAC-SHA256, cut to 16 bytes, over everything before it and the channel.
+//! flags: bits 0 to 2 the modes, 5 minted from a token, 6 the prefix is IPv6, 7 the token demanded the prefix; bits 3 and
+//! 4 are 0. Sessions at a time: how many its subject may have, 0 when nothing was said; every edge that sees the session
+//! knows the limit.
+//! The mac is HMAC-SHA256, cut to 14 bytes, over everything before it and the channel.
 //!
 //! Invariants: one session has one spelling; what verifies was made by a holder of the key, for this channel. The
 //! comparison takes the same time wherever the first difference is. Deliberately absent: what a session allows at a
@@ -25,6 +26,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sigma_shared::id::ChannelId;
 use std::fmt;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 
 /// Bytes of a session, signature included.
@@ -36,10 +38,9 @@ pub const NEVER_S: u32 = u32::MAX;
 /// The most bits of an IPv6 address that a session holds.
 pub const V6_BITS_MAX: u8 = 64;
 
-const VERSION: u8 = 1;
-const SIGNED: usize = 44;
-const LIMITED: u8 = 1 << 3;
-const SPARE: u8 = 1 << 4;
+const VERSION: u8 = 2;
+const SIGNED: usize = 46;
+const SPARE: u8 = 0b11 << 3;
 const BY_TOKEN: u8 = 1 << 5;
 const IS_V6: u8 = 1 << 6;
 const DEMANDED: u8 = 1 << 7;
@@ -120,8 +121,9 @@ pub struct Session {
     pub modes: Modes,
     /// Whether a token was shown for it.
     pub by_token: bool,
-    /// Whether that token limits how many sessions its subject has at a time.
-    pub limited: bool,
+    /// How many sessions its subject may have at a time, when that token says so; more than can be written is as many as
+    /// can be.
+    pub sessions_max: Option<NonZeroU16>,
     /// Where requests have to come from; `None` is anywhere.
     pub bound: Option<Bound>,
 }
@@ -147,7 +149,6 @@ impl Session {
     fn bytes(&self, kid: u8) -> [u8; SIGNED] {
         let mut flags = self.modes.bits();
         flags |= if self.by_token { BY_TOKEN } else { 0 };
-        flags |= if self.limited { LIMITED } else { 0 };
         let (mut bits, mut network) = (0, [0; 8]);
         if let Some(bound) = self.bound {
             flags |= if bound.demanded { DEMANDED } else { 0 };
@@ -167,7 +168,8 @@ impl Session {
         bytes[8..12].copy_from_slice(&self.expires_at_s.to_be_bytes());
         bytes[12..28].copy_from_slice(&self.id.0);
         bytes[28..36].copy_from_slice(&self.subject.0);
-        bytes[36..].copy_from_slice(&network);
+        bytes[36..44].copy_from_slice(&network);
+        bytes[44..].copy_from_slice(&self.sessions_max.map_or(0, NonZeroU16::get).to_be_bytes());
         bytes
     }
 }
@@ -208,7 +210,7 @@ impl Unverified {
         if flags & SPARE != 0 {
             return None;
         }
-        let network: [u8; 8] = bytes[36..SIGNED].try_into().ok()?;
+        let network: [u8; 8] = bytes[36..44].try_into().ok()?;
         let address: IpAddr = if flags & IS_V6 != 0 {
             Ipv6Addr::from_bits(u128::from(u64::from_be_bytes(network)) << 64).into()
         } else {
@@ -224,7 +226,7 @@ impl Unverified {
             expires_at_s: u32::from_be_bytes(bytes[8..12].try_into().ok()?),
             modes: Modes::from_bits(flags & MODES)?,
             by_token: flags & BY_TOKEN != 0,
-            limited: flags & LIMITED != 0,
+            sessions_max: NonZeroU16::new(u16::from_be_bytes(bytes[44..SIGNED].try_into().ok()?)),
             bound,
         })
     }

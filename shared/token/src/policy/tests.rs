@@ -21,7 +21,7 @@ fn session(subject: &str, issued_at_s: u32) -> Session {
         expires_at_s: NEVER_S,
         modes: Modes::ALL,
         by_token: true,
-        limited: false,
+        sessions_max: None,
         bound: Some(Bound { prefix: IpPrefix::of([10, 0, 0, 1].into(), 24), demanded: false }),
     }
 }

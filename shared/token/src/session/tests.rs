@@ -13,7 +13,7 @@ prop_compose! {
     fn sessions()(
         (id, subject, issued_at_s, expires_at_s) in any::<([u8; 16], [u8; 8], u32, u32)>(),
         modes in 0..8_u8,
-        (by_token, limited, demanded) in any::<(bool, bool, bool)>(),
+        (by_token, sessions_max, demanded) in any::<(bool, u16, bool)>(),
         (is_bound, address, bits) in any::<(bool, IpAddr, u8)>(),
     ) -> Session {
         let most = if address.to_canonical().is_ipv4() { 32 } else { V6_BITS_MAX };
@@ -25,7 +25,7 @@ prop_compose! {
             expires_at_s,
             modes: Modes::from_bits(modes).unwrap(),
             by_token,
-            limited,
+            sessions_max: NonZeroU16::new(sessions_max),
             bound: is_bound.then_some(bound),
         }
     }
@@ -78,7 +78,7 @@ fn lengths_and_other_spellings() {
         expires_at_s: 2,
         modes: Modes::ALL,
         by_token: true,
-        limited: false,
+        sessions_max: None,
         bound: None,
     };
     let text = key().mint(&session, &channel("demo"));
@@ -114,7 +114,7 @@ fn addresses() {
             expires_at_s: NEVER_S,
             modes: Modes::ALL,
             by_token: true,
-            limited: false,
+            sessions_max: None,
             bound,
         };
         let read = verified(&key().mint(&session, &channel("demo")), "demo").unwrap();
