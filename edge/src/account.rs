@@ -4,9 +4,10 @@
 //! strings never reach a log line (A13); the address does.
 
 use crate::admission::InUse;
-use crate::head::Served;
+use crate::head::{Object, Served};
 use crate::metrics::{Metrics, ProtocolBytes};
 use crate::session;
+use crate::viewers::Visit;
 use http::{Method, Request, StatusCode, Version};
 use prometheus_client::metrics::counter::Counter;
 use std::net::IpAddr;
@@ -21,6 +22,8 @@ pub(crate) struct Account {
     version: Version,
     metrics: Arc<Metrics>,
     line: Option<Box<Line>>,
+    /// Where it counts for who watches.
+    visit: Option<Visit>,
     /// The session keeps its place while it is answered.
     in_use: Option<InUse>,
 }
@@ -66,7 +69,16 @@ impl Account {
             })
         });
         let (metrics, version) = (Arc::clone(metrics), request.version());
-        Self { bytes: 0, complete: false, began: Instant::now(), version, metrics, line, in_use: None }
+        Self {
+            bytes: 0,
+            complete: false,
+            began: Instant::now(),
+            version,
+            metrics,
+            line,
+            visit: None,
+            in_use: None,
+        }
     }
 
     /// Keeps a session in use until the end of the answer.
@@ -74,8 +86,33 @@ impl Account {
         self.in_use = in_use;
     }
 
+    /// Notes who asks.
+    pub(crate) fn by(&mut self, visit: Visit) {
+        self.visit = Some(visit);
+    }
+
+    /// Notes that it waits for something that is still to come.
+    pub(crate) fn waits(&mut self) {
+        if let Some(visit) = &mut self.visit {
+            visit.wait();
+        }
+    }
+
+    /// Notes an answer of this edge's own. Returns how long it took until now.
+    pub(crate) fn answered(&mut self, status: StatusCode) -> Duration {
+        self.answered_with(status, None, Object::OTHER)
+    }
+
     /// Notes what is answered. Returns how long it took until now.
-    pub(crate) fn answered(&mut self, status: StatusCode, served: Option<Served>) -> Duration {
+    pub(crate) fn answered_with(
+        &mut self,
+        status: StatusCode,
+        served: Option<Served>,
+        object: Object,
+    ) -> Duration {
+        if let Some(visit) = &mut self.visit {
+            visit.answered(status, object);
+        }
         let waited = self.began.elapsed();
         if let Some(line) = &mut self.line {
             line.status = status;
@@ -85,9 +122,13 @@ impl Account {
         waited
     }
 
-    /// Notes bytes that were handed to the connection.
-    pub(crate) fn sent(&mut self, bytes: usize) {
+    /// Notes bytes that were handed to the connection, and whether everything that belongs to the body now is.
+    pub(crate) fn sent(&mut self, bytes: usize, complete: bool) {
         self.bytes += bytes as u64;
+        self.complete = complete;
+        if let Some(visit) = self.visit.as_ref().filter(|_| bytes > 0 && !complete) {
+            visit.going();
+        }
     }
 
     /// Whether everything that belongs to the body was handed to the connection.
@@ -110,6 +151,9 @@ impl Drop for Account {
         let ends = &self.metrics.bodies;
         let end = if self.complete { &ends.complete } else { &ends.aborted };
         end.inc();
+        if let Some(visit) = &mut self.visit {
+            visit.end(self.bytes, self.complete);
+        }
         let Some(line) = &self.line else { return };
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(

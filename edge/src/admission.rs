@@ -8,6 +8,7 @@ use crate::metrics::Metrics;
 use crate::policy::PolicyFeed;
 use crate::presence::{Device, Entry, Known, Presence};
 use crate::session::{Asked, Binding, Gate, Minted, Minting, Refusal, check, mint, split};
+use crate::viewers::{Party, Tally, Viewers};
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -18,7 +19,7 @@ use sigma_http::headers::apply_cors;
 use sigma_http::problem::Problem;
 use sigma_shared::resource::LiveResource;
 use sigma_token::policy::Playback;
-use sigma_token::session::{SessionId, Unverified};
+use sigma_token::session::{SessionId, SubjectHash, Unverified};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +36,8 @@ const NO_CHANNEL_AGE_S: u32 = 1;
 #[derive(Debug)]
 pub(crate) enum Admitted {
     /// It may have this, if it exists; the session is in use until the answer ended.
-    Resource(LiveResource, Option<InUse>),
+    /// A party counts for who watches.
+    Resource(LiveResource, Option<InUse>, Option<Party>),
     /// Nothing under `/live/`.
     Elsewhere,
     /// It is answered already.
@@ -92,12 +94,18 @@ pub(crate) struct Admission {
     audience: String,
     feed: PolicyFeed,
     verdicts: Cache<Unverified, Arc<Known>>,
+    viewers: Arc<Viewers>,
     presence: Mutex<Presence>,
     metrics: Arc<Metrics>,
 }
 
 impl Admission {
-    pub(crate) fn new(config: &SessionsConfig, feed: PolicyFeed, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        config: &SessionsConfig,
+        feed: PolicyFeed,
+        viewers: Arc<Viewers>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let capacity = u64::try_from(config.verdicts_max).unwrap_or(u64::MAX);
         let verdicts = Cache::builder().max_capacity(capacity).time_to_idle(FORGOTTEN_AFTER).build();
         Self {
@@ -107,6 +115,7 @@ impl Admission {
             feed,
             verdicts,
             presence: Mutex::new(Presence::new(config.verdicts_max, config.gone_after_ms)),
+            viewers,
             metrics,
         }
     }
@@ -118,11 +127,11 @@ impl Admission {
             return Admitted::Elsewhere;
         };
         if !self.enabled || visitor.trusted {
-            return Admitted::Resource(resource, None);
+            return Admitted::Resource(resource, None, None);
         }
         let asked = Asked { resource: &resource, query, address: visitor.address, now_ms: now_ms() };
         match self.decide(session, &asked, visitor) {
-            Ok(Decision::Go(in_use)) => Admitted::Resource(resource, in_use),
+            Ok(Decision::Go(in_use, party)) => Admitted::Resource(resource, in_use, party),
             Ok(Decision::Elsewhere(location)) => Admitted::Answer(Box::new(self.redirect(&location))),
             Err(refusal) => Admitted::Answer(Box::new(self.refuse(refusal))),
         }
@@ -138,15 +147,19 @@ impl Admission {
         if let Some(text) = session {
             let unverified = Unverified::parse(text).ok_or(Refusal::Forged)?;
             return match self.known(unverified, &gate, asked, visitor) {
-                Some(known) => self.used(&known, &gate, asked).map(Decision::Go),
-                None => unknown(&unverified, &gate, asked).map(|()| Decision::Go(None)),
+                Some(known) => self.used(&known, &gate, asked).map(|in_use| {
+                    let party = self.party(Some(known), (&gate, asked), visitor);
+                    Decision::Go(in_use, party)
+                }),
+                None => unknown(&unverified, &gate, asked)
+                    .map(|()| Decision::Go(None, self.party(None, (&gate, asked), visitor))),
             };
         }
         if matches!(asked.resource, LiveResource::Multivariant(_)) {
             return self.minted(&gate, asked, visitor).map(Decision::Elsewhere);
         }
         match gate.playback(asked.resource.channel())? {
-            Playback::Public => Ok(Decision::Go(None)),
+            Playback::Public => Ok(Decision::Go(None, self.party(None, (&gate, asked), visitor))),
             Playback::Token => Err(Refusal::NoToken),
         }
     }
@@ -163,6 +176,32 @@ impl Admission {
             return Err(Refusal::Sessions);
         }
         Ok(Some(in_use))
+    }
+
+    /// Without an origin's policy anything may be called a channel, and nobody is told who watches: nothing counts.
+    fn party(
+        &self,
+        known: Option<Arc<Known>>,
+        (gate, asked): (&Gate, &Asked<'_>),
+        visitor: &Visitor<'_>,
+    ) -> Option<Party> {
+        if gate.open {
+            return None;
+        }
+        let Some(known) = known else {
+            return Some(Party { known, channel: self.viewers.channel(asked.resource.channel())? });
+        };
+        let tally = known.tally.get_or_init(|| {
+            let session = &known.session;
+            let viewer = if session.subject == SubjectHash::NONE {
+                gate.policy.signing_key().viewer(visitor.address, visitor.agent)
+            } else {
+                u64::from_be_bytes(session.subject.0)
+            };
+            Tally::new(viewer, self.viewers.channel(asked.resource.channel()))
+        });
+        let channel = tally.channel?;
+        Some(Party { known: Some(known), channel })
     }
 
     /// The session, from memory or by its signature.
@@ -256,7 +295,7 @@ impl Admission {
 
 /// What becomes of a request that is not refused.
 enum Decision {
-    Go(Option<InUse>),
+    Go(Option<InUse>, Option<Party>),
     Elsewhere(String),
 }
 

@@ -3,10 +3,12 @@
 use crate::cache::{Store, StoreParts};
 use crate::config::Config;
 use crate::fill::WaiterLimits;
-use crate::handler::Handler;
+use crate::handler::{Handler, HandlerParts};
 use crate::metrics::{Metrics, OnScrape};
 use crate::policy::{self, NoKey, PolicyFeed};
+use crate::reports::Reporter;
 use crate::upstream::Upstream;
+use crate::viewers::Viewers;
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
 use sigma_http::front::{Front, FrontError};
@@ -34,6 +36,8 @@ pub(crate) enum StartError {
     Front(#[from] FrontError),
     #[error(transparent)]
     NoKey(#[from] NoKey),
+    #[error("reports.spool_dir cannot be used: {0}")]
+    Spool(std::io::Error),
 }
 
 /// An edge that serves.
@@ -47,6 +51,7 @@ pub(crate) struct Running {
     sockets: Sockets,
     upstream: Upstream,
     feed: PolicyFeed,
+    reporter: Reporter,
     #[cfg(test)]
     pub(crate) metrics: Arc<Metrics>,
     #[cfg(test)]
@@ -96,7 +101,16 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
     let challenges = front.keep_certificate(&config.front(), own, &drain);
     let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
     let gated = feed.clone();
-    let handler = Handler::new(Arc::clone(&store), feed.clone(), Arc::clone(&metrics), config);
+    let viewers = Viewers::new(config.reports.sessions_max);
+    let reporter = reporter(config, &upstream, &viewers, &metrics)?;
+    let parts = HandlerParts {
+        store: Arc::clone(&store),
+        policy: feed.clone(),
+        upstream: upstream.clone(),
+        viewers,
+        metrics: Arc::clone(&metrics),
+    };
+    let handler = Handler::new(parts, config);
     let running = Running {
         http: front.http(),
         tls: front.tls(),
@@ -107,6 +121,7 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
         sockets: sockets.clone(),
         upstream: upstream.clone(),
         feed,
+        reporter,
         #[cfg(test)]
         metrics,
         #[cfg(test)]
@@ -133,6 +148,21 @@ fn register_readings(registry: &mut Registry, store: &Arc<Store>, feed: &PolicyF
     let (store, feed) = (Arc::clone(store), feed.clone());
     registry.register_collector(Box::new(OnScrape(move || store.readings())));
     registry.register_collector(Box::new(OnScrape(move || feed.readings())));
+}
+
+/// Tells the upstream who watches, when it is known there by a certificate.
+fn reporter(
+    config: &Config,
+    upstream: &Upstream,
+    viewers: &Arc<Viewers>,
+    metrics: &Arc<Metrics>,
+) -> Result<Reporter, StartError> {
+    let identified = config.upstream.identity().is_some();
+    if config.reports.enabled && !identified {
+        tracing::warn!("no upstream.certificate, so no reports: viewers are not counted here");
+    }
+    let post = (config.reports.enabled && identified).then(|| upstream.clone());
+    Reporter::start(config, Arc::clone(viewers), Arc::clone(metrics), post).map_err(StartError::Spool)
 }
 
 /// Where the policy is kept; with a certificate for the upstream, it is asked for from now on.
@@ -185,5 +215,6 @@ impl Running {
             systemd::stopping();
         }
         self.server.drained().await;
+        self.reporter.finish().await;
     }
 }

@@ -85,8 +85,7 @@ impl Body for EdgeBody {
                 }
             }
         };
-        account.sent(chunk.as_ref().map_or(0, Bytes::len));
-        account.complete(source.is_complete());
+        account.sent(chunk.as_ref().map_or(0, Bytes::len), source.is_complete());
         Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 

@@ -32,6 +32,10 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) sessions: SessionsConfig,
     #[serde(default)]
+    pub(crate) pop_description: PopDescriptionConfig,
+    #[serde(default)]
+    pub(crate) reports: ReportsConfig,
+    #[serde(default)]
     pub(crate) limits: LimitsConfig,
     #[serde(default)]
     pub(crate) access_log: AccessLogConfig,
@@ -148,6 +152,28 @@ pub(crate) struct SessionsConfig {
     pub(crate) audience: String,
 }
 
+/// `[pop_description]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PopDescriptionConfig {
+    pub(crate) name: String,
+    pub(crate) region: String,
+    pub(crate) latitude: Option<f64>,
+    pub(crate) longitude: Option<f64>,
+    pub(crate) capacity_viewers: u32,
+}
+
+/// `[reports]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ReportsConfig {
+    pub(crate) enabled: bool,
+    pub(crate) interval_ms: u64,
+    pub(crate) spool_dir: Option<PathBuf>,
+    pub(crate) spool_bytes_max: u64,
+    pub(crate) sessions_max: usize,
+}
+
 /// `[limits]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -239,6 +265,46 @@ impl Default for SessionsConfig {
             bind_ipv4_bits: 24,
             bind_ipv6_bits: 56,
             audience: "sigma-live".to_owned(),
+        }
+    }
+}
+
+impl Default for ReportsConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval_ms: 1_000,
+            spool_dir: None,
+            spool_bytes_max: 256 * MIB,
+            sessions_max: 200_000,
+        }
+    }
+}
+
+impl PopDescriptionConfig {
+    /// Degrees, when both are said.
+    pub(crate) fn coordinates(&self) -> Option<(f64, f64)> {
+        self.latitude.zip(self.longitude)
+    }
+
+    fn problems(&self, found: &mut Vec<Problem>) {
+        let text = [("pop_description.name", &self.name), ("pop_description.region", &self.region)];
+        for (key, text) in text {
+            if text.len() > 128 || text.contains(char::is_control) {
+                found.push(Problem::new(key, text, "at most 128 bytes without control characters"));
+            }
+        }
+        if self.latitude.is_some() != self.longitude.is_some() {
+            let allowed = "both pop_description.latitude and pop_description.longitude, or neither";
+            found.push(Problem::new("pop_description.latitude", "one of two", allowed));
+        }
+        for (key, degrees, most) in [
+            ("pop_description.latitude", self.latitude, 90.0),
+            ("pop_description.longitude", self.longitude, 180.0),
+        ] {
+            if let Some(degrees) = degrees.filter(|degrees| !(-most..=most).contains(degrees)) {
+                found.push(Problem::new(key, degrees, format!("-{most} to {most} degrees")));
+            }
         }
     }
 }
@@ -442,6 +508,7 @@ impl Validate for Config {
         }
         found.extend(self.log.problems());
         self.upstream.problems(&mut found);
+        self.pop_description.problems(&mut found);
         let (upstream, cache, limits, sessions) = (&self.upstream, &self.cache, &self.limits, &self.sessions);
         for (key, value, low, high, unit) in [
             ("upstream.connect_timeout_ms", upstream.connect_timeout_ms, 10, 60_000, "milliseconds"),
@@ -464,6 +531,9 @@ impl Validate for Config {
             ("sessions.gone_after_ms", sessions.gone_after_ms, 4_000, 600_000, "milliseconds"),
             ("sessions.bind_ipv4_bits", sessions.bind_ipv4_bits.into(), 0, 32, "bits"),
             ("sessions.bind_ipv6_bits", sessions.bind_ipv6_bits.into(), 0, 64, "bits"),
+            ("reports.interval_ms", self.reports.interval_ms, 100, 10_000, "milliseconds"),
+            ("reports.spool_bytes_max", self.reports.spool_bytes_max, MIB, 1 << 40, "bytes"),
+            ("reports.sessions_max", count(self.reports.sessions_max), 1_000, 1 << 24, "sessions"),
         ]
         .into_iter()
         .chain(limits.ranges())
@@ -490,7 +560,7 @@ mod tests {
         let least = parse::<Config>(LEAST).unwrap();
         let debug = |config: &Config| {
             let (first, rest) = ((&config.http, &config.ops), (&config.cache, &config.limits));
-            format!("{first:?}{rest:?}{:?}", config.sessions)
+            format!("{first:?}{rest:?}{:?}{:?}{:?}", config.sessions, config.pop_description, config.reports)
         };
         assert_eq!(debug(&reference), debug(&least));
         let timeouts = |u: &UpstreamConfig| {

@@ -14,7 +14,9 @@ use crate::head::{Head, Served, Timing};
 use crate::key::CacheKey;
 use crate::metrics::Metrics;
 use crate::policy::{self, PolicyFeed};
-use crate::upstream::PROBE_PATH;
+use crate::reports::pass_on;
+use crate::upstream::{PROBE_PATH, Upstream};
+use crate::viewers::{Viewers, Visit};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -26,6 +28,7 @@ use sigma_http::listener::PeerConnection;
 use sigma_http::ops::Readiness;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::RequestBody;
+use sigma_report::report::{PATH, POP_HEADER};
 use sigma_shared::freshness::{Served as Freshness, max_age_s};
 use sigma_shared::resource::LiveResource;
 use std::sync::Arc;
@@ -47,6 +50,8 @@ pub(crate) struct Handler {
     pages: Assets<Pages>,
     admission: Admission,
     policy: PolicyFeed,
+    upstream: Upstream,
+    viewers: Arc<Viewers>,
     own: Own,
 }
 
@@ -71,37 +76,60 @@ enum Answer {
         /// Whether a POP asks.
         trusted: bool,
     },
+    /// A report of a POP behind this edge.
+    Report(Box<Reported>),
+}
+
+/// A report that is to be passed on.
+struct Reported {
+    /// The POP whose certificate was shown.
+    client: Arc<str>,
+    /// The POP whose report it is, when it is another one's.
+    named: Option<HeaderValue>,
+    body: RequestBody,
+}
+
+/// What a [`Handler`] is made of.
+pub(crate) struct HandlerParts {
+    pub(crate) store: Arc<Store>,
+    pub(crate) policy: PolicyFeed,
+    pub(crate) upstream: Upstream,
+    pub(crate) viewers: Arc<Viewers>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Handler {
-    pub(crate) fn new(
-        store: Arc<Store>,
-        policy: PolicyFeed,
-        metrics: Arc<Metrics>,
-        config: &Config,
-    ) -> Arc<Self> {
-        let admission = Admission::new(&config.sessions, policy.clone(), Arc::clone(&metrics));
+    pub(crate) fn new(parts: HandlerParts, config: &Config) -> Arc<Self> {
+        let HandlerParts { store, policy, upstream, viewers, metrics } = parts;
+        let (counting, counted) = (Arc::clone(&viewers), Arc::clone(&metrics));
+        let admission = Admission::new(&config.sessions, policy.clone(), counting, counted);
         let sampling = Sampling(config.access_log.one_in);
         let own = Own { pop: config.pop.clone(), sampling };
-        Arc::new(Self { store, metrics, pages: Assets::new(), admission, policy, own })
+        Arc::new(Self { store, metrics, pages: Assets::new(), admission, policy, upstream, viewers, own })
     }
 
     /// Answers one request. Never fails: what goes wrong is a response.
     ///
     /// The request is gone when this returns, before anything is waited for: thousands wait at once, and hyper can go on
     /// with the buffer that the request was read into.
-    #[expect(clippy::needless_pass_by_value, reason = "it is dropped here on purpose")]
     pub(crate) fn serve(
         self: Arc<Self>,
         request: Request<RequestBody>,
         from: PeerConnection,
     ) -> impl Future<Output = Response<EdgeBody>> + Send + 'static {
-        let request = request.map(drop);
+        let (head, body) = request.into_parts();
+        let request = Request::from_parts(head, ());
         let head_only = request.method() == Method::HEAD;
         let (address, trusted) = (from.peer.ip(), from.client.is_some());
         let mut account = Account::open(&self.metrics, &request, address, self.own.sampling);
         let answer = if request.uri().path() == policy::PATH && request.method() == Method::GET {
             Answer::Policy { query: request.uri().query().map(Into::into), trusted }
+        } else if request.uri().path() == PATH
+            && request.method() == Method::POST
+            && let Some(client) = from.client
+        {
+            let named = request.headers().get(POP_HEADER).cloned();
+            Answer::Report(Box::new(Reported { client, named, body }))
         } else {
             let visitor = Visitor::of(&request, address, trusted);
             self.route(&request, &visitor, &mut account).unwrap_or_else(|refusal| Answer::Own(*refusal))
@@ -113,7 +141,7 @@ impl Handler {
         self: Arc<Self>,
         answer: Answer,
         head_only: bool,
-        account: Account,
+        mut account: Account,
     ) -> Response<EdgeBody> {
         match answer {
             Answer::Stored(stored, known) => self.hit(&stored, known, head_only, account),
@@ -121,10 +149,18 @@ impl Handler {
             Answer::Policy { query, trusted } => {
                 own(Box::pin(self.policy(query.as_deref(), trusted)).await, false, account)
             }
-            Answer::Coming(follower, served) => match follower.head().await {
-                Ok(head) => self.stream(&head, served, (!head_only).then_some(follower), account),
-                Err(cause) => own(unavailable(cause).response(), head_only, account),
-            },
+            Answer::Report(reported) => {
+                let Reported { client, named, body } = *reported;
+                let passing = pass_on(&self.upstream, (&client, named), body);
+                own(Box::pin(passing).await, false, account)
+            }
+            Answer::Coming(follower, served) => {
+                account.waits();
+                match follower.head().await {
+                    Ok(head) => self.stream(&head, served, (!head_only).then_some(follower), account),
+                    Err(cause) => own(unavailable(cause).response(), head_only, account),
+                }
+            }
         }
     }
 
@@ -146,8 +182,11 @@ impl Handler {
         }
         let uri = request.uri();
         let key = match self.admission.admit(uri.path(), uri.query(), visitor) {
-            Admitted::Resource(resource, in_use) => {
+            Admitted::Resource(resource, in_use, party) => {
                 account.hold(in_use);
+                if let Some(party) = party {
+                    account.by(Visit::begin(&self.viewers, party, request));
+                }
                 self.key(resource, request)?
             }
             Admitted::Elsewhere if uri.path() == PROBE_PATH => return Ok(Answer::Own(self.health())),
@@ -228,7 +267,7 @@ impl Handler {
     fn hit(&self, stored: &Stored, known: bool, head_only: bool, mut account: Account) -> Response<EdgeBody> {
         let now = Instant::now();
         let status = if known { StatusCode::NOT_MODIFIED } else { stored.head.status };
-        let delay = account.answered(status, Some(Served::Hit));
+        let delay = account.answered_with(status, Some(Served::Hit), stored.head.object);
         let timing = Timing { pop: &self.own.pop, served: Served::Hit, delay };
         if known {
             return stored.head.not_modified(&timing, now, EdgeBody::whole(Bytes::new(), account));
@@ -244,7 +283,7 @@ impl Handler {
         follower: Option<Follower>,
         mut account: Account,
     ) -> Response<EdgeBody> {
-        let delay = account.answered(head.status, Some(served));
+        let delay = account.answered_with(head.status, Some(served), head.object);
         self.metrics.hold_seconds.observe(delay.as_secs_f64());
         let timing = Timing { pop: &self.own.pop, served, delay };
         let body = match follower {
@@ -265,7 +304,7 @@ impl Handler {
 }
 
 fn own(response: Response<Full<Bytes>>, head_only: bool, mut account: Account) -> Response<EdgeBody> {
-    account.answered(response.status(), None);
+    account.answered(response.status());
     let response = if head_only { without_body(response) } else { response };
     response.map(|body| EdgeBody::whole(body.into_inner().unwrap_or_default(), account))
 }

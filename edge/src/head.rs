@@ -6,7 +6,8 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use sigma_shared::cmsd;
+use sigma_report::spans::Span;
+use sigma_shared::cmsd::{self, ObjectType};
 use std::time::{Duration, Instant};
 
 const DROPPED: [HeaderName; 14] = [
@@ -33,6 +34,9 @@ const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control
 /// RFC 9211
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+/// The longest object that counts, microseconds: segments are seconds long.
+const SPAN_US_MAX: u64 = 120_000_000;
+
 /// How an object came to a viewer, for `Cache-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Served {
@@ -52,6 +56,43 @@ impl Served {
             Self::Miss => "miss",
             Self::Joined => "join",
         }
+    }
+}
+
+/// What an object is, as far as it counts for who watches (A5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Playlist,
+    /// A part, a segment, or a picture of one.
+    Media,
+    /// What media needs to be read.
+    Init,
+    Other,
+}
+
+/// What the origin says that an object is (CMSD-Static), read once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Object {
+    pub(crate) kind: Kind,
+    /// Where a part or segment is on its channel's timeline, microseconds.
+    pub(crate) span: Option<Span>,
+}
+
+impl Object {
+    /// What nothing is said of.
+    pub(crate) const OTHER: Self = Self { kind: Kind::Other, span: None };
+
+    fn read(headers: &HeaderMap) -> Self {
+        let said = headers.get(cmsd::CMSD_STATIC).and_then(|value| value.to_str().ok());
+        let Some(said) = said else { return Self::OTHER };
+        let kind = match cmsd::object_type(said) {
+            Some(ObjectType::Manifest) => Kind::Playlist,
+            Some(ObjectType::Audio | ObjectType::Video) => Kind::Media,
+            Some(ObjectType::Init) => Kind::Init,
+            None => Kind::Other,
+        };
+        let span = cmsd::span_us(said).and_then(|(start, end)| Span::new(start, end));
+        Self { kind, span: span.filter(|span| kind == Kind::Media && span.length() <= SPAN_US_MAX) }
     }
 }
 
@@ -100,6 +141,8 @@ pub(crate) struct Head {
     pub(crate) age_s: u32,
     /// The body's length, when the upstream said it.
     pub(crate) content_length: Option<u64>,
+    /// What it is.
+    pub(crate) object: Object,
 }
 
 impl Head {
@@ -124,7 +167,8 @@ impl Head {
         for name in [header::AGE, CACHE_STATUS, SERVER_TIMING] {
             headers.insert(name, HeaderValue::from_static(""));
         }
-        Self { status: response.status(), headers, arrived, age_s, content_length }
+        let object = Object::read(&headers);
+        Self { status: response.status(), headers, arrived, age_s, content_length, object }
     }
 
     /// Whether a body under this head may stand under `other`, which viewers have already.
@@ -206,7 +250,7 @@ mod tests {
     fn what_passes_and_what_does_not() {
         let upstream = Response::builder()
             .header("cache-control", "max-age=12")
-            .header("cmsd-static", "ot=v")
+            .header("cmsd-static", "com.sigma-live-span=\"1000-5000\",ot=v")
             .header("content-type", "video/mp4")
             .header("content-length", "7")
             .header("vary", "accept-encoding")
@@ -224,6 +268,7 @@ mod tests {
         let now = Instant::now();
         let head = Head::new(&upstream, now);
         assert_eq!(head.content_length, Some(7));
+        assert_eq!(head.object, Object { kind: Kind::Media, span: Span::new(1000, 5000) });
         assert_eq!(head.cache_control(), "max-age=86400", "meant for us");
         let timing = Timing { pop: "pop-1", served: Served::Joined, delay: Duration::from_millis(333) };
         let response = head.response(&timing, now + Duration::from_millis(2999), ());
@@ -231,7 +276,7 @@ mod tests {
         assert_eq!(dynamic, ["\"shield\";rd=7", "\"pop-1\";rd=333"]);
         for (name, expected) in [
             ("cache-control", Some("max-age=12")),
-            ("cmsd-static", Some("ot=v")),
+            ("cmsd-static", Some("com.sigma-live-span=\"1000-5000\",ot=v")),
             ("content-type", Some("video/mp4")),
             ("content-length", Some("7")),
             ("vary", Some("accept-encoding")),
@@ -248,5 +293,27 @@ mod tests {
             let value = response.headers().get(name).map(|v| v.to_str().unwrap());
             assert_eq!(value, expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_counts_is_said_by_the_origin() {
+        let object = |said: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(cmsd::CMSD_STATIC, HeaderValue::from_str(said).unwrap());
+            Object::read(&headers)
+        };
+        let none = |kind| Object { kind, span: None };
+        let span = Span::new(1, 9);
+        for (said, expected) in [
+            ("com.sigma-live-span=\"1-9\",d=200,ot=a,sf=h", Object { kind: Kind::Media, span }),
+            ("com.sigma-live-span=\"9-1\",ot=v", none(Kind::Media)),
+            ("com.sigma-live-span=\"1-200000001\",ot=v", none(Kind::Media)),
+            ("com.sigma-live-span=\"1-9\",ot=m", none(Kind::Playlist)),
+            ("ot=i", none(Kind::Init)),
+            ("com.sigma-live-span=\"1-9\"", Object::OTHER),
+        ] {
+            assert_eq!(object(said), expected, "{said}");
+        }
+        assert_eq!(Object::read(&HeaderMap::new()), Object::OTHER);
     }
 }

@@ -15,14 +15,17 @@ mod freshness;
 mod handler;
 mod head;
 mod key;
+mod ledger;
 mod metrics;
 mod policy;
 mod presence;
+mod reports;
 mod session;
 mod strangers;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod viewers;
 
 use clap::{Parser, Subcommand};
 use sigma_http::handover::Sockets;
@@ -37,6 +40,7 @@ use std::sync::Arc;
 use tokio::runtime::Builder;
 
 // Many small, short-lived allocations on many threads: glibc's allocator keeps what it freed.
+#[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -69,6 +69,44 @@ labelled_counters!(
     ProtocolBytes, "protocol": h1, h2, h3
 );
 
+labelled_counters!(
+    /// Reports by what became of them.
+    Reports, "outcome": sent, acknowledged, refused, aggregated, unwritten, lost
+);
+labelled_counters!(
+    /// What the viewer ledger had no room for.
+    LedgerLost, "of": session, span
+);
+
+/// Who watches, and telling it.
+#[derive(Debug)]
+pub(crate) struct Accounting {
+    pub(crate) viewers: Gauge,
+    pub(crate) sessions: Gauge,
+    pub(crate) spooled: Gauge,
+    pub(crate) spool_bytes: Gauge,
+    pub(crate) reports: Reports,
+    pub(crate) lost: LedgerLost,
+}
+
+impl Accounting {
+    fn register(registry: &mut Registry) -> Self {
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        Self {
+            viewers: gauge("viewers", "Playback sessions that are present, over all protocols"),
+            sessions: gauge("ledger_sessions", "Playback sessions in the viewer ledger"),
+            spooled: gauge("reports_spooled", "Reports that the origin has not acknowledged yet"),
+            spool_bytes: gauge("reports_spool_bytes", "Bytes of the reports not acknowledged yet"),
+            reports: Reports::register(registry, "reports", "Reports by what became of them"),
+            lost: LedgerLost::register(registry, "ledger_lost", "What the viewer ledger had no room for"),
+        }
+    }
+}
+
 impl SessionRefusals {
     /// Counts one.
     pub(crate) fn count(&self, refusal: Refusal) {
@@ -113,6 +151,7 @@ pub(crate) struct Metrics {
     pub(crate) body_bytes: ProtocolBytes,
     pub(crate) hold_seconds: Histogram,
     pub(crate) prefetches: Counter,
+    pub(crate) accounting: Accounting,
     pub(crate) connections: ConnectionMetrics,
 }
 
@@ -160,6 +199,7 @@ impl Metrics {
             policy_polls: PolicyPolls::register(registry, "policy_polls", "Questions for a newer policy"),
             bodies: Bodies::register(registry, "bodies", "Viewer bodies by how they ended"),
             upstreams: Families::register(registry),
+            accounting: Accounting::register(registry),
             fills,
             fill_bytes,
             waiters,

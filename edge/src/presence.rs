@@ -7,12 +7,13 @@
 //! is this edge's: sessions of a subject at other edges are not known here.
 #![deny(clippy::disallowed_methods)]
 
+use crate::viewers::Tally;
 use sigma_shared::id::ChannelId;
 use sigma_token::session::{Session, SubjectHash};
 use std::collections::HashMap;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Most sessions that are counted of one subject.
 const SESSIONS_PER_SUBJECT_MAX: usize = 1024;
@@ -33,6 +34,8 @@ pub(crate) struct Known {
     in_flight: AtomicU32,
     /// Whether it has a place; written by [`Presence`] only.
     counted: AtomicBool,
+    /// What it is to the ledger, once that is asked.
+    pub(crate) tally: OnceLock<Tally>,
 }
 
 impl Known {
@@ -43,7 +46,8 @@ impl Known {
         device: Device,
     ) -> Arc<Self> {
         let (seen_ms, in_flight, counted) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
-        Arc::new(Self { session, channel, keys_print, device, seen_ms, in_flight, counted })
+        let tally = OnceLock::new();
+        Arc::new(Self { session, channel, keys_print, device, seen_ms, in_flight, counted, tally })
     }
 
     /// Notes a request that begins.

@@ -4,11 +4,14 @@
 mod answers;
 mod fake;
 mod fills;
+mod ledger_cost;
 mod ports;
 mod quic;
 mod sessions;
+mod shield;
 mod smuggling;
 mod upstreams;
+mod viewers;
 #[path = "../../shared/http/tests/conformance/wire.rs"]
 mod wire;
 

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sigma_dvr::{Limits, Log, LogReader, LoggedPart, PartEntry, ReadError, SegmentEntry, WriteError};
+use sigma_media::span_us;
 use sigma_media::stream::{Constants, Restored};
 use sigma_media::window::{ArchivedSegment, Event};
 use sigma_shared::id::{ChannelId, RenditionId};
@@ -78,7 +79,8 @@ pub(crate) enum Kept {
 pub(crate) enum Found {
     Segment(SegmentEntry),
     FirstPart(SegmentEntry),
-    Part(u64, PartEntry),
+    /// Of a segment by number, starting at a tick.
+    Part(u64, PartEntry, i64),
 }
 
 impl Found {
@@ -86,7 +88,16 @@ impl Found {
     pub(crate) fn duration_ms(&self) -> u32 {
         match self {
             Self::Segment(entry) | Self::FirstPart(entry) => entry.line.duration / 90,
-            Self::Part(_, part) => part.line.duration / 90,
+            Self::Part(_, part, _) => part.line.duration / 90,
+        }
+    }
+
+    /// Where it is on the channel's timeline, microseconds; nothing for a picture alone.
+    pub(crate) fn span_us(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Segment(entry) => span_us(entry.start, entry.line.duration),
+            Self::FirstPart(_) => None,
+            Self::Part(_, part, start) => span_us(*start, part.line.duration),
         }
     }
 }
@@ -152,8 +163,10 @@ impl Archive {
             Kept::FirstPart => Found::FirstPart(segment()?),
             Kept::Part(part) => {
                 let (_, parts) = held.parts.iter().find(|(known, _)| *known == msn)?;
-                let part = parts.get(usize::try_from(part).ok()?).copied();
-                Found::Part(msn, part.filter(|part| !part.line.gap)?)
+                let index = usize::try_from(part).ok()?;
+                let part = parts.get(index).copied().filter(|part| !part.line.gap)?;
+                let before = parts[..index].iter().map(|part| i64::from(part.line.duration));
+                Found::Part(msn, part, held.find(msn)?.start + before.sum::<i64>())
             }
         })
     }
@@ -166,7 +179,7 @@ impl Archive {
         match found {
             Found::Segment(entry) => self.reader.segment(entry),
             Found::FirstPart(entry) => self.reader.first_part(entry),
-            Found::Part(msn, part) => self.reader.part(*msn, part),
+            Found::Part(msn, part, _) => self.reader.part(*msn, part),
         }
     }
 

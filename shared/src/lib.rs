@@ -5,6 +5,7 @@
 //! belong here.
 #![deny(clippy::disallowed_methods)]
 
+pub mod cmcd;
 pub mod cmsd;
 pub mod daterange;
 pub mod directives;

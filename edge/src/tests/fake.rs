@@ -5,6 +5,7 @@ use crate::upstream::PROBE_PATH;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use sigma_http::connections::ConnectionMetrics;
 use sigma_http::drain::Drain;
@@ -26,6 +27,7 @@ pub(super) struct Ask {
     pub(super) method: http::Method,
     pub(super) path: String,
     pub(super) has_body: bool,
+    pub(super) body: Bytes,
     pub(super) headers: HeaderMap,
     reply: oneshot::Sender<Response<Fed>>,
 }
@@ -160,7 +162,13 @@ impl Fake {
         };
         let script = Script { asks: sender, count, mute: Arc::clone(&fake.mute) };
         server.serve(bound, Some(tls), move |request: Request<Incoming>, _from| {
-            serve(request.map(|body| !body.is_end_stream()), script.clone())
+            let script = script.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let has_body = !body.is_end_stream();
+                let body = body.collect().await.unwrap().to_bytes();
+                serve(Request::from_parts(head, (has_body, body)), script).await
+            }
         });
         fake
     }
@@ -187,8 +195,8 @@ impl Fake {
     }
 }
 
-/// Answers as the test says. The request's body is whether it has one.
-pub(super) async fn serve(request: Request<bool>, script: Script) -> Response<Fed> {
+/// Answers as the test says. The request's body is whether it has one, and what is in it.
+pub(super) async fn serve(request: Request<(bool, Bytes)>, script: Script) -> Response<Fed> {
     let (reply, answer) = oneshot::channel();
     let path = request.uri().path_and_query().unwrap().to_string();
     if path == PROBE_PATH {
@@ -201,7 +209,8 @@ pub(super) async fn serve(request: Request<bool>, script: Script) -> Response<Fe
     script.count.fetch_add(1, Ordering::SeqCst);
     let ask = Ask {
         method: request.method().clone(),
-        has_body: *request.body(),
+        has_body: request.body().0,
+        body: request.body().1.clone(),
         path,
         headers: request.headers().clone(),
         reply,

@@ -45,7 +45,8 @@ async fn connection(incoming: quinn::Incoming, script: Script) {
         tokio::spawn(async move {
             let Ok((request, mut stream)) = resolver.resolve_request().await else { return };
             // In a task: a script without an answer panics, and the stream is reset.
-            let Ok(response) = tokio::spawn(serve(request.map(|()| false), script)).await else {
+            let Ok(response) = tokio::spawn(serve(request.map(|()| (false, Bytes::new())), script)).await
+            else {
                 stream.stop_stream(Code::H3_INTERNAL_ERROR);
                 return;
             };

@@ -26,7 +26,7 @@ fn token(change: impl FnOnce(&mut Claims)) -> String {
     issuer().sign(&claims).unwrap()
 }
 
-fn policy(version: u64, revocations: Vec<Revocation>) -> Document {
+pub(super) fn policy(version: u64, revocations: Vec<Revocation>) -> Document {
     let channel = |name: &str, playback| (name.to_owned(), ChannelPolicy { playback });
     Document {
         version,
@@ -56,13 +56,14 @@ async fn waiting(change: impl FnOnce(&mut Config)) -> Lab {
     Lab::with(|config| {
         config.sessions.enabled = true;
         config.sessions.policy_poll_ms = 50;
+        config.reports.enabled = false;
         config.upstream.certificate = config.tls.as_ref().and_then(|tls| tls.certificate.clone());
         config.upstream.key = config.tls.as_ref().and_then(|tls| tls.key.clone());
         change(config);
     })
 }
 
-async fn answer_policy(ask: Ask, document: &Document) {
+pub(super) async fn answer_policy(ask: Ask, document: &Document) {
     assert!(ask.path.starts_with("/internal/edge/policy"), "{}", ask.path);
     let text: &'static str = Box::leak(serde_json::to_string(document).unwrap().into_boxed_str());
     ask.answer(200, 0, text).await;
@@ -87,7 +88,7 @@ async fn status(lab: &Lab, path: &str) -> u16 {
     get(lab, path).await.status().as_u16()
 }
 
-async fn sent_to(lab: &Lab, path: &str) -> String {
+pub(super) async fn sent_to(lab: &Lab, path: &str) -> String {
     let response = get(lab, path).await;
     assert_eq!(response.status(), 302, "{path}");
     assert_eq!(header(&response, "cache-control"), "no-store");
@@ -95,7 +96,7 @@ async fn sent_to(lab: &Lab, path: &str) -> String {
     header(&response, "location").to_owned()
 }
 
-fn base(location: &str) -> String {
+pub(super) fn base(location: &str) -> String {
     location.split("/index.m3u8").next().unwrap().to_owned()
 }
 

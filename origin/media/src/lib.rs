@@ -27,3 +27,45 @@ pub mod window;
 pub const TICKS_PER_SECOND: i64 = 90_000;
 /// Ticks per millisecond of the channel timeline.
 pub const TICKS_PER_MS: i64 = 90;
+
+/// Where a stretch of a channel's timeline is in microseconds, rounded down: stretches that touch in ticks touch here, too.
+/// `None` for an empty one.
+#[must_use]
+pub fn span_us(start: i64, duration: u32) -> Option<(u64, u64)> {
+    // A tick is 100/9 of a microsecond.
+    let us = |tick: i64| u64::try_from(i128::from(tick) * 100 / 9).ok();
+    let (start, end) = (us(start)?, us(start.checked_add(i64::from(duration))?)?);
+    (start < end).then_some((start, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn neighbours_touch_in_microseconds(start in 0i64..(1 << 55), durations in proptest::collection::vec(1u32..2_000_000, 1..40)) {
+            let (mut at, mut sum) = (start, 0);
+            let mut before = None;
+            for duration in &durations {
+                let (from, to) = span_us(at, *duration).expect("not empty");
+                prop_assert!(before.is_none_or(|before| before == from));
+                before = Some(to);
+                at += i64::from(*duration);
+                sum += duration;
+            }
+            // A segment of these parts is exactly what they are.
+            let whole = span_us(start, sum).expect("not empty");
+            prop_assert_eq!((whole.0, Some(whole.1)), (span_us(start, 1).expect("not empty").0, before));
+        }
+    }
+
+    #[test]
+    fn what_is_empty_or_before_1970_is_no_span() {
+        assert_eq!(span_us(90_000, 0), None);
+        assert_eq!(span_us(-90_000, 45_000), None);
+        assert_eq!(span_us(i64::MAX, 1), None);
+        assert_eq!(span_us(9, 9), Some((100, 200)));
+    }
+}

@@ -170,6 +170,14 @@ impl RenditionSnapshot {
         }
     }
 
+    /// Where a part that is here starts, ticks of 1/90000 s.
+    #[must_use]
+    pub fn part_start(&self, msn: u64, index: u32) -> Option<i64> {
+        let segment = self.find(msn)?;
+        let before = segment.parts.get(..index as usize)?;
+        Some(segment.start + before.iter().map(|part| i64::from(part.line.duration)).sum::<i64>())
+    }
+
     /// A complete segment that is whole and in memory.
     #[must_use]
     pub fn segment(&self, msn: u64) -> Option<&Arc<Segment>> {

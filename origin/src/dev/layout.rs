@@ -170,8 +170,12 @@ impl Layout {
              [tls]\nbind = [\"127.0.0.1:{tls}\"]\ncertificate = {certificate}\nkey = {key}\n\
              [ops]\nbind = \"127.0.0.1:{ops}\"\n\
              [upstream]\nurls = [\"https://127.0.0.1:{origin}\"]\nca = {ca}\n\
-             certificate = {client}\nkey = {client_key}\n",
+             certificate = {client}\nkey = {client_key}\n\
+             [pop_description]\nname = \"Development {number}\"\nregion = \"local\"\n\
+             [reports]\nspool_dir = {spool}\n",
             pop = pop(n),
+            number = n + 1,
+            spool = quote(&format!("{data}/reports")),
             http = self.edge_port(EDGE_HTTP, n),
             tls = self.edge_port(EDGE_TLS, n),
             ops = self.edge_port(EDGE_OPS, n),

@@ -17,6 +17,7 @@ use sigma_http::problem::Problem;
 use sigma_media::chunk::Text;
 use sigma_media::fmp4;
 use sigma_media::snapshot::{PartLookup, RenditionSnapshot};
+use sigma_media::span_us;
 use sigma_shared::cmsd::{CMSD_STATIC, CmsdStatic, ObjectType};
 use sigma_shared::directives::Directives;
 use sigma_shared::freshness::{Served, max_age_s};
@@ -198,7 +199,9 @@ impl Playback {
                 let snapshot = snapshots.borrow_and_update();
                 match snapshot.part(at.0, at.1) {
                     PartLookup::Found(part) => {
+                        let start = snapshot.part_start(at.0, at.1);
                         let delivered = Delivered {
+                            span_us: start.and_then(|start| span_us(start, part.line.duration)),
                             duration_ms: Some(part.line.duration / 90),
                             available_at_ms: Some(part.available_at_ms),
                             kept: false,
@@ -244,6 +247,7 @@ fn segment(snapshot: &RenditionSnapshot, rendition: &RenditionId, msn: u64) -> O
     let segment = snapshot.segment(msn)?;
     let pieces = segment.parts.iter().map(|part| part.bytes.clone()).collect(); // MP-06
     let delivered = Delivered {
+        span_us: segment.duration.and_then(|ticks| span_us(segment.start, ticks)),
         duration_ms: segment.duration.map(|ticks| ticks / 90),
         available_at_ms: segment.parts.last().map(|part| part.available_at_ms),
         ..Delivered::init(rendition)
@@ -289,7 +293,8 @@ async fn archived(
         Err(_) => None,
     };
     let Some(bytes) = bytes else { return missing() };
-    let delivered = Delivered { duration_ms: Some(found.duration_ms()), ..Delivered::init(rendition) };
+    let (duration_ms, span_us) = (Some(found.duration_ms()), found.span_us());
+    let delivered = Delivered { duration_ms, span_us, ..Delivered::init(rendition) };
     media(snapshot, Body::Left(bytes.into()), delivered)
 }
 
@@ -297,6 +302,8 @@ async fn archived(
 #[derive(Clone, Copy)]
 struct Delivered {
     is_audio: bool,
+    /// What a viewer has watched who got it: parts and segments only.
+    span_us: Option<(u64, u64)>,
     duration_ms: Option<u32>,
     available_at_ms: Option<u64>,
     /// Whether it is asked for as long as it is listed, not at the live edge alone.
@@ -306,7 +313,7 @@ struct Delivered {
 impl Delivered {
     fn init(rendition: &RenditionId) -> Self {
         let is_audio = rendition.as_str() == AUDIO_ID;
-        Self { is_audio, duration_ms: None, available_at_ms: None, kept: true }
+        Self { is_audio, span_us: None, duration_ms: None, available_at_ms: None, kept: true }
     }
 }
 
@@ -327,6 +334,7 @@ fn media(snapshot: &RenditionSnapshot, body: Body, delivered: Delivered) -> Resp
     head.insert(PRIORITY, HeaderValue::from_static(if delivered.is_audio { "u=2" } else { "u=3" }));
     let cmsd = CmsdStatic {
         available_at_ms: delivered.available_at_ms,
+        span_us: delivered.span_us,
         duration_ms: delivered.duration_ms,
         held_ms: None,
         next_part: None,
@@ -360,6 +368,7 @@ fn playlist_response(text: &Text, request: &HeaderMap, told: Told) -> Response<B
     head.insert(PRIORITY, HeaderValue::from_static("u=1")); // DL-02
     let cmsd = CmsdStatic {
         available_at_ms: None,
+        span_us: None,
         duration_ms: None,
         held_ms,
         next_part,

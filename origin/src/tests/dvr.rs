@@ -30,6 +30,11 @@ fn numbers(playlist: &str) -> Vec<u64> {
     named.map(|line| line.split('.').next().and_then(|n| n.parse().ok()).expect("a number")).collect()
 }
 
+/// Where on the channel's timeline an answer says that it is.
+fn span(answer: &Answer) -> (u64, u64) {
+    answer.header("cmsd-static").and_then(sigma_shared::cmsd::span_us).expect("a span")
+}
+
 #[test]
 fn hours_are_listed_served_and_there_again_after_a_crash() {
     let data = tempfile::tempdir().expect("a folder");
@@ -62,7 +67,10 @@ fn hours_are_listed_served_and_there_again_after_a_crash() {
         );
         // The writer is asynchronous: what counts as written is what the archive says.
         with(&origin, "/live/one/source/low.m3u8", &format!("\n{}.m4s", first + 49)).await;
-        (playlist, oldest.body, iframe.body, part.body)
+        let archived = span(&oldest);
+        let next = eventually(&origin, &format!("/live/one/source/{}.m4s", first + 1)).await;
+        assert_eq!(span(&next).0, archived.1, "neighbours touch in the archive");
+        (playlist, oldest, iframe.body, part)
     });
     until_killed(async {
         let origin = Origin { running: start(data.path(), LIVE, CHANNEL).await, data: folder() };
@@ -76,10 +84,12 @@ fn hours_are_listed_served_and_there_again_after_a_crash() {
         // The newest segments may not have been written when it was killed.
         let sure = old.split("#EXTINF").take(45).collect::<Vec<_>>().join("#EXTINF");
         assert!(new.starts_with(&sure), "{old}\n{new}");
-        assert_eq!(eventually(&origin, &format!("/live/one/source/{first}.m4s")).await.body, oldest);
+        let again = eventually(&origin, &format!("/live/one/source/{first}.m4s")).await;
+        assert_eq!((&again.body, span(&again)), (&oldest.body, span(&oldest)));
         assert_eq!(eventually(&origin, &format!("/live/one/source/{first}.i.m4s")).await.body, iframe);
         let at = format!("/live/one/source/{}.3.m4s", first + 45);
-        assert_eq!(get(&origin, &at).await.body, part, "PT-10");
+        let again = get(&origin, &at).await;
+        assert_eq!((&again.body, span(&again)), (&part.body, span(&part)), "PT-10");
         assert_eq!(get(&origin, &format!("/live/one/source/{}.99.m4s", first + 45)).await.status, 404);
         let mut publisher = Publisher::connect(&origin, "key-of-one").await.expect("accepted");
         publisher.frames(200).await;

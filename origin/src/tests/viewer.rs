@@ -33,15 +33,27 @@ async fn mp_06_the_parts_of_a_segment_are_the_segment() {
     let segment = get(&origin, &format!("/live/one/source/{}.m4s", msn - 1)).await;
     assert_eq!(segment.status, 200);
     assert_eq!(segment.header("content-length"), Some(segment.body.len().to_string().as_str()));
-    let mut joined = Vec::new();
+    let (mut joined, mut until) = (Vec::new(), None);
+    let span =
+        |answer: &Answer| answer.header("cmsd-static").and_then(sigma_shared::cmsd::span_us).expect("a span");
+    let whole = span(&segment);
     for part in 0..10 {
         let part = get(&origin, &format!("/live/one/source/{}.{part}.m4s", msn - 1)).await;
         assert_eq!(part.status, 200);
         assert!(
             part.header("cmsd-static").is_some_and(|cmsd| cmsd.contains("d=200,") && cmsd.contains("ot=v"))
         );
+        let (start, end) = span(&part);
+        assert_eq!(start, until.unwrap_or(whole.0), "neighbours touch");
+        assert!(end.abs_diff(start + 200_000) <= 1, "{start}-{end}");
+        until = Some(end);
         joined.extend(part.body);
     }
+    assert_eq!(until, Some(whole.1));
+    let before = get(&origin, &format!("/live/one/source/{}.m4s", msn - 2)).await;
+    assert_eq!(span(&before).1, whole.0, "and so do segments");
+    let picture = get(&origin, &format!("/live/one/source/{}.i.m4s", msn - 1)).await;
+    assert_eq!(picture.header("cmsd-static").and_then(sigma_shared::cmsd::span_us), None);
     assert_eq!(joined, segment.body);
     let init = playlist
         .text()

@@ -262,6 +262,22 @@ impl SessionKey {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
+    /// What stands for a viewer of whom nothing is known but where it comes from (as /24 or /56) and what it calls itself.
+    /// Without the key nobody can tell from it who that is. Never 0.
+    #[must_use]
+    pub fn viewer(&self, address: IpAddr, user_agent: &[u8]) -> u64 {
+        let bits = if address.to_canonical().is_ipv4() { 24 } else { 56 };
+        let mut context = hmac::Context::with_key(&self.key);
+        // Nothing that is signed for a path begins like this.
+        context.update(b"viewer\0");
+        context.update(IpPrefix::of(address, bits).address().to_string().as_bytes());
+        context.update(b"\0");
+        context.update(user_agent);
+        let mut hash = [0; 8];
+        hash.copy_from_slice(&context.sign().as_ref()[..8]);
+        u64::from_be_bytes(hash).max(1)
+    }
+
     fn mac(&self, signed: &[u8], channel: &ChannelId) -> [u8; BYTES - SIGNED] {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(signed);

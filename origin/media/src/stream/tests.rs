@@ -135,6 +135,9 @@ impl Simulation {
                 self.stream.set_archived(&id, newest.map(|newest| 0..=newest));
             }
             for (id, snapshot) in changes.renditions {
+                if snapshot.tip.open_parts == 0 {
+                    spans_touch(&snapshot);
+                }
                 self.latest.insert(id.to_string(), snapshot);
             }
             if let Some(multivariant) = changes.multivariant {
@@ -559,6 +562,38 @@ fn a_transcoded_channel_goes_on_with_audio_when_the_pictures_stop() {
     simulation.publish(4000, 30 * 20);
     let found = segments(&simulation.playlist("audio"));
     assert!(found.len() >= 9 && found.values().all(|s| s.0 < 2.5), "A10, SYN-11: {found:?}");
+}
+
+/// What viewers are told of where parts and segments are has no overlap, and no hole but between runs. What is a gap is
+/// nothing that can be watched: it may overlap by the audio frame that the media before it is longer.
+fn spans_touch(snapshot: &RenditionSnapshot) {
+    let mut until = None;
+    for segment in &snapshot.segments {
+        let first = until;
+        for (index, part) in (0..).zip(&segment.parts) {
+            let start = snapshot.part_start(segment.msn, index).expect("there");
+            let (from, to) = crate::span_us(start, part.line.duration).expect("not empty");
+            // Where another track takes over the lead, its first sample may be a fraction of a millisecond early.
+            let begins = |until: u64| {
+                index == 0 && (from.abs_diff(until) < 1000 || (segment.discontinuity && from > until))
+            };
+            let touches = |until| from == until || begins(until);
+            assert!(
+                part.line.gap || until.is_none_or(touches),
+                "{until:?} {from} in {}.{index}",
+                segment.msn
+            );
+            until = (!part.line.gap).then_some(to);
+        }
+        if let Some(duration) = segment.duration.filter(|_| !segment.gap) {
+            let (from, to) = crate::span_us(segment.start, duration).expect("not empty");
+            assert!(
+                first.is_none_or(|first| first <= from + 1000) && Some(to) == until,
+                "segment {}",
+                segment.msn
+            );
+        }
+    }
 }
 
 proptest! {

@@ -1,0 +1,66 @@
+//! An edge behind an edge: reports go through, under the name of the POP whose certificate they came with.
+
+use super::*;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use sigma_report::report::{PATH, Report};
+
+/// Writes a CA for POPs, and a certificate of `pop-2` by it.
+fn pops(dir: &Path) {
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(dir.join("pops.pem"), ca.self_signed(&key).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(ca, key);
+    let mut leaf = CertificateParams::new(["pop-2".to_owned()]).unwrap();
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(dir.join("pop-2.pem"), leaf.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+    std::fs::write(dir.join("pop-2.key"), key.serialize_pem()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shield_passes_reports_on_and_answers_back() {
+    let mut shield = Lab::with(|config| {
+        let tls = config.tls.as_mut().unwrap();
+        let dir = tls.certificate.as_ref().unwrap().parent().unwrap();
+        pops(dir);
+        tls.client_ca = Some(dir.join("pops.pem"));
+        config.reports.enabled = false;
+    });
+    let dir = shield.dir.path();
+    let mut behind = config(dir, shield.edge.tls[0]);
+    behind.upstream.certificate = Some(dir.join("pop-2.pem"));
+    behind.upstream.key = Some(dir.join("pop-2.key"));
+    behind.reports.interval_ms = 100;
+    let pop = app::start(&behind, &Sockets::none()).unwrap();
+    let mut answered = 0;
+    while pop.metrics.accounting.reports.acknowledged.get() == 0 {
+        let asked = tokio::select! {
+            ask = shield.fake.asks.recv() => ask.unwrap(),
+            () = within(until(|| pop.metrics.accounting.reports.acknowledged.get() > 0)) => break,
+        };
+        // Of the policy there is none.
+        if asked.path != PATH {
+            asked.refuse(503).await;
+            continue;
+        }
+        assert_eq!((asked.headers["sigma-pop"].to_str().unwrap(), asked.method.as_str()), ("pop-2", "POST"));
+        let report = Report::decode(&asked.body).unwrap();
+        answered += 1;
+        if answered == 1 {
+            asked.refuse(503).await;
+            continue;
+        }
+        let ack = format!(r#"{{"incarnation":{},"sequence":{}}}"#, report.incarnation, report.sequence);
+        asked.answer(200, 0, Box::leak(ack.into_boxed_str())).await;
+    }
+    assert!(answered >= 2 && pop.metrics.accounting.reports.sent.get() >= 2, "what got a 503 came again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_of_who_shows_no_certificate_are_not_passed_on() {
+    let lab = Lab::new();
+    let posted = request(Method::POST, PATH);
+    assert_eq!(lab.viewer().await.send(posted).await.status(), 405);
+    assert_eq!(lab.fake.count(), 0);
+}

@@ -1,0 +1,253 @@
+//! The shell around the viewer ledger: locks, clock, channel numbers; and a request's visit to it.
+//!
+//! Invariants: a session always comes to the same shard; the time of an event is read under its lock, so that what was told
+//! until a moment is complete; no lock is held over anything that waits. A request that is answered from memory takes one
+//! lock, once, when its body ends (A7).
+
+use crate::admission::now_ms;
+use crate::head::{Kind, Object};
+use crate::ledger::{Due, Ended, Ledger, Waited, Who};
+use crate::presence::Known;
+use http::{HeaderMap, Method, Request, StatusCode, Version};
+use sigma_report::report::Protocol;
+use sigma_shared::cmcd::{self, Cmcd};
+use sigma_shared::id::ChannelId;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+const SHARDS: usize = 16;
+/// As many as one report may speak of.
+const CHANNELS_MAX: usize = 65_536;
+
+/// What a known session is to the ledger.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// A hash of who watches, 0 when nothing is known.
+    pub(crate) viewer: u64,
+    /// By number; `None` when it is one too many.
+    pub(crate) channel: Option<u32>,
+    places: [AtomicU64; 3],
+}
+
+impl Tally {
+    pub(crate) fn new(viewer: u64, channel: Option<u32>) -> Self {
+        Self { viewer, channel, places: Default::default() }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Viewers {
+    shards: Vec<Mutex<Ledger>>,
+    channels: RwLock<HashMap<ChannelId, u32>>,
+    uncounted: AtomicU64,
+}
+
+/// Who makes a request that counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Party {
+    /// The session, when it has one.
+    pub(crate) known: Option<Arc<Known>>,
+    /// By number.
+    pub(crate) channel: u32,
+}
+
+impl Viewers {
+    /// For so many sessions.
+    pub(crate) fn new(sessions_max: usize) -> Arc<Self> {
+        let shards = (0..SHARDS).map(|_| Mutex::new(Ledger::new(sessions_max.div_ceil(SHARDS)))).collect();
+        Arc::new(Self { shards, channels: RwLock::default(), uncounted: AtomicU64::new(0) })
+    }
+
+    /// The number of a channel; `None` when there are too many.
+    pub(crate) fn channel(&self, channel: &ChannelId) -> Option<u32> {
+        let known = self.channels.read().unwrap_or_else(PoisonError::into_inner).get(channel).copied();
+        if known.is_some() {
+            return known;
+        }
+        let mut channels = self.channels.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = channels.get(channel) {
+            return Some(*known);
+        }
+        if channels.len() >= CHANNELS_MAX {
+            self.uncounted.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let number = u32::try_from(channels.len()).ok()?;
+        channels.insert(channel.clone(), number);
+        Some(number)
+    }
+
+    /// The names of the channels, by number.
+    pub(crate) fn channel_names(&self) -> Vec<String> {
+        let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names = vec![String::new(); channels.len()];
+        for (channel, number) in channels.iter() {
+            if let Some(name) = names.get_mut(*number as usize) {
+                channel.as_str().clone_into(name);
+            }
+        }
+        names
+    }
+
+    /// Everything that is new, once, and the moment until which that is complete, Unix milliseconds.
+    pub(crate) fn due(&self, quality: bool) -> (Due, u64) {
+        let (mut due, now_ms) = (Due::default(), now_ms());
+        for shard in &self.shards {
+            locked(shard).due(now_ms, quality, &mut due);
+        }
+        due.lost.sessions += self.uncounted.swap(0, Ordering::Relaxed);
+        (due, now_ms)
+    }
+
+    fn shard(&self, session: &[u8; 16]) -> MutexGuard<'_, Ledger> {
+        locked(&self.shards[usize::from(session[15]) % SHARDS])
+    }
+}
+
+fn locked(shard: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the headers and the query of a request say of its player.
+fn said(query: Option<&str>, headers: &HeaderMap) -> Cmcd {
+    let mut said = query.map(Cmcd::of_query).unwrap_or_default();
+    for name in cmcd::HEADERS {
+        if let Some(value) = headers.get(name) {
+            said.read(value.as_bytes());
+        }
+    }
+    said
+}
+
+/// One request, from its arrival to the end of its answer's body.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    viewers: Arc<Viewers>,
+    party: Party,
+    protocol: Protocol,
+    /// Only a GET watches anything.
+    get: bool,
+    /// It waits, at this place.
+    held: Option<u64>,
+    answer: Option<(StatusCode, Object)>,
+}
+
+impl Visit {
+    /// A request that was let in.
+    pub(crate) fn begin(viewers: &Arc<Viewers>, party: Party, request: &Request<()>) -> Self {
+        let protocol = match request.version() {
+            Version::HTTP_2 => Protocol::H2,
+            Version::HTTP_3 => Protocol::H3,
+            _ => Protocol::H1,
+        };
+        let get = request.method() == Method::GET;
+        let visit = Self { viewers: Arc::clone(viewers), party, protocol, get, held: None, answer: None };
+        if let Some((known, who)) = visit.who() {
+            let said = said(request.uri().query(), request.headers());
+            if !said.is_empty() {
+                let place = known.place(visit.protocol);
+                let mut shard = visit.viewers.shard(&who.session);
+                shard.said(&who, place.load(Ordering::Relaxed), (&said, now_ms()));
+            }
+        }
+        visit
+    }
+
+    fn who(&self) -> Option<(&Arc<Known>, Who)> {
+        let known = self.party.known.as_ref()?;
+        let (session, viewer) = (known.session.id.0, known.tally.get()?.viewer);
+        Some((known, Who { session, viewer, channel: self.party.channel, protocol: self.protocol }))
+    }
+
+    /// It is to wait for something that is still to come.
+    pub(crate) fn wait(&mut self) {
+        if let Some((known, who)) = self.who().filter(|_| self.get) {
+            let place = known.place(self.protocol);
+            let mut shard = self.viewers.shard(&who.session);
+            let held = shard.hold(&who, place.load(Ordering::Relaxed), now_ms());
+            drop(shard);
+            place.store(held, Ordering::Relaxed);
+            self.held = Some(held);
+        }
+    }
+
+    /// The head of its answer goes out.
+    pub(crate) fn answered(&mut self, status: StatusCode, object: Object) {
+        self.answer = Some((status, object));
+        let good = status.is_success() || status == StatusCode::NOT_MODIFIED;
+        let waited = if good { Waited::Answered } else { Waited::Refused };
+        if let Some((held, (_, who))) = self.held.take().zip(self.who()) {
+            self.viewers.shard(&who.session).release(held, waited, now_ms());
+        }
+    }
+
+    /// Some of its body went out, and there is more to come.
+    pub(crate) fn going(&self) {
+        let media = self.get && self.answer.is_some_and(|(_, object)| object.kind == Kind::Media);
+        if let Some((known, who)) = self.who().filter(|_| media) {
+            let place = known.place(self.protocol);
+            let mut shard = self.viewers.shard(&who.session);
+            let at = shard.going(&who, place.load(Ordering::Relaxed), now_ms());
+            drop(shard);
+            place.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// Its body is over, with so many bytes handed to the connection; `complete` when that is all of it.
+    pub(crate) fn end(&mut self, bytes: u64, complete: bool) {
+        let Some((known, who)) = self.who() else {
+            let shard = &self.viewers.shards[self.party.channel as usize % SHARDS];
+            let mut shard = locked(shard);
+            shard.sent(self.party.channel, self.protocol, (bytes, now_ms()));
+            return;
+        };
+        let ended = self.ended(bytes, complete);
+        let place = known.place(self.protocol);
+        let mut shard = self.viewers.shard(&who.session);
+        let now_ms = now_ms();
+        if let Some(held) = self.held {
+            // There was no head: the viewer's transport went away.
+            shard.release(held, Waited::Left, now_ms);
+        }
+        shard.sent(who.channel, who.protocol, (bytes, now_ms));
+        if let Some(ended) = ended {
+            let hint = place.load(Ordering::Relaxed);
+            let at = shard.ended(&who, hint, (&ended, now_ms));
+            drop(shard);
+            if at != hint {
+                place.store(at, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What its end says of who watches; `None` for nothing.
+    fn ended(&self, bytes: u64, complete: bool) -> Option<Ended> {
+        let (status, object) = self.answer.filter(|_| self.get && complete)?;
+        let good = status.is_success() || status == StatusCode::NOT_MODIFIED;
+        let whole = status == StatusCode::OK && bytes > 0;
+        let media = whole && object.kind == Kind::Media;
+        let watched = object.span.filter(|_| media);
+        (good && object.kind != Kind::Other).then_some(Ended { watched, media, first_byte_ms: None, good })
+    }
+}
+
+impl Known {
+    fn place(&self, protocol: Protocol) -> &AtomicU64 {
+        // Whoever has a party was tallied.
+        let tally = self.tally.get_or_init(|| Tally::new(0, None));
+        &tally.places[protocol as usize]
+    }
+}
+
+#[cfg(test)]
+impl Viewers {
+    /// An answer that ended, and its bytes.
+    pub(crate) fn tell(&self, who: &Who, ended: &Ended, bytes: u64) {
+        let mut shard = self.shard(&who.session);
+        let now_ms = now_ms();
+        shard.ended(who, 0, (ended, now_ms));
+        shard.sent(who.channel, who.protocol, (bytes, now_ms));
+    }
+}
