@@ -26,13 +26,16 @@ const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 const NAMES_MAX: usize = 256;
 
 /// HTTP version on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+#[derive(serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Protocol {
     /// HTTP/1.1: one keep-alive connection per rendition
     H1,
     /// HTTP/2 (without TLS: prior knowledge): one connection per viewer
     H2,
+    /// HTTP/3: one QUIC connection per viewer
+    H3,
 }
 
 impl Protocol {
@@ -41,6 +44,7 @@ impl Protocol {
         match self {
             Self::H1 => b"http/1.1",
             Self::H2 => b"h2",
+            Self::H3 => b"h3",
         }
     }
 }

@@ -103,7 +103,8 @@ impl Link {
             timeout,
             connection: match protocol {
                 Protocol::H1 => Connection::H1(None),
-                Protocol::H2 => Connection::H2(Arc::default()),
+                // The callers of this refuse HTTP/3 before.
+                Protocol::H2 | Protocol::H3 => Connection::H2(Arc::default()),
             },
         }
     }

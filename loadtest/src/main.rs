@@ -22,6 +22,7 @@ mod procstat;
 mod prometheus;
 mod publish;
 mod report;
+mod results;
 mod run;
 mod tally;
 mod tls;

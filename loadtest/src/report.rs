@@ -145,6 +145,7 @@ impl fmt::Display for Report {
         let protocol = match self.protocol {
             Protocol::H1 => "HTTP/1.1",
             Protocol::H2 => "HTTP/2",
+            Protocol::H3 => "HTTP/3",
         };
         writeln!(
             f,
