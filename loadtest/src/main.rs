@@ -4,36 +4,48 @@
 //! for next), `check` (conformance), `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
 //! `fetch`, `crowd`, `viewer`, `run`, `herd`, `publish` and `procstat`.
 
+mod adapt;
 mod address;
+mod behaviour;
 mod check;
 mod cli;
+mod cmcd;
 mod crowd;
 mod dial;
 #[cfg(test)]
 mod fake;
 mod fetch;
+mod ground;
 mod herd;
 mod identity;
+mod listing;
 mod loop_clock;
 mod nofile;
+mod playback;
 mod player;
 mod playlist;
 mod procstat;
 mod prometheus;
+mod pulse;
 mod publish;
+mod random;
 mod report;
 mod results;
 mod run;
+mod script;
+mod shelf;
 mod tally;
 mod tls;
 mod viewer;
+mod watched;
+mod wire;
 
 use address::Address;
 use clap::Parser;
 use cli::{CheckArgs, Cli, Command, HerdArgs, LogFormat, Output, ProcstatArgs, PublishArgs, RunArgs, Target};
-use crowd::{Crowd, Habits};
+use crowd::Crowd;
 use dial::{DialConfig, Dialer, Protocol};
-use player::Patience;
+use report::Report;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::Write;
@@ -131,25 +143,34 @@ fn raise_open_files(viewers: u32) {
 
 async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
     raise_open_files(arguments.viewers);
-    let habits = Habits {
-        pick: arguments.variant,
-        video_only: arguments.video_only,
-        patience: Patience::default(),
-        request_timeout: Duration::from_secs(arguments.target.timeout_seconds),
-    };
-    let crowd = Arc::new(Crowd::new(dialer(&arguments.target, &arguments.urls)?, habits));
+    let dialer = dialer(&arguments.target, &arguments.urls)?;
+    let protocol = dialer.protocol();
+    let habits = behaviour::habits(arguments, protocol);
+    let mut crowd = Crowd::new(dialer, habits, arguments.behaviour.threads.into());
+    crowd.tokens = arguments.behaviour.tokens()?;
+    crowd.seed = arguments.behaviour.seed;
+    if let Some(path) = &arguments.behaviour.truth {
+        let log = ground::GroundLog::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        crowd.log_to(log);
+    }
     let scenario = run::Scenario {
         addresses: arguments.urls.clone(),
         viewers: arguments.viewers,
         ramp: Duration::from_secs(arguments.ramp_seconds),
         duration: Duration::from_secs(arguments.seconds),
+        pause: Duration::from_secs_f64(arguments.behaviour.pause_seconds),
         server_pids: arguments.server_pid.clone(),
         server_children: arguments.server_children,
     };
-    let report = run::run(crowd, &scenario, interrupted()).await?;
+    let outcome = run::run(Arc::new(crowd), &scenario, interrupted()).await?;
+    let report = Report::new(&scenario, protocol, outcome);
     write(&arguments.output, &report)?;
     if report.viewers_started == 0 {
         tracing::error!("no viewer got any media");
+        return Ok(false);
+    }
+    if report.truth_lost > 0 {
+        tracing::error!(sessions = report.truth_lost, "the ground-truth log is not complete");
         return Ok(false);
     }
     Ok(report.errors_total <= arguments.max_errors)
