@@ -1,18 +1,27 @@
 use super::*;
+use crate::adapt::Links;
+use crate::cmcd::Cmcd;
 use crate::crowd::{Habits, Pick};
 use crate::dial::Protocol;
 use crate::fake::{self, Fake, Fault};
 use crate::player::Patience;
+use crate::report::Report;
+use crate::script::Conduct;
 
 fn crowd(protocol: Protocol) -> Arc<Crowd> {
     impatient(protocol, Duration::from_secs(20))
 }
 
 fn impatient(protocol: Protocol, request_timeout: Duration) -> Arc<Crowd> {
-    Arc::new(Crowd::new(fake::dialer(protocol), habits(request_timeout)))
+    Arc::new(Crowd::new(fake::dialer(protocol), habits(protocol, request_timeout), 1))
 }
 
-fn habits(request_timeout: Duration) -> Habits {
+async fn run(crowd: Arc<Crowd>, scenario: &Scenario, stop: impl Future<Output = ()>) -> Result<Report, RunError> {
+    let protocol = crowd.dialer.protocol();
+    super::run(crowd, scenario, stop).await.map(|outcome| Report::new(scenario, protocol, outcome))
+}
+
+fn habits(protocol: Protocol, request_timeout: Duration) -> Habits {
     Habits {
         pick: Pick::First,
         video_only: false,
@@ -22,6 +31,12 @@ fn habits(request_timeout: Duration) -> Habits {
             restart_after: 3,
         },
         request_timeout,
+        cmcd: Cmcd::Query,
+        links: Links::default(),
+        hints: 0.0,
+        deltas: 0.0,
+        conduct: Conduct::steady(protocol),
+        vanished: Duration::from_secs(5),
     }
 }
 
@@ -31,6 +46,7 @@ fn scenario(address: Address, viewers: u32) -> Scenario {
         viewers,
         ramp: Duration::ZERO,
         duration: Duration::from_secs(20),
+        pause: Duration::ZERO,
         server_pids: vec![std::process::id()],
         server_children: false,
     }
@@ -189,7 +205,7 @@ async fn tls_with_the_right_ca_the_wrong_one_and_none() {
             })
         };
         for trust in [Trust::ca_file(right.path(), protocol.alpn()), Trust::anyone(protocol.alpn())] {
-            let crowd = Arc::new(Crowd::new(dialer(trust), habits(Duration::from_secs(20))));
+            let crowd = Arc::new(Crowd::new(dialer(trust), habits(protocol, Duration::from_secs(20)), 1));
             let fake = Fake::start_tls(Arc::clone(&config).into(), 20).await;
             let scenario = scenario(fake.address.clone(), 1);
             let report = run(crowd, &scenario, fake.done()).await.unwrap();
