@@ -1,15 +1,10 @@
 //! How viewers behave, as asked for on the command line.
 
-use crate::adapt::Links;
 use crate::cli::RunArgs;
-use crate::cmcd::Cmcd;
-use crate::crowd::Habits;
-use crate::dial::Protocol;
-use crate::player::Patience;
-use crate::script::{Conduct, Length};
+use crate::scenario::preset::{Flags, Preset};
+use crate::scenario::{CmcdIn, Leavings, Length, Links, Protocols, Scenario, ScenarioError, Viewers};
 use clap::Args;
 use std::path::PathBuf;
-use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct Behaviour {
@@ -24,19 +19,19 @@ pub(crate) struct Behaviour {
     pub(crate) token_file: Option<PathBuf>,
     /// What viewers say of themselves
     #[arg(long, value_enum, default_value = "off")]
-    pub(crate) cmcd: Cmcd,
+    pub(crate) cmcd: CmcdIn,
     /// Write one JSON line per playback session: the ground truth that a server's viewer counts are held against
     #[arg(long, value_name = "FILE")]
     pub(crate) truth: Option<PathBuf>,
     /// Randomness; the same seed is the same run
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Share of viewers that ask for the part of EXT-X-PRELOAD-HINT before it exists
-    #[arg(long, value_name = "0..1", default_value_t = 0.0, value_parser = share)]
-    pub(crate) hints: f64,
-    /// Share of viewers that ask for delta updates
-    #[arg(long, value_name = "0..1", default_value_t = 0.0, value_parser = share)]
-    pub(crate) deltas: f64,
+    /// Share of viewers that ask for the part of EXT-X-PRELOAD-HINT before it exists; default: all
+    #[arg(long, value_name = "0..1", value_parser = share)]
+    pub(crate) hints: Option<f64>,
+    /// Share of viewers that ask for delta updates; default: all
+    #[arg(long, value_name = "0..1", value_parser = share)]
+    pub(crate) deltas: Option<f64>,
     /// Median of the viewers' modelled links; default: no limit
     #[arg(long, value_name = "KBPS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) bandwidth: Option<u32>,
@@ -46,30 +41,24 @@ pub(crate) struct Behaviour {
     /// Change of a viewer's link over time, the same measure
     #[arg(long, value_name = "SIGMA", default_value_t = 0.0, value_parser = amount)]
     pub(crate) bandwidth_wobble: f64,
-    /// Mean length of sessions, exponentially distributed; then another viewer comes. Default: to the end
+    /// Mean length of sessions, exponentially distributed. Default: to the end
     #[arg(long, value_name = "S", value_parser = amount)]
     pub(crate) session_seconds: Option<f64>,
-    /// Mean time until the next viewer comes
-    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = amount)]
-    pub(crate) pause_seconds: f64,
     /// How sessions end, by weight: clean close, RST, gone without a word
-    #[arg(long, value_name = "CLOSE,RESET,VANISH", default_value = "1,0,0", value_parser = weights)]
-    pub(crate) leave: Weights,
+    #[arg(long, value_name = "CLOSE,RESET,VANISH", value_parser = weights)]
+    pub(crate) leave: Option<Weights>,
     /// Protocols by weight, in place of --protocol
     #[arg(long, value_name = "H1,H2,H3", value_parser = weights)]
     pub(crate) protocols: Option<Weights>,
     /// Seeks into the DVR window, per viewer and minute; 5 s there, and back
-    #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = amount)]
-    pub(crate) seeks: f64,
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) seeks: Option<f64>,
     /// Tabs that fall asleep for 10 s, per viewer and minute
-    #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = amount)]
-    pub(crate) sleeps: f64,
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) sleeps: Option<f64>,
     /// Moves to the next URL's edge (and to a protocol of --protocols), per viewer and minute
-    #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = amount)]
-    pub(crate) moves: f64,
-    /// How long a connection that nobody serves any more stays open
-    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = amount)]
-    pub(crate) vanished_seconds: f64,
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) moves: Option<f64>,
 }
 
 /// Three weights.
@@ -104,42 +93,49 @@ impl Behaviour {
         if tokens.is_empty() { Err(format!("{}: no token in it", path.display())) } else { Ok(tokens) }
     }
 
-    fn conduct(&self, protocol: Protocol) -> Conduct {
-        let steady = Conduct::steady(protocol);
-        Conduct {
-            length: match self.session_seconds {
-                None => Length::Whole,
-                Some(mean) => Length::Exponential(Duration::from_secs_f64(mean)),
-            },
-            leaving: self.leave.0,
-            seeks_per_minute: self.seeks,
-            sleeps_per_minute: self.sleeps,
-            moves_per_minute: self.moves,
-            protocols: self.protocols.map_or(steady.protocols, |weights| weights.0),
-            ..steady
+    fn tell(&self, viewers: &mut Viewers) {
+        viewers.cmcd = self.cmcd;
+        viewers.hints = self.hints.unwrap_or(viewers.hints);
+        viewers.deltas = self.deltas.unwrap_or(viewers.deltas);
+        viewers.links = Links {
+            median_kbps: self.bandwidth.map(f64::from),
+            spread: self.bandwidth_spread,
+            wobble: self.bandwidth_wobble,
+        };
+        if let Some(mean_seconds) = self.session_seconds {
+            viewers.length = Length::Exponential { mean_seconds };
         }
+        if let Some(Weights([close, reset, vanish])) = self.leave {
+            viewers.leaving = Leavings { close, reset, vanish, ..viewers.leaving };
+        }
+        if let Some(Weights([h1, h2, h3])) = self.protocols {
+            viewers.protocols = Protocols { h1, h2, h3 };
+        }
+        viewers.seeks_per_minute = self.seeks.unwrap_or(viewers.seeks_per_minute);
+        viewers.sleeps_per_minute = self.sleeps.unwrap_or(viewers.sleeps_per_minute);
+        viewers.moves_per_minute = self.moves.unwrap_or(viewers.moves_per_minute);
     }
 }
 
-/// The habits of a run's viewers, `protocol` being what they speak unless a mix is asked for.
-pub(crate) fn habits(arguments: &RunArgs, protocol: Protocol) -> Habits {
-    let behaviour = &arguments.behaviour;
-    Habits {
-        pick: arguments.variant,
-        video_only: arguments.video_only,
-        patience: Patience::default(),
-        request_timeout: Duration::from_secs(arguments.target.timeout_seconds),
-        cmcd: behaviour.cmcd,
-        links: Links {
-            median_bps: behaviour.bandwidth.map(|kbps| f64::from(kbps) * 1000.0),
-            spread: behaviour.bandwidth_spread,
-            wobble: behaviour.bandwidth_wobble,
-        },
-        hints: behaviour.hints,
-        deltas: behaviour.deltas,
-        conduct: behaviour.conduct(protocol),
-        vanished: Duration::from_secs_f64(behaviour.vanished_seconds),
-    }
+/// What the flags of `run` mean.
+///
+/// # Errors
+/// Flags that do not go together: the caller has to change them.
+pub(crate) fn scenario(arguments: &RunArgs) -> Result<Scenario, ScenarioError> {
+    let mut scenario = Scenario::preset(&Flags {
+        preset: Preset::Ramp,
+        urls: &arguments.urls,
+        viewers: arguments.viewers,
+        ramp_seconds: arguments.ramp_seconds,
+        seconds: arguments.seconds,
+        seed: arguments.behaviour.seed,
+    })?;
+    scenario.viewers.variant = arguments.variant.to_string();
+    scenario.viewers.video_only = arguments.video_only;
+    scenario.limits.max_errors = arguments.max_errors;
+    scenario.limits.request_timeout_ms = arguments.target.timeout_seconds * 1000;
+    arguments.behaviour.tell(&mut scenario.viewers);
+    scenario.checked()
 }
 
 #[cfg(test)]

@@ -7,19 +7,6 @@ use crate::player::Kind;
 use http::{HeaderName, HeaderValue};
 use std::fmt::Write;
 
-/// Where it is said.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Cmcd {
-    /// In the query, as hls.js does by default
-    Query,
-    /// In the headers CMCD-Object, CMCD-Request, CMCD-Session and CMCD-Status
-    Header,
-    /// Nothing is said
-    #[default]
-    Off,
-}
-
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Object {

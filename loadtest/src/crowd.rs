@@ -4,13 +4,13 @@
 //! at once a second.
 
 use crate::adapt::Links;
-use crate::cmcd::Cmcd;
 use crate::dial::Dialer;
 use crate::ground::{GroundLog, Record};
 use crate::identity::Identity;
 use crate::player::Patience;
 use crate::playlist::VariantView;
 use crate::results::{Point, Slice, SliceKey};
+use crate::scenario::{CmcdIn, Scenario};
 use crate::script::Conduct;
 use crate::shelf::Shelf;
 use crate::tally::Tally;
@@ -29,6 +29,18 @@ pub(crate) enum Pick {
     Index(usize),
     /// By what the link lets through, beginning with the first.
     Adaptive,
+}
+
+impl std::fmt::Display for Pick {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::First => f.write_str("first"),
+            Self::Lowest => f.write_str("lowest"),
+            Self::Highest => f.write_str("highest"),
+            Self::Adaptive => f.write_str("auto"),
+            Self::Index(index) => index.fmt(f),
+        }
+    }
 }
 
 impl std::str::FromStr for Pick {
@@ -70,14 +82,50 @@ pub(crate) struct Habits {
     pub(crate) patience: Patience,
     /// For one request, held or not.
     pub(crate) request_timeout: Duration,
-    pub(crate) cmcd: Cmcd,
+    pub(crate) cmcd: CmcdIn,
     pub(crate) links: Links,
     /// Share of viewers that ask for hinted parts, and for delta updates.
     pub(crate) hints: f64,
     pub(crate) deltas: f64,
     pub(crate) conduct: Conduct,
-    /// How long a viewer that vanished keeps its connection, at most to the end of the run.
+    /// How long the connection of a viewer stays that vanished, or that sleeps for good; at most to the end of the run.
     pub(crate) vanished: Duration,
+    pub(crate) slept: Duration,
+    /// Sessions that share a token.
+    pub(crate) tabs: u64,
+}
+
+impl Habits {
+    /// What a scenario says of its viewers.
+    pub(crate) fn of(scenario: &Scenario) -> Self {
+        let viewers = &scenario.viewers;
+        Self {
+            // A scenario that was handed out has a variant that can be read.
+            pick: viewers.variant.parse().unwrap_or_default(),
+            video_only: viewers.video_only,
+            patience: Patience::default(),
+            request_timeout: Duration::from_millis(scenario.limits.request_timeout_ms),
+            cmcd: viewers.cmcd,
+            links: Links {
+                median_bps: viewers.links.median_kbps.map(|kbps| kbps * 1000.0),
+                spread: viewers.links.spread,
+                wobble: viewers.links.wobble,
+            },
+            hints: viewers.hints,
+            deltas: viewers.deltas,
+            conduct: Conduct {
+                seeks_per_minute: viewers.seeks_per_minute,
+                seek_stay: Duration::from_millis(viewers.seek_stay_ms),
+                sleeps_per_minute: viewers.sleeps_per_minute,
+                sleep: Duration::from_millis(viewers.sleep_ms),
+                moves_per_minute: viewers.moves_per_minute,
+                protocols: [viewers.protocols.h1, viewers.protocols.h2, viewers.protocols.h3],
+            },
+            vanished: Duration::from_secs(viewers.leaving.vanish_seconds),
+            slept: Duration::from_secs(viewers.leaving.sleep_seconds),
+            tabs: u64::from(viewers.tabs_per_token.max(1)),
+        }
+    }
 }
 
 /// What a thread's viewers count.

@@ -32,6 +32,7 @@ mod random;
 mod report;
 mod results;
 mod run;
+mod scenario;
 mod script;
 mod shelf;
 mod tally;
@@ -43,7 +44,7 @@ mod wire;
 use address::Address;
 use clap::Parser;
 use cli::{CheckArgs, Cli, Command, HerdArgs, LogFormat, Output, ProcstatArgs, PublishArgs, RunArgs, Target};
-use crowd::Crowd;
+use crowd::{Crowd, Habits};
 use dial::{DialConfig, Dialer, Protocol};
 use report::Report;
 use serde::Serialize;
@@ -145,25 +146,22 @@ async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
     raise_open_files(arguments.viewers);
     let dialer = dialer(&arguments.target, &arguments.urls)?;
     let protocol = dialer.protocol();
-    let habits = behaviour::habits(arguments, protocol);
+    let scenario = behaviour::scenario(arguments)?;
+    let habits = Habits::of(&scenario);
     let mut crowd = Crowd::new(dialer, habits, arguments.behaviour.threads.into());
     crowd.tokens = arguments.behaviour.tokens()?;
-    crowd.seed = arguments.behaviour.seed;
+    crowd.seed = scenario.seed;
     if let Some(path) = &arguments.behaviour.truth {
         let log = ground::GroundLog::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
         crowd.log_to(log);
     }
-    let scenario = run::Scenario {
-        addresses: arguments.urls.clone(),
-        viewers: arguments.viewers,
-        ramp: Duration::from_secs(arguments.ramp_seconds),
-        duration: Duration::from_secs(arguments.seconds),
-        pause: Duration::from_secs_f64(arguments.behaviour.pause_seconds),
+    let order = run::Order {
+        scenario,
         server_pids: arguments.server_pid.clone(),
         server_children: arguments.server_children,
     };
-    let outcome = run::run(Arc::new(crowd), &scenario, interrupted()).await?;
-    let report = Report::new(&scenario, protocol, outcome);
+    let outcome = run::run(Arc::new(crowd), &order, interrupted()).await?;
+    let report = Report::new(&order.scenario, protocol, outcome);
     write(&arguments.output, &report)?;
     if report.viewers_started == 0 {
         tracing::error!("no viewer got any media");

@@ -2,7 +2,8 @@
 
 use crate::dial::Protocol;
 use crate::procstat::UsageReport;
-use crate::run::{Outcome, Scenario};
+use crate::run::Outcome;
+use crate::scenario::Scenario;
 use crate::tally::{Leaving, SpreadFigures};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -87,7 +88,7 @@ impl Report {
         let seconds = measured.seconds;
         let requests = tally.requests as f64;
         let units = (tally.parts + tally.segments) as f64;
-        let viewers = f64::from(scenario.viewers);
+        let viewers = f64::from(measured.viewers.max(1));
         let media_s = tally.media_us as f64 / 1e6;
         let startup = whole.startup.figures();
         let mut servers = outcome.servers;
@@ -95,10 +96,10 @@ impl Report {
             server.cpu_us_per_request = Some(ratio(server.cpu_s * 1e6, requests));
         }
         Self {
-            urls: scenario.addresses.iter().map(ToString::to_string).collect(),
-            viewers: scenario.viewers,
+            urls: scenario.targets.iter().map(|target| target.url.clone()).collect(),
+            viewers: measured.viewers,
             protocol,
-            ramp_seconds: scenario.ramp.as_secs_f64(),
+            ramp_seconds: measured.ramp_seconds,
             seconds,
             requests: tally.requests,
             requests_per_s: ratio(requests, seconds),

@@ -9,9 +9,12 @@ use crate::crowd::Crowd;
 use crate::dial::DialError;
 use crate::procstat::{self, ProcError, Usage, UsageReport, Watch};
 use crate::pulse::{self, Pulse};
+use crate::random::Random;
 use crate::results::Results;
-use crate::script::Script;
-use crate::viewer::{self, Household, Plan};
+use crate::scenario::Scenario;
+use crate::scenario::plan::{Arrival, exoduses, plan};
+use crate::script::{Script, Stay};
+use crate::viewer::{self, Household, Places, Plan};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,16 +40,8 @@ pub(crate) enum RunError {
 
 /// What to run.
 #[derive(Debug, Clone)]
-pub(crate) struct Scenario {
-    /// Edges of one channel, or channels: viewers take turns on them, and move on to the next one.
-    pub(crate) addresses: Vec<Address>,
-    pub(crate) viewers: u32,
-    /// Time over which viewers start, evenly.
-    pub(crate) ramp: Duration,
-    /// Time measured after that.
-    pub(crate) duration: Duration,
-    /// Mean time between a viewer's sessions, where they end.
-    pub(crate) pause: Duration,
+pub(crate) struct Order {
+    pub(crate) scenario: Scenario,
     pub(crate) server_pids: Vec<u32>,
     pub(crate) server_children: bool,
 }
@@ -61,14 +56,20 @@ pub(crate) struct Outcome {
 /// Runs to the end, or until `stop` resolves.
 pub(crate) async fn run(
     crowd: Arc<Crowd>,
-    scenario: &Scenario,
+    order: &Order,
     stop: impl Future<Output = ()>,
 ) -> Result<Outcome, RunError> {
-    check(&crowd, scenario).await?;
+    let scenario = &order.scenario;
+    let addresses = check(&crowd, order).await?;
+    let places = Arc::new(Places {
+        elsewhere: (0..addresses.len()).map(|place| scenario.elsewhere(place)).collect(),
+        exoduses: exoduses(scenario),
+        addresses,
+    });
     let started_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let start = Instant::now();
     let (stopping, stopped) = watch::channel(false);
-    let (begin, began) = (start, start + scenario.ramp);
+    let (ramp, whole) = (scenario.warm_up(), scenario.duration());
     let mut floors = JoinSet::new();
     let mut pulses = Vec::new();
     for shard in 0..crowd.threads() {
@@ -77,8 +78,9 @@ pub(crate) async fn run(
         let floor = Floor {
             crowd: Arc::clone(&crowd),
             scenario: scenario.clone(),
+            places: Arc::clone(&places),
             shard,
-            begin,
+            begin: start,
             pulse,
             stopped: stopped.clone(),
         };
@@ -87,21 +89,21 @@ pub(crate) async fn run(
     let ticking = tokio::spawn(tick(Arc::clone(&crowd)));
     tokio::pin!(stop);
     let early = tokio::select! {
-        () = tokio::time::sleep_until(began) => false,
+        () = tokio::time::sleep_until(start + ramp) => false,
         () = &mut stop => true,
     };
     let warm_up = crowd.take();
     pulse::restart(&pulses);
     let measured_from = Instant::now();
     let own_cpu_s = Usage::own_cpu_s();
-    let watches = scenario
+    let watches = order
         .server_pids
         .iter()
-        .map(|pid| Watch::start(*pid, scenario.server_children))
+        .map(|pid| Watch::start(*pid, order.server_children))
         .collect::<Result<Vec<_>, _>>()?;
     let over = async {
         tokio::select! {
-            () = tokio::time::sleep_until(measured_from + scenario.duration), if !early => {}
+            () = tokio::time::sleep_until(measured_from + (whole - ramp)), if !early => {}
             () = &mut stop, if !early => {}
             // Every broadcast ended: nobody is left to measure.
             () = async { while floors.join_next().await.is_some() {} }, if !early => {}
@@ -111,9 +113,9 @@ pub(crate) async fn run(
     let servers = procstat::follow(watches, over).await;
     let mut results = Results {
         started_at_ms: u64::try_from(started_at.as_millis()).unwrap_or_default(),
-        ramp_seconds: scenario.ramp.as_secs_f64(),
+        ramp_seconds: ramp.as_secs_f64(),
         seconds: measured_from.elapsed().as_secs_f64(),
-        viewers: scenario.viewers,
+        viewers: u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX),
         renditions: crowd.renditions(),
         tally: crowd.take(),
         warm_up,
@@ -147,8 +149,9 @@ async fn finish_ground(crowd: Arc<Crowd>) -> Result<u64, RunError> {
     }
 }
 
-async fn check(crowd: &Crowd, scenario: &Scenario) -> Result<(), RunError> {
-    for address in &scenario.addresses {
+async fn check(crowd: &Crowd, order: &Order) -> Result<Vec<Address>, RunError> {
+    let addresses = order.scenario.addresses();
+    for address in &addresses {
         match crowd.dialer.resolve(&address.authority).await {
             Err(error) if error.is_misuse() => {
                 return Err(RunError::Address { address: address.clone(), error });
@@ -156,10 +159,10 @@ async fn check(crowd: &Crowd, scenario: &Scenario) -> Result<(), RunError> {
             _ => {}
         }
     }
-    for pid in &scenario.server_pids {
-        Watch::start(*pid, scenario.server_children)?;
+    for pid in &order.server_pids {
+        Watch::start(*pid, order.server_children)?;
     }
-    Ok(())
+    Ok(addresses)
 }
 
 fn unix_s() -> u64 {
@@ -180,6 +183,7 @@ async fn tick(crowd: Arc<Crowd>) {
 struct Floor {
     crowd: Arc<Crowd>,
     scenario: Scenario,
+    places: Arc<Places>,
     shard: usize,
     begin: Instant,
     pulse: Pulse,
@@ -196,87 +200,63 @@ impl Floor {
         LocalSet::new().block_on(&runtime, self.viewers());
     }
 
-    async fn viewers(mut self) {
+    async fn viewers(self) {
+        let mut stopped = self.stopped.clone();
         let household = Rc::new(Household::default());
         let beat = tokio::task::spawn_local(pulse::watch(Arc::clone(&self.pulse)));
         let mut viewers = JoinSet::new();
-        let threads = self.crowd.threads();
-        for slot in (self.shard..self.scenario.viewers as usize).step_by(threads) {
-            let share = slot as f64 / f64::from(self.scenario.viewers);
-            let at = self.begin + self.scenario.ramp.mul_f64(share);
-            let seat = Seat {
-                crowd: Arc::clone(&self.crowd),
-                household: Rc::clone(&household),
-                addresses: rotated(&self.scenario.addresses, slot),
-                slot: slot as u64,
-                shard: self.shard,
-                viewers: self.scenario.viewers.into(),
-                pause: self.scenario.pause,
-                end: self.begin + self.scenario.ramp + self.scenario.duration,
-            };
-            viewers.spawn_local(async move {
-                tokio::time::sleep_until(at).await;
-                seat.sit().await;
-            });
-        }
+        let threads = self.crowd.threads() as u64;
+        let scenario = self.scenario.clone();
+        // All threads draw the same arrivals, and each takes its own.
+        let mut arrivals = plan(&scenario, scenario.seed)
+            .filter(|arrival| arrival.index % threads == self.shard as u64)
+            .peekable();
         let mut bury = tokio::time::interval(Duration::from_secs(1));
         loop {
+            let next = arrivals.peek().map(|arrival| self.begin + arrival.at);
+            if next.is_none() && viewers.is_empty() {
+                break;
+            }
             tokio::select! {
-                done = viewers.join_next() => if done.is_none() { break },
-                _ = bury.tick() => household.bury(std::time::Instant::now()),
-                _ = self.stopped.wait_for(|stopped| *stopped) => {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => {
                     household.stop();
                     while viewers.join_next().await.is_some() {}
                     break;
                 }
+                () = tokio::time::sleep_until(next.unwrap_or(self.begin)), if next.is_some() => {
+                    if let Some(arrival) = arrivals.next() {
+                        viewers.spawn_local(viewer::watch(
+                            Arc::clone(&self.crowd),
+                            Rc::clone(&household),
+                            self.plan(&arrival),
+                        ));
+                    }
+                }
+                _ = viewers.join_next(), if !viewers.is_empty() => {}
+                _ = bury.tick() => household.bury(std::time::Instant::now()),
             }
         }
         beat.abort();
     }
-}
 
-fn rotated(addresses: &[Address], by: usize) -> Rc<[Address]> {
-    let by = by % addresses.len().max(1);
-    addresses[by..].iter().chain(&addresses[..by]).cloned().collect()
-}
-
-/// Where one viewer after the other watches.
-struct Seat {
-    crowd: Arc<Crowd>,
-    household: Rc<Household>,
-    addresses: Rc<[Address]>,
-    slot: u64,
-    shard: usize,
-    viewers: u64,
-    pause: Duration,
-    end: Instant,
-}
-
-impl Seat {
-    async fn sit(self) {
-        let conduct = &self.crowd.habits.conduct;
-        for round in 0u64.. {
-            // Viewers have numbers of their own, in the order of their seats.
-            let index = self.slot + round * self.viewers;
-            let mut random = viewer::random_of(&self.crowd, index);
-            let horizon = self.end.saturating_duration_since(Instant::now()) + LEAVE_TIMEOUT;
-            let plan = Plan {
-                addresses: Rc::clone(&self.addresses),
-                protocol: conduct.protocol(&mut random),
-                script: Script::new(conduct, horizon, &mut random),
-                index,
-                shard: self.shard,
-            };
-            let pause = self.pause.mul_f64(random.exponential());
-            // Boxed: between sessions there is nothing to keep.
-            let over = Box::pin(viewer::watch(Arc::clone(&self.crowd), Rc::clone(&self.household), plan)).await;
-            if over || self.household.is_stopping() {
-                return;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.household.stopping() => return,
-            }
+    fn plan(&self, arrival: &Arrival) -> Plan {
+        let exoduses: Vec<Duration> =
+            self.places.exoduses.iter().map(|exodus| exodus.at.saturating_sub(arrival.at)).collect();
+        let stay = Stay {
+            length: arrival.stay,
+            leaving: arrival.leaving,
+            horizon: self.scenario.duration().saturating_sub(arrival.at),
+            exoduses: &exoduses,
+        };
+        let mut random = Random::new(arrival.seed, 1);
+        Plan {
+            places: Arc::clone(&self.places),
+            place: arrival.target,
+            protocol: arrival.protocol.unwrap_or(self.crowd.dialer.protocol()),
+            script: Script::new(&self.crowd.habits.conduct, &stay, &mut random),
+            index: arrival.index,
+            shard: self.shard,
         }
     }
 }

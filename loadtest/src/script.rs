@@ -12,67 +12,37 @@ use std::time::Duration;
 /// Acts planned at most per session.
 const ACTS_MAX: usize = 256;
 
-/// How long a session lasts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Length {
-    /// To the end of the run.
-    Whole,
-    Fixed(Duration),
-    /// By its mean.
-    Exponential(Duration),
-    /// By its median and the standard deviation of the logarithm.
-    LogNormal(Duration, f64),
-}
-
-impl Length {
-    fn draw(self, random: &mut Random) -> Option<Duration> {
-        match self {
-            Self::Whole => None,
-            Self::Fixed(length) => Some(length),
-            Self::Exponential(mean) => Some(mean.mul_f64(random.exponential())),
-            Self::LogNormal(median, sigma) => {
-                Some(Duration::from_secs_f64(random.log_normal(median.as_secs_f64(), sigma).min(1e7)))
-            }
-        }
-    }
-}
-
-/// What happens besides watching, how often per viewer and minute, and how sessions end.
-#[derive(Debug, Clone)]
+/// What happens besides watching, how often per viewer and minute.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Conduct {
-    pub(crate) length: Length,
-    /// Weights of leaving with close, reset and vanish.
-    pub(crate) leaving: [f64; 3],
     pub(crate) seeks_per_minute: f64,
     /// How long a viewer stays where it sought to.
     pub(crate) seek_stay: Duration,
     pub(crate) sleeps_per_minute: f64,
     pub(crate) sleep: Duration,
     pub(crate) moves_per_minute: f64,
-    /// Weights of HTTP/1.1, /2 and /3; a move chooses anew.
+    /// Weights of HTTP/1.1, /2 and /3, of which a move chooses; all 0: it keeps its own.
     pub(crate) protocols: [f64; 3],
 }
 
 impl Conduct {
-    /// Watches over one protocol to the end.
-    pub(crate) fn steady(protocol: Protocol) -> Self {
-        let mut protocols = [0.0; 3];
-        protocols[protocol as usize] = 1.0;
-        Self {
-            length: Length::Whole,
-            leaving: [1.0, 0.0, 0.0],
-            seeks_per_minute: 0.0,
-            seek_stay: Duration::from_secs(5),
-            sleeps_per_minute: 0.0,
-            sleep: Duration::from_secs(10),
-            moves_per_minute: 0.0,
-            protocols,
-        }
+    fn protocol(&self, random: &mut Random) -> Option<Protocol> {
+        let index = random.weighted(self.protocols.iter().copied()).min(2);
+        let any = self.protocols.iter().any(|weight| *weight > 0.0);
+        any.then_some([Protocol::H1, Protocol::H2, Protocol::H3][index])
     }
+}
 
-    pub(crate) fn protocol(&self, random: &mut Random) -> Protocol {
-        [Protocol::H1, Protocol::H2, Protocol::H3][random.weighted(self.protocols.iter().copied()).min(2)]
-    }
+/// What a session's end is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stay<'a> {
+    /// `None`: to the end of the run.
+    pub(crate) length: Option<Duration>,
+    pub(crate) leaving: Leaving,
+    /// What is left of the run.
+    pub(crate) horizon: Duration,
+    /// When everybody at a place has to go, after the beginning of this session.
+    pub(crate) exoduses: &'a [Duration],
 }
 
 /// One thing that a viewer does.
@@ -84,8 +54,10 @@ pub(crate) enum Act {
     Live,
     Sleep,
     Wake,
-    /// To the next edge, and over this protocol.
-    Move(Protocol),
+    /// To the next edge, and over this protocol if there is a choice.
+    Move(Option<Protocol>),
+    /// Away, if the viewer is at a place that dies; the number of the exodus.
+    Flee(usize),
     Leave(Leaving),
 }
 
@@ -94,10 +66,10 @@ pub(crate) enum Act {
 pub(crate) struct Script(pub(crate) Vec<(Duration, Act)>);
 
 impl Script {
-    /// Acts after `horizon` are left out; the run is over by then.
-    pub(crate) fn new(conduct: &Conduct, horizon: Duration, random: &mut Random) -> Self {
-        let length = conduct.length.draw(random).filter(|length| *length < horizon);
-        let end = length.unwrap_or(horizon);
+    /// Acts after the end of the run are left out.
+    pub(crate) fn new(conduct: &Conduct, stay: &Stay<'_>, random: &mut Random) -> Self {
+        let length = stay.length.filter(|length| *length < stay.horizon);
+        let end = length.unwrap_or(stay.horizon);
         let mut acts = Vec::new();
         for at in times(conduct.seeks_per_minute, end, random) {
             acts.push((at, Act::Seek(random.unit())));
@@ -110,11 +82,11 @@ impl Script {
         for at in times(conduct.moves_per_minute, end, random) {
             acts.push((at, Act::Move(conduct.protocol(random))));
         }
+        acts.extend(stay.exoduses.iter().enumerate().map(|(number, at)| (*at, Act::Flee(number))));
         acts.retain(|(at, _)| *at < end);
         acts.sort_by_key(|(at, _)| *at);
-        let how = random.weighted(conduct.leaving.iter().copied());
         if length.is_some() {
-            acts.push((end, Act::Leave([Leaving::Close, Leaving::Reset, Leaving::Vanish][how.min(2)])));
+            acts.push((end, Act::Leave(stay.leaving)));
         }
         Self(acts)
     }
@@ -145,42 +117,48 @@ mod tests {
 
     fn lively() -> Conduct {
         Conduct {
-            length: Length::Exponential(Duration::from_secs(60)),
-            leaving: [1.0, 1.0, 2.0],
             seeks_per_minute: 2.0,
             sleeps_per_minute: 1.0,
             moves_per_minute: 1.0,
             protocols: [1.0, 1.0, 1.0],
-            ..Conduct::steady(Protocol::H2)
+            ..Conduct::default()
+        }
+    }
+
+    fn stay(length_s: Option<u64>, horizon_s: u64) -> Stay<'static> {
+        const EXODUSES: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(70)];
+        Stay {
+            length: length_s.map(Duration::from_secs),
+            leaving: Leaving::Vanish,
+            horizon: Duration::from_secs(horizon_s),
+            exoduses: &EXODUSES,
         }
     }
 
     proptest! {
         #[test]
-        fn in_order_and_nothing_after_leaving(seed in any::<u64>()) {
-            let horizon = Duration::from_secs(120);
-            let script = Script::new(&lively(), horizon, &mut Random::new(seed, 1));
+        fn in_order_and_nothing_after_leaving(seed in any::<u64>(), length in 1u64..200) {
+            let script = Script::new(&lively(), &stay(Some(length), 120), &mut Random::new(seed, 1));
             prop_assert!(script.0.is_sorted_by_key(|(at, _)| *at));
             let leaves = script.0.iter().position(|(_, act)| matches!(act, Act::Leave(_)));
             prop_assert!(leaves.is_none_or(|at| at + 1 == script.0.len()));
-            prop_assert!(script.0.iter().all(|(at, _)| *at < horizon));
-            prop_assert_eq!(&script, &Script::new(&lively(), horizon, &mut Random::new(seed, 1)));
+            prop_assert_eq!(script.vanishes(), length < 120);
+            prop_assert!(script.0.iter().all(|(at, _)| at.as_secs() < 120));
+            prop_assert_eq!(&script, &Script::new(&lively(), &stay(Some(length), 120), &mut Random::new(seed, 1)));
         }
     }
 
     #[test]
     fn as_often_as_said() {
-        let (mut seeks, mut left, mut vanished) = (0, 0, 0);
+        let (mut seeks, mut flights) = (0, 0);
         for seed in 0..2_000 {
-            let script = Script::new(&lively(), Duration::from_secs(10_000), &mut Random::new(seed, 1));
+            let script = Script::new(&lively(), &stay(Some(60), 10_000), &mut Random::new(seed, 1));
             seeks += script.0.iter().filter(|(_, act)| matches!(act, Act::Seek(_))).count();
-            left += usize::from(matches!(script.0.last(), Some((_, Act::Leave(_)))));
-            vanished += usize::from(script.vanishes());
+            flights += script.0.iter().filter(|(_, act)| matches!(act, Act::Flee(_))).count();
         }
-        assert_eq!(left, 2_000);
-        assert!((900..1_100).contains(&vanished), "{vanished}");
-        assert!((3_700..4_300).contains(&seeks), "two a minute, a minute long: {seeks}");
-        let quiet = Script::new(&Conduct::steady(Protocol::H1), Duration::from_secs(60), &mut Random::new(1, 1));
-        assert_eq!(quiet.0, []);
+        assert!((3_800..4_200).contains(&seeks), "two a minute, a minute long: {seeks}");
+        assert_eq!(flights, 2_000, "one of the two while they are there");
+        let quiet = Stay { exoduses: &[], ..stay(None, 60) };
+        assert_eq!(Script::new(&Conduct::default(), &quiet, &mut Random::new(1, 1)).0, []);
     }
 }

@@ -12,7 +12,7 @@ use crate::crowd::{Crowd, Pick};
 use crate::dial::Protocol;
 use crate::ground;
 use crate::playlist;
-use crate::random::Random;
+use crate::scenario::plan::Exodus;
 use crate::script::{Act, Script};
 use crate::tally::{ErrorKind, Leaving};
 use crate::wire::{Lane, Quic, Route, Wire};
@@ -26,11 +26,21 @@ use tokio::sync::Notify;
 /// Redirects followed to the multivariant playlist: the signed path, and one to another edge.
 const REDIRECTS_MAX: u32 = 2;
 
+/// Where viewers can be.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) addresses: Vec<Address>,
+    /// By place: others with the same channel.
+    pub(crate) elsewhere: Vec<Vec<usize>>,
+    pub(crate) exoduses: Vec<Exodus>,
+}
+
 /// Who watches what.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// The edges, the first to begin with.
-    pub(crate) addresses: Rc<[Address]>,
+    pub(crate) places: Arc<Places>,
+    /// Where it begins.
+    pub(crate) place: usize,
     pub(crate) protocol: Protocol,
     pub(crate) script: Script,
     pub(crate) index: u64,
@@ -99,8 +109,10 @@ pub(crate) enum Exit {
     Restart(Duration),
     /// Another variant.
     Switch(usize),
-    /// Another edge or protocol.
-    Move(Protocol),
+    /// Another edge, and perhaps another protocol.
+    Move(Option<Protocol>),
+    /// Away, if this place is the one that dies.
+    Flee(usize),
     Leave(Leaving),
     /// The run is over.
     Stop,
@@ -110,12 +122,14 @@ pub(crate) enum Exit {
 
 /// Watches from the beginning to the end of a session. Returns whether the broadcast or the run is over.
 pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Plan) -> bool {
-    let sources = Sources { channel: channel_of(&plan.addresses), ..Sources::default() };
+    let mut place = plan.place;
+    let start = entry(&crowd, &plan);
+    let sources = Sources { channel: channel_of(&start.path), ..Sources::default() };
     let session = Session::new(Arc::clone(&crowd), (plan.shard, plan.index), sources);
     // Who is going to vanish with QUIC needs a socket of its own for that.
     let quic = if plan.script.vanishes() { Rc::default() } else { Rc::clone(&household.quic) };
     let mut acts = plan.script.0.as_slice();
-    let (mut at, mut protocol, mut edge) = (entry(&crowd, &plan), plan.protocol, 0);
+    let (mut at, mut protocol) = (start, plan.protocol);
     let left = loop {
         let route =
             Route { authority: &at.authority, protocol, timeout: crowd.habits.request_timeout };
@@ -123,7 +137,7 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
         let channel = session.state.borrow().sources.channel.clone();
         session.arrives(at.authority.to_string(), &channel, protocol);
         let exit = {
-            let playing = wire.driving(until_exit(&session, &wire, &mut at, &mut acts));
+            let playing = wire.driving(until_exit(&session, &wire, &mut at, (&plan, place, &mut acts)));
             tokio::select! {
                 biased;
                 exit = playing => exit,
@@ -131,18 +145,26 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
             }
         };
         match exit {
-            Exit::Move(over) => {
+            Exit::Move(_) | Exit::Flee(_) => {
                 Box::pin(wire.close()).await;
-                edge += 1;
-                // The same signed path at another edge.
-                at.authority = plan.addresses[edge % plan.addresses.len()].authority.clone();
-                protocol = over;
+                let to = match exit {
+                    Exit::Flee(number) => flight(&plan, number, place),
+                    _ => onward(&plan, place),
+                };
+                if let (Some(to), Some(address)) = (to, to.and_then(|to| plan.places.addresses.get(to))) {
+                    place = to;
+                    // The same signed path at another edge.
+                    at.authority = address.authority.clone();
+                }
+                if let Exit::Move(Some(over)) = exit {
+                    protocol = over;
+                }
                 session.count(|tally| tally.migrations += 1);
             }
             Exit::Elsewhere => Box::pin(wire.close()).await,
             Exit::Leave(how) => {
                 session.ending();
-                depart(wire, how, &household, crowd.habits.vanished).await;
+                depart(wire, how, &household, &crowd).await;
                 break how;
             }
             exit => {
@@ -157,30 +179,45 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
     left == Leaving::End
 }
 
-async fn depart(wire: Wire, how: Leaving, household: &Household, stays: Duration) {
+async fn depart(wire: Wire, how: Leaving, household: &Household, crowd: &Crowd) {
     match how {
         Leaving::Reset => wire.reset(),
         Leaving::Vanish => {
             wire.vanish();
-            household.vanished.borrow_mut().push((Instant::now() + stays, wire));
+            household.vanished.borrow_mut().push((Instant::now() + crowd.habits.vanished, wire));
         }
+        // It is there, and does nothing.
+        Leaving::Sleep => household.vanished.borrow_mut().push((Instant::now() + crowd.habits.slept, wire)),
         _ => Box::pin(wire.close()).await,
     }
 }
 
-/// The channel in a path, or the path.
-fn channel_of(addresses: &[Address]) -> String {
-    let path = addresses.first().map_or("", |address| address.path.as_str());
-    let path = path.split('?').next().unwrap_or_default();
-    let rest = path.find("/live/").map_or(path, |at| &path[at + "/live/".len()..]);
-    if rest.len() == path.len() { path.to_owned() } else { rest.split('/').next().unwrap_or(path).to_owned() }
+/// Where the next edge is, if there is another one.
+fn onward(plan: &Plan, place: usize) -> Option<usize> {
+    let others = plan.places.elsewhere.get(place)?;
+    // By turns, from a place that depends on who it is.
+    others.get(usize::try_from(plan.index).unwrap_or_default().checked_rem(others.len())?).copied()
 }
 
-/// Where a viewer comes in: the first address, with its token.
+/// Where who is at a place that dies goes.
+fn flight(plan: &Plan, number: usize, place: usize) -> Option<usize> {
+    let exodus = plan.places.exoduses.get(number).filter(|exodus| exodus.from == place)?;
+    exodus.to.get(usize::try_from(plan.index).unwrap_or_default().checked_rem(exodus.to.len())?).copied()
+}
+
+/// The channel in a path, or the path.
+fn channel_of(path: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default();
+    let channel = path.split_once("/live/").and_then(|(_, rest)| rest.split('/').next());
+    channel.unwrap_or(path).to_owned()
+}
+
+/// Where a viewer comes in: its place, with its token.
 fn entry(crowd: &Crowd, plan: &Plan) -> Address {
-    let mut address = plan.addresses[0].clone();
-    let count = crowd.tokens.len() as u64;
-    if let Some(token) = plan.index.checked_rem(count).and_then(|n| crowd.tokens.get(usize::try_from(n).ok()?)) {
+    let mut address = plan.places.addresses[plan.place].clone();
+    let turn = (plan.index / crowd.habits.tabs).checked_rem(crowd.tokens.len() as u64);
+    let token = turn.and_then(|turn| crowd.tokens.get(usize::try_from(turn).ok()?));
+    if let Some(token) = token {
         let join = if address.path.contains('?') { '&' } else { '?' };
         address.path = format!("{}{join}token={token}", address.path);
     }
@@ -188,16 +225,21 @@ fn entry(crowd: &Crowd, plan: &Plan) -> Address {
 }
 
 /// Plays until something ends it, doing in between what the script says.
-async fn until_exit(session: &Session, wire: &Wire, at: &mut Address, acts: &mut &[(Duration, Act)]) -> Exit {
+async fn until_exit(
+    session: &Session,
+    wire: &Wire,
+    at: &mut Address,
+    (plan, place, acts): (&Plan, usize, &mut &[(Duration, Act)]),
+) -> Exit {
     tokio::select! {
         biased;
-        exit = act(session, acts) => exit,
+        exit = act(session, (plan, place), acts) => exit,
         exit = playing(session, wire, at) => exit,
     }
 }
 
 /// Does what the script says; ends with what cannot be done beside playing.
-async fn act(session: &Session, acts: &mut &[(Duration, Act)]) -> Exit {
+async fn act(session: &Session, (plan, place): (&Plan, usize), acts: &mut &[(Duration, Act)]) -> Exit {
     while let [(at, act), rest @ ..] = *acts {
         let now = Duration::from_micros(session.now_us());
         if *at > now {
@@ -213,6 +255,8 @@ async fn act(session: &Session, acts: &mut &[(Duration, Act)]) -> Exit {
                 session.seek(None);
             }
             Act::Move(protocol) => return Exit::Move(protocol),
+            Act::Flee(number) if flight(plan, number, place).is_some() => return Exit::Flee(number),
+            Act::Flee(_) => {}
             Act::Leave(how) => return Exit::Leave(how),
         }
     }
@@ -295,9 +339,4 @@ async fn select(session: &Session, wire: &Wire, at: &mut Address) -> Result<bool
         }
     };
     Ok(true)
-}
-
-/// The seed of a session's own randomness.
-pub(crate) fn random_of(crowd: &Crowd, index: u64) -> Random {
-    Random::new(crowd.seed, index.wrapping_mul(4) + 2)
 }

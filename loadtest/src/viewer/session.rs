@@ -5,7 +5,7 @@
 
 use super::Sources;
 use crate::adapt::{Estimate, Link, choose};
-use crate::cmcd::{self, Cmcd, Object};
+use crate::cmcd::{self, Object};
 use crate::crowd::Crowd;
 use crate::dial::Protocol;
 use crate::ground::Record;
@@ -14,6 +14,7 @@ use crate::playback::{Happened, Playback};
 use crate::player::{Kind, Manners, Player, Seen, Want};
 use crate::random::Random;
 use crate::results::SliceKey;
+use crate::scenario::CmcdIn;
 use crate::shelf::Shelved;
 use crate::tally::{ErrorKind, Leaving, Tally};
 use crate::watched::{Presence, Touch, Watched};
@@ -461,7 +462,7 @@ impl Session {
     /// What CMCD says with a request.
     pub(super) fn says(&self, object: Object) -> (Option<String>, Vec<(HeaderName, HeaderValue)>) {
         let how = self.crowd.habits.cmcd;
-        if how == Cmcd::Off {
+        if how == CmcdIn::Off {
             return (None, Vec::new());
         }
         let now_us = self.now_us();
@@ -488,7 +489,7 @@ impl Session {
             number: state.requests,
         };
         match how {
-            Cmcd::Query => (Some(said.query(object)), Vec::new()),
+            CmcdIn::Query => (Some(said.query(object)), Vec::new()),
             _ => (None, said.headers(object)),
         }
     }
