@@ -95,16 +95,24 @@ impl Playback {
     }
 
     /// A playlist says where the live edge is: its end, the hold-back from it, and the shortest buffer worth playing.
-    pub(crate) fn listed(&mut self, now_us: u64, end_us: u64, (hold_back_us, enough_us): (u64, u64)) {
+    pub(crate) fn listed(
+        &mut self,
+        now_us: u64,
+        end_us: u64,
+        (hold_back_us, enough_us): (u64, u64),
+    ) -> Happened {
+        let happened = self.advance(now_us);
         self.edge = Some((now_us, end_us));
         self.target_us = hold_back_us;
         self.enough_us = enough_us.min(hold_back_us);
+        happened
     }
 
     /// A part or segment arrived.
     pub(crate) fn appended(&mut self, now_us: u64, track: usize, (start_us, end_us): (u64, u64)) -> Happened {
         let mut happened = self.advance(now_us);
-        let Some(slot) = self.ends_us.get_mut(track.min(1)) else { return happened };
+        let slot = &mut self.ends_us[track.min(1)];
+        let first = slot.is_none();
         match slot {
             Some(end) if start_us > *end + ROUNDING_US => {
                 if self.holes.len() < HOLES_MAX {
@@ -115,7 +123,7 @@ impl Playback {
             Some(end) => *end = (*end).max(end_us),
             None => *slot = Some(end_us),
         }
-        if self.playhead_us.is_none_or(|playhead| self.state == State::Starting && start_us > playhead) {
+        if self.playhead_us.is_none_or(|playhead| first && self.state != State::Playing && start_us > playhead) {
             // Tracks begin together at the later one's start.
             self.playhead_us = Some(start_us);
         }

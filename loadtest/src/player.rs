@@ -211,13 +211,18 @@ impl Player {
         };
     }
 
-    /// The multivariant playlist was loaded again, or another rendition of it chosen: go on from where it was.
+    /// The multivariant playlist was loaded again: go on from where it was.
     pub(crate) fn restart(&mut self) {
         self.failures = 0;
         self.asked = Directives::default();
         self.step = plain(Duration::ZERO);
+    }
+
+    /// Another rendition was chosen: go on there from where it was.
+    pub(crate) fn switch(&mut self) {
+        self.restart();
         self.init = None;
-        // Another rendition's delta updates do not fit this one's playlist, nor does its tip say anything.
+        // Delta updates of the one do not fit the other's playlist, nor does its tip say anything.
         self.listing = None;
     }
 

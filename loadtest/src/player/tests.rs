@@ -186,7 +186,7 @@ fn delta_updates_are_asked_for_while_the_playlist_is_young() {
         load(&mut player, &offer(offered));
         let Step::Playlist { directives, .. } = player.step(now_us) else { panic!() };
         assert_eq!((directives.skip, directives.msn), (skip, Some(11)), "{offered} {now_us}");
-        player.restart();
+        player.switch();
         assert_eq!(player.step(0), plain(Duration::ZERO), "another rendition: all of it");
     }
 }

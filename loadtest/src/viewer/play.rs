@@ -46,7 +46,7 @@ pub(super) async fn play(session: &Session, wire: &Wire, at: &Address) -> Exit {
         let rate = |index: usize| state.sources.variants.get(index).map(|variant| variant.bandwidth_bps);
         let up = rate(to) > rate(state.sources.chosen);
         state.sources.chosen = to;
-        state.players[0].restart();
+        state.players[0].switch();
         drop(state);
         session.count(|tally| if up { tally.switches_up += 1 } else { tally.switches_down += 1 });
     }

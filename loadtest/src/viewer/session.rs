@@ -256,19 +256,19 @@ impl Session {
         state.presence.set_segment(listing.target_duration_us);
         let enough = listing.part_target_us.map_or(listing.target_duration_us, |part| 2 * part);
         if let Some(end) = listing.end_us() {
-            state.playback.listed(now_us, end, (listing.back_us(), enough));
+            let happened = state.playback.listed(now_us, end, (listing.back_us(), enough));
+            self.happened(state, &happened);
         }
-        let mut happened = Happened::default();
         for hinted in std::mem::take(&mut state.hinted) {
             match state.players[hinted.track].duration_us(hinted.at) {
                 Some(lasts) if hinted.track == track => {
-                    happened = self.watched(state, &hinted, lasts);
+                    let happened = self.watched(state, &hinted, lasts);
+                    self.happened(state, &happened);
                 }
                 _ if state.hinted.len() < HINTS_MAX => state.hinted.push(hinted),
                 _ => {}
             }
         }
-        self.happened(state, &happened);
         self.touch_version();
         seen
     }
