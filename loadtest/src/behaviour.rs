@@ -12,7 +12,13 @@ pub(crate) struct Behaviour {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: u16,
     /// Playback token of all viewers (several tabs with one token)
-    #[arg(long, value_name = "JWT", conflicts_with = "token_file", env = "SIGMA_PLAYBACK_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "JWT",
+        conflicts_with = "token_file",
+        env = "SIGMA_PLAYBACK_TOKEN",
+        hide_env_values = true
+    )]
     pub(crate) token: Option<String>,
     /// Playback tokens, one a line; viewers take turns on them
     #[arg(long, value_name = "FILE")]

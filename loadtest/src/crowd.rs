@@ -13,7 +13,7 @@ use crate::results::{Point, Slice, SliceKey};
 use crate::scenario::{CmcdIn, Scenario};
 use crate::script::Conduct;
 use crate::shelf::Shelf;
-use crate::tally::Tally;
+use crate::tally::{Spread, Tally};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -132,6 +132,8 @@ impl Habits {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) tally: Tally,
+    /// Wanted to sent, of requests that needed no new connection.
+    pub(crate) send_lag: Spread,
     /// By index of the slice: what is going on, and this second's events.
     live: Vec<Live>,
 }
@@ -217,6 +219,15 @@ impl Crowd {
         let mut sum = Tally::default();
         for shard in &self.shards {
             sum.add(&std::mem::take(&mut lock(shard).tally));
+        }
+        sum
+    }
+
+    /// How late requests were sent since the last call.
+    pub(crate) fn take_send_lag(&self) -> Spread {
+        let mut sum = Spread::default();
+        for shard in &self.shards {
+            sum.add(&std::mem::take(&mut lock(shard).send_lag));
         }
         sum
     }

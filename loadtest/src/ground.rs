@@ -55,7 +55,8 @@ impl GroundLog {
     pub(crate) fn create(path: &Path) -> std::io::Result<Self> {
         let file = File::create(path)?;
         let (queue, records) = sync_channel(QUEUE_MAX);
-        let writer = std::thread::Builder::new().name("ground".into()).spawn(move || write(file, &records))?;
+        let writer =
+            std::thread::Builder::new().name("ground".into()).spawn(move || write(file, &records))?;
         Ok(Self { queue, lost: AtomicU64::new(0), writer })
     }
 
@@ -166,7 +167,11 @@ mod tests {
         let session = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7";
         let path = format!("/s/{session}/live/a/index.m3u8");
         assert_eq!(sid_of(&path).unwrap(), "0c0d0e0f101112131415161718191a1b");
-        for bad in ["/live/a/index.m3u8", "/s/short/live/a", "/s/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBka*xwdHh8gISIj/live"] {
+        for bad in [
+            "/live/a/index.m3u8",
+            "/s/short/live/a",
+            "/s/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBka*xwdHh8gISIj/live",
+        ] {
             assert_eq!(sid_of(bad), None, "{bad}");
         }
     }

@@ -123,7 +123,10 @@ impl Playback {
             Some(end) => *end = (*end).max(end_us),
             None => *slot = Some(end_us),
         }
-        if self.playhead_us.is_none_or(|playhead| first && self.state != State::Playing && start_us > playhead) {
+        if self
+            .playhead_us
+            .is_none_or(|playhead| first && self.state != State::Playing && start_us > playhead)
+        {
             // Tracks begin together at the later one's start.
             self.playhead_us = Some(start_us);
         }
@@ -194,11 +197,8 @@ impl Playback {
     /// Media buffered before the playhead on all tracks.
     pub(crate) fn ahead_us(&self) -> u64 {
         let (Some(playhead), Some(end)) = (self.playhead_us, self.end_us()) else { return 0 };
-        let holes: u64 = self
-            .holes
-            .iter()
-            .map(|(from, to)| (*to).min(end).saturating_sub((*from).max(playhead)))
-            .sum();
+        let holes: u64 =
+            self.holes.iter().map(|(from, to)| (*to).min(end).saturating_sub((*from).max(playhead))).sum();
         end.saturating_sub(playhead).saturating_sub(holes)
     }
 

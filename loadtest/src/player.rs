@@ -245,17 +245,8 @@ impl Player {
 
     /// Whether every unit there is has been asked for, and no more will come.
     pub(crate) fn is_done(&self) -> bool {
-        self.listing().is_some_and(|listing| {
-            listing.ended && self.cursor.is_none_or(|cursor| cursor >= listing.next())
-        })
-    }
-
-    /// How much media there is from the cursor to the end of the playlist.
-    pub(crate) fn behind_us(&self) -> u64 {
-        let (Some(listing), Some((msn, part))) = (self.listing(), self.cursor) else { return 0 };
-        let later = listing.segments.iter().rev().take_while(|segment| segment.msn > msn);
-        let own = listing.segment(msn).map_or(0, |s| s.duration_us.saturating_sub(s.offset_us(part)));
-        own + later.map(|segment| segment.duration_us).sum::<u64>()
+        self.listing()
+            .is_some_and(|listing| listing.ended && self.cursor.is_none_or(|cursor| cursor >= listing.next()))
     }
 
     /// The next object to get, if there is one to be had; it counts as asked for. Units marked GAP are added to `gaps`.
@@ -312,9 +303,12 @@ impl Player {
 
     /// The part that comes next, while the playlist that lists it is waited for.
     fn hinted(&mut self, listing: &Listing) -> Option<Want> {
-        let cursor = self.cursor.filter(|cursor| self.manners.hints && *cursor == listing.next() && !listing.ended)?;
+        let cursor =
+            self.cursor.filter(|cursor| self.manners.hints && *cursor == listing.next() && !listing.ended)?;
         let uri = Arc::clone(listing.hint.as_ref()?);
-        let end = listing.end_us().or_else(|| listing.segments.last().map(|s| start_us(listing, s) + s.duration_us));
+        let end = listing
+            .end_us()
+            .or_else(|| listing.segments.last().map(|s| start_us(listing, s) + s.duration_us));
         self.cursor = Some((cursor.0, cursor.1 + 1));
         Some(Want { uri, kind: Kind::Hint, start_us: end?, ..self.bare(cursor) })
     }

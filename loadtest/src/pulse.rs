@@ -135,7 +135,10 @@ mod tests {
         assert_eq!(health.reasons(), [""; 0]);
         health.second(95.0, 30.0);
         let reasons = health.reasons();
-        assert!(reasons[0].contains("99 % of a core") && reasons[1].contains("waited for a core"), "{reasons:?}");
+        assert!(
+            reasons[0].contains("99 % of a core") && reasons[1].contains("waited for a core"),
+            "{reasons:?}"
+        );
         let mut late = Health::default();
         late.lag.record(Duration::from_millis(80));
         assert!(late.reasons()[0].contains("80 ms late"));

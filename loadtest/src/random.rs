@@ -31,11 +31,6 @@ impl Random {
         self.unit() < probability
     }
 
-    /// From 0 to below `end`; 0 if that is 0.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        ((self.unit() * end as f64) as usize).min(end.saturating_sub(1))
-    }
-
     /// Mean 1.
     pub(crate) fn exponential(&mut self) -> f64 {
         -(1.0 - self.unit()).ln()
@@ -79,7 +74,8 @@ mod tests {
     fn distributions_have_their_means() {
         let mut random = Random::new(7, 1);
         let n = 20_000;
-        let mean = |mut draw: Box<dyn FnMut() -> f64 + '_>| (0..n).map(|_| draw()).sum::<f64>() / f64::from(n);
+        let mean =
+            |mut draw: Box<dyn FnMut() -> f64 + '_>| (0..n).map(|_| draw()).sum::<f64>() / f64::from(n);
         assert!((mean(Box::new(|| random.unit())) - 0.5).abs() < 0.01);
         assert!((mean(Box::new(|| random.exponential())) - 1.0).abs() < 0.03);
         assert!(mean(Box::new(|| random.normal())).abs() < 0.03);
@@ -96,7 +92,6 @@ mod tests {
         assert_eq!(draw(1, 2), draw(1, 2));
         assert_ne!(draw(1, 2), draw(1, 3));
         assert_ne!(draw(1, 2), draw(2, 2));
-        assert_eq!(Random::new(1, 1).below(0), 0);
         assert_eq!(Random::new(1, 1).weighted([0.0, 0.0].into_iter()), 0);
     }
 }

@@ -124,6 +124,7 @@ impl Results {
     }
 
     /// Adds what another process measured at the same time.
+    #[allow(dead_code, reason = "reports merge")]
     pub(crate) fn add(&mut self, other: &Self) {
         self.started_at_ms = match (self.started_at_ms, other.started_at_ms) {
             (0, at) | (at, 0) => at,
@@ -146,6 +147,7 @@ impl Results {
     }
 
     /// All slices' points of each second.
+    #[allow(dead_code, reason = "reports merge")]
     pub(crate) fn seconds_of_all(&self) -> BTreeMap<u64, Point> {
         let mut sum: BTreeMap<u64, Point> = BTreeMap::new();
         for slice in &self.slices {
@@ -163,6 +165,7 @@ impl Slice {
     }
 
     /// Adds what the same slice did elsewhere.
+    #[allow(dead_code, reason = "reports merge")]
     pub(crate) fn add(&mut self, other: &Self) {
         if self.pop.is_empty() {
             self.pop.clone_from(&other.pop);
@@ -175,6 +178,7 @@ impl Slice {
 }
 
 impl Tester {
+    #[allow(dead_code, reason = "reports merge")]
     fn add(&mut self, other: &Self) {
         self.threads += other.threads;
         self.own_cpu_s += other.own_cpu_s;
@@ -218,7 +222,10 @@ mod tests {
         sum.add(&results("b", 11));
         assert_eq!((sum.viewers, sum.tally.requests, sum.started_at_ms), (9, 15, 10_000));
         assert_eq!((sum.slices.len(), sum.slices[0].peak_viewers), (2, 6));
-        assert_eq!(sum.seconds_of_all().into_iter().map(|(at, p)| (at, p.parts)).collect::<Vec<_>>(), [(10, 14), (11, 7)]);
+        assert_eq!(
+            sum.seconds_of_all().into_iter().map(|(at, p)| (at, p.parts)).collect::<Vec<_>>(),
+            [(10, 14), (11, 7)]
+        );
         assert_eq!(sum.tester.limited, ["busy"]);
         assert_eq!(sum.whole().left[&Leaving::Reset], 6);
     }

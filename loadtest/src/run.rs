@@ -32,8 +32,6 @@ pub(crate) enum RunError {
     Address { address: Address, error: DialError },
     #[error("--server-pid: {0}")]
     Server(#[from] ProcError),
-    #[error("no thread for viewers: {0}")]
-    Thread(std::io::Error),
     #[error("ground-truth log: {0}")]
     Ground(std::io::Error),
 }
@@ -94,6 +92,7 @@ pub(crate) async fn run(
     };
     let warm_up = crowd.take();
     pulse::restart(&pulses);
+    crowd.take_send_lag();
     let measured_from = Instant::now();
     let own_cpu_s = Usage::own_cpu_s();
     let watches = order
@@ -122,6 +121,7 @@ pub(crate) async fn run(
         tester: pulse::tester(&pulses, Usage::own_cpu_s() - own_cpu_s),
         ..Results::default()
     };
+    results.tester.send_lag = crowd.take_send_lag();
     stopping.send_replace(true);
     let _ = tokio::time::timeout(LEAVE_TIMEOUT, async { while floors.join_next().await.is_some() {} }).await;
     ticking.abort();

@@ -23,6 +23,7 @@ const PHASES_MAX: usize = 64;
 /// A scenario that cannot be run: its author's fault, a retry does not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ScenarioError {
+    #[allow(dead_code, reason = "of files")]
     /// Not TOML, or a key that is unknown, missing or of another type; the text names line and key.
     #[error("{0}")]
     Syntax(String),
@@ -30,6 +31,7 @@ pub(crate) enum ScenarioError {
     Value { field: String, value: String, way_out: String },
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "what is wrong is told once")]
 fn wrong<T>(
     field: impl Into<String>,
     value: impl ToString,
@@ -285,6 +287,7 @@ impl Scenario {
     ///
     /// # Errors
     /// The text is not a scenario; the author has to change it.
+    #[allow(dead_code, reason = "files")]
     pub(crate) fn from_toml(text: &str, urls: &[Address]) -> Result<Self, ScenarioError> {
         let mut scenario: Self =
             toml::from_str(text).map_err(|error| ScenarioError::Syntax(error.to_string()))?;
@@ -344,15 +347,21 @@ impl Scenario {
         }
         let comers = matches!(phase.kind, PhaseKind::Ramp | PhaseKind::Herd | PhaseKind::Churn);
         if comers && phase.viewers == 0 {
-            return wrong(field("viewers"), 0, "say how many come in this phase; if nobody does, kind = \"soak\"");
+            return wrong(
+                field("viewers"),
+                0,
+                "say how many come in this phase; if nobody does, kind = \"soak\"",
+            );
         }
         match (phase.kind, phase.from) {
             (PhaseKind::PopDeath, None) => {
                 wrong(field("from"), "(nothing)", "pop-death needs the index of the target that dies, from 0")
             }
-            (PhaseKind::PopDeath, Some(from)) if from >= self.targets.len() => {
-                wrong(field("from"), from, format!("there are {} targets, counted from 0", self.targets.len()))
-            }
+            (PhaseKind::PopDeath, Some(from)) if from >= self.targets.len() => wrong(
+                field("from"),
+                from,
+                format!("there are {} targets, counted from 0", self.targets.len()),
+            ),
             (PhaseKind::PopDeath, Some(from)) if self.elsewhere(from).is_empty() => {
                 let way_out = "no other target has the same path; viewers need somewhere to go";
                 wrong(field("from"), from, way_out)
@@ -427,7 +436,11 @@ impl Length {
                 if min_seconds <= max_seconds {
                     return Ok(());
                 }
-                wrong(format!("{field}.max_seconds"), max_seconds, format!("at least min_seconds, {min_seconds}"))
+                wrong(
+                    format!("{field}.max_seconds"),
+                    max_seconds,
+                    format!("at least min_seconds, {min_seconds}"),
+                )
             }
         }
     }

@@ -131,8 +131,7 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
     let mut acts = plan.script.0.as_slice();
     let (mut at, mut protocol) = (start, plan.protocol);
     let left = loop {
-        let route =
-            Route { authority: &at.authority, protocol, timeout: crowd.habits.request_timeout };
+        let route = Route { authority: &at.authority, protocol, timeout: crowd.habits.request_timeout };
         let wire = Wire::new(Arc::clone(&crowd.dialer), Rc::clone(&quic), &route);
         let channel = session.state.borrow().sources.channel.clone();
         session.arrives(at.authority.to_string(), &channel, protocol);
@@ -328,7 +327,10 @@ async fn select(session: &Session, wire: &Wire, at: &mut Address) -> Result<bool
     }
     let owned = |variant: &playlist::VariantView<'_>| Variant {
         uri: variant.uri.to_owned(),
-        audio_uri: variant.audio_uri.filter(|uri| !habits.video_only && *uri != variant.uri).map(str::to_owned),
+        audio_uri: variant
+            .audio_uri
+            .filter(|uri| !habits.video_only && *uri != variant.uri)
+            .map(str::to_owned),
         bandwidth_bps: variant.bandwidth_bps,
     };
     state.sources.variants = match habits.pick {

@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn presence_has_gaps_where_nobody_asked() {
-        let touch = |sent_ms, ended_ms, media| Touch { sent_ms, first_byte_ms: ended_ms - 1, ended_ms, media };
+        let touch =
+            |sent_ms, ended_ms, media| Touch { sent_ms, first_byte_ms: ended_ms - 1, ended_ms, media };
         let mut presence = Presence::default();
         presence.set_segment(1_000_000);
         presence.touched(&touch(100, 120, false));

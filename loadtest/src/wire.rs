@@ -381,7 +381,11 @@ impl Wire {
             at_ms: told.and_then(|text| cmsd::integer(text, "at")),
             lasts_ms: told.and_then(|text| cmsd::integer(text, "d")),
             pop,
-            location: if (300..400).contains(&status) { text(header::LOCATION).map(str::to_owned) } else { None },
+            location: if (300..400).contains(&status) {
+                text(header::LOCATION).map(str::to_owned)
+            } else {
+                None
+            },
         }
     }
 

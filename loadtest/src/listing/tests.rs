@@ -19,7 +19,13 @@ fn text(from: u64, to: u64, (open, skipped): (u64, u64)) -> String {
             let at = 1_700_000_000_000 + i64::try_from(msn).unwrap() * 800;
             writeln!(text, "#EXT-X-PROGRAM-DATE-TIME:{}", sigma_shared::playlist::DateTime(at)).unwrap();
         }
-        let parts = if msn == to { open } else if msn + 3 >= to { 4 } else { 0 };
+        let parts = if msn == to {
+            open
+        } else if msn + 3 >= to {
+            4
+        } else {
+            0
+        };
         for part in 0..parts {
             let independent = if part == 0 { ",INDEPENDENT=YES" } else { "" };
             writeln!(text, "#EXT-X-PART:DURATION=0.2,URI=\"{msn}.{part}.m4s\"{independent}").unwrap();
@@ -65,9 +71,13 @@ fn dates_go_backwards_from_the_first_one_stated() {
 #[test]
 fn delta_updates_that_do_not_fit_are_refused() {
     let base = read(&text(100, 110, (2, 0)));
-    for (from, to, skipped, fits) in
-        [(100, 110, 4, true), (103, 112, 5, true), (99, 110, 4, false), (105, 120, 8, false), (115, 120, 2, false)]
-    {
+    for (from, to, skipped, fits) in [
+        (100, 110, 4, true),
+        (103, 112, 5, true),
+        (99, 110, 4, false),
+        (105, 120, 8, false),
+        (115, 120, 2, false),
+    ] {
         let delta = read(&text(from, to, (3, skipped)));
         assert_eq!(delta.merged(&base).is_some(), fits, "{from} {to} {skipped}");
     }

@@ -27,7 +27,14 @@ fn starts_with_enough_and_stalls_when_it_runs_out() {
     assert_eq!((playback.stalls(), playback.startup_us()), (0, Some(20 * MS)));
     // One second of media from 20 ms on lasts to about 1,020 ms, a little less where it catches up.
     let (playback, happened) = played(&[10, 20, 30, 230, 430], 1_500);
-    assert_eq!((playback.stalls(), happened.last().unwrap().played_us), (1, playback.ahead_us() + 1_000 * MS - happened.iter().rev().skip(1).map(|h| h.played_us).sum::<u64>()));
+    assert_eq!(
+        (playback.stalls(), happened.last().unwrap().played_us),
+        (
+            1,
+            playback.ahead_us() + 1_000 * MS
+                - happened.iter().rev().skip(1).map(|h| h.played_us).sum::<u64>()
+        )
+    );
     assert!((480 * MS..540 * MS).contains(&playback.stalled_us()), "{}", playback.stalled_us());
     assert!(playback.is_stalled());
 }

@@ -44,7 +44,7 @@ fn load(player: &mut Player, text: &str) -> Led {
     Led { missed, regressed: seen.regressed, unsatisfied: seen.unsatisfied, wants }
 }
 
-fn player(seed: u64) -> Player {
+fn fresh(seed: u64) -> Player {
     Player::new(PATIENCE, seed, Manners::default())
 }
 
@@ -61,7 +61,7 @@ fn reload(msn: u64, part: u32) -> Step {
 
 #[test]
 fn tune_in_then_part_by_part() {
-    let mut player = self::player(1);
+    let mut player = fresh(1);
     assert_eq!(player.step(0), plain(Duration::ZERO));
     let plan = load(&mut player, &text(7, 0));
     // 0.6 s before the end is 11.0, which is independent.
@@ -85,7 +85,7 @@ fn what_is_no_longer_listed_was_missed() {
         (7, 20, 12, 5), // 11.3 and all of 12
         (8, 12, 8, 0),
     ] {
-        let mut player = self::player(1);
+        let mut player = fresh(1);
         load(&mut player, &text(before, 0));
         let plan = load(&mut player, &window_text(parts, window));
         assert_eq!(plan.missed, missed, "{before} {parts} {window}");
@@ -94,7 +94,7 @@ fn what_is_no_longer_listed_was_missed() {
 
 #[test]
 fn a_segment_whose_parts_are_no_longer_listed_is_got_whole() {
-    let mut player = self::player(1);
+    let mut player = fresh(1);
     load(&mut player, &text(7, 0));
     let led = load(&mut player, &text(17, 12));
     assert_eq!(uris(&led), ["11", "12", "13.0", "13.1", "13.2", "13.3", "14.0"]);
@@ -104,7 +104,7 @@ fn a_segment_whose_parts_are_no_longer_listed_is_got_whole() {
 
 #[test]
 fn gap_parts_are_missed_and_not_asked_for() {
-    let mut player = self::player(1);
+    let mut player = fresh(1);
     load(&mut player, &text(4, 0));
     let gap = text(5, 0).replace("URI=\"11.0\"", "URI=\"11.0\",GAP=YES");
     let plan = load(&mut player, &gap);
@@ -113,7 +113,7 @@ fn gap_parts_are_missed_and_not_asked_for() {
 
 #[test]
 fn a_playlist_that_goes_back_is_told_and_tuned_in_anew() {
-    let mut player = self::player(1);
+    let mut player = fresh(1);
     load(&mut player, &text(12, 0));
     let plan = load(&mut player, &text(6, 0));
     assert!(plan.regressed);
@@ -123,7 +123,7 @@ fn a_playlist_that_goes_back_is_told_and_tuned_in_anew() {
 
 #[test]
 fn an_answer_without_what_was_asked_for_is_spaced() {
-    let mut player = self::player(1);
+    let mut player = fresh(1);
     load(&mut player, &text(7, 0));
     let plan = load(&mut player, &text(7, 0));
     assert!(plan.unsatisfied && plan.wants.is_empty());
@@ -133,7 +133,7 @@ fn an_answer_without_what_was_asked_for_is_spaced() {
 
 #[test]
 fn failures_are_spaced_further_and_further_then_start_over() {
-    let mut player = self::player(7);
+    let mut player = fresh(7);
     load(&mut player, &text(7, 0));
     let mut waits = Vec::new();
     for _ in 0..3 {
@@ -174,7 +174,8 @@ fn a_hinted_part_is_asked_for_before_it_exists_and_once() {
 
 #[test]
 fn delta_updates_are_asked_for_while_the_playlist_is_young() {
-    let offer = |skip: &str| text(7, 0).replace("CAN-BLOCK-RELOAD=YES", &format!("CAN-BLOCK-RELOAD=YES{skip}"));
+    let offer =
+        |skip: &str| text(7, 0).replace("CAN-BLOCK-RELOAD=YES", &format!("CAN-BLOCK-RELOAD=YES{skip}"));
     for (offered, now_us, skip) in [
         (",CAN-SKIP-UNTIL=6.0", 2_900_000, Some(Skip::Yes)),
         (",CAN-SKIP-UNTIL=6.0", 3_100_000, None),
@@ -193,7 +194,7 @@ fn delta_updates_are_asked_for_while_the_playlist_is_young() {
 
 #[test]
 fn seeks_go_back_by_segments_and_return_to_the_edge() {
-    let mut player = self::player(1);
+    let mut player = fresh(1);
     load(&mut player, &text(30, 24));
     player.seek(Some(11));
     let led = load(&mut player, &text(31, 24));
@@ -225,7 +226,7 @@ fn whole_segments_and_polling() {
         }
         text
     };
-    let mut player = self::player(1);
+    let mut player = fresh(1);
     let plan = load(&mut player, &segments(6, ""));
     assert_eq!(uris(&plan), ["s8", "s9", "s10"], "three target durations from the end");
     assert_eq!(player.step(0), plain(Duration::from_secs(2)));
@@ -234,7 +235,7 @@ fn whole_segments_and_polling() {
     let plan = load(&mut player, &segments(9, ""));
     assert_eq!((uris(&plan), plan.missed), (vec!["s11", "s12", "s13"], 0));
 
-    let mut player = self::player(1);
+    let mut player = fresh(1);
     load(&mut player, &segments(6, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES\n"));
     let directives = Directives { msn: Some(11), part: None, skip: None };
     assert_eq!(player.step(0), Step::Playlist { directives, after: Duration::ZERO });
@@ -252,7 +253,7 @@ fn whole_segments_and_polling() {
 fn simulated_parts_each_exactly_once_and_in_order() {
     const PART_MS: u64 = 200;
     for round_trip_ms in [1u64, 30, 150, 700] {
-        let mut player = self::player(round_trip_ms);
+        let mut player = fresh(round_trip_ms);
         let mut now_ms = 5 * PART_MS;
         let mut asked = Vec::new();
         let mut plain_reloads = 0;
@@ -271,7 +272,12 @@ fn simulated_parts_each_exactly_once_and_in_order() {
             let tail = window_text(parts, window);
             let plan = load(&mut player, &tail);
             assert!(!plan.unsatisfied && !plan.regressed && plan.missed == 0, "{round_trip_ms} {now_ms}");
-            asked.extend(plan.wants.into_iter().filter(|want| want.kind == Kind::Part).map(|want| want.uri.to_string()));
+            asked.extend(
+                plan.wants
+                    .into_iter()
+                    .filter(|want| want.kind == Kind::Part)
+                    .map(|want| want.uri.to_string()),
+            );
             now_ms += round_trip_ms;
         }
         let first = asked[0].clone();

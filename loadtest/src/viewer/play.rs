@@ -71,14 +71,14 @@ async fn both(session: &Session, wire: &Wire, (main, audio): (Address, Option<Ad
     let mut main = pin!(main);
     let mut ended = [false; 2];
     poll_fn(|cx| {
-        for index in 0..2 {
+        for (index, ended) in ended.iter_mut().enumerate() {
             let polled = match index {
-                _ if ended[index] => continue,
+                _ if *ended => continue,
                 0 => main.as_mut().poll(cx),
                 _ => audio.as_mut().poll(cx),
             };
             match polled {
-                Poll::Ready(Exit::Ended) => ended[index] = true,
+                Poll::Ready(Exit::Ended) => *ended = true,
                 Poll::Ready(exit) => return Poll::Ready(exit),
                 Poll::Pending => {}
             }
@@ -141,7 +141,14 @@ async fn reloads(session: &Session, wire: &Wire, (track, address): (Track, &Addr
             _ => None,
         };
         let directives = Directives { skip, ..directives };
-        if let Err(kind) = reload(session, wire, &mut lane, (track, &address.with_query(&directives.to_string()), directives)).await {
+        if let Err(kind) = reload(
+            session,
+            wire,
+            &mut lane,
+            (track, &address.with_query(&directives.to_string()), directives),
+        )
+        .await
+        {
             session.error(kind);
             session.state.borrow_mut().players[track.index].failed();
         }
@@ -172,7 +179,11 @@ async fn reload(
         tally.playlists += 1;
         tally.deltas += u64::from(delta);
         let took = answer.ended.saturating_duration_since(wanted);
-        if held { tally.hold.record(took) } else { tally.playlist_time.record(took) }
+        if held {
+            tally.hold.record(took);
+        } else {
+            tally.playlist_time.record(took);
+        }
         tally.errors_of(ErrorKind::Gap, seen.missed);
         tally.errors_of(ErrorKind::Regression, seen.regressed.into());
         tally.errors_of(ErrorKind::Unsatisfied, seen.unsatisfied.into());
@@ -261,7 +272,8 @@ async fn media(session: &Session, wire: &Wire, (track, address): (Track, &Addres
             if want.kind == Kind::Hint {
                 // It is asked for again when the playlist lists it.
                 session.state.borrow_mut().players[track.index].unhint(want.at);
-                poll_fn(|_| if session.version.get() == version { Poll::Pending } else { Poll::Ready(()) }).await;
+                poll_fn(|_| if session.version.get() == version { Poll::Pending } else { Poll::Ready(()) })
+                    .await;
             }
         }
     }

@@ -186,8 +186,10 @@ impl Session {
         let (was_present, was_stalled) = (state.present, state.stalled);
         self.crowd.count(self.shard, |counts| {
             let live = counts.live(state.slice);
-            live.viewers = live.viewers.saturating_add(u64::from(present)).saturating_sub(u64::from(was_present));
-            live.stalled = live.stalled.saturating_add(u64::from(stalled)).saturating_sub(u64::from(was_stalled));
+            live.viewers =
+                live.viewers.saturating_add(u64::from(present)).saturating_sub(u64::from(was_present));
+            live.stalled =
+                live.stalled.saturating_add(u64::from(stalled)).saturating_sub(u64::from(was_stalled));
         });
         (state.present, state.stalled) = (present, stalled);
     }
@@ -239,6 +241,10 @@ impl Session {
             point.requests += 1;
             let Some(answer) = answer else { return };
             point.bytes += answer.bytes;
+            if !answer.dialled {
+                counts.send_lag.record(answer.sent.saturating_duration_since(wanted));
+            }
+            let point = &mut counts.live(slice).point;
             if !held {
                 point.request_ms.record(millis(answer.ended.saturating_duration_since(wanted)));
             }

@@ -97,8 +97,7 @@ impl Quic {
             .datagram_receive_buffer_size(None);
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport));
-        let connecting =
-            self.endpoint(to)?.connect_with(config, to, host).map_err(|error| quic(&error))?;
+        let connecting = self.endpoint(to)?.connect_with(config, to, host).map_err(|error| quic(&error))?;
         let connection = connecting.await.map_err(|error| quic(&error))?;
         let (mut driver, requests) = h3::client::builder()
             .max_field_section_size(HEADER_BYTES_MAX)
