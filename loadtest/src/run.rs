@@ -68,22 +68,7 @@ pub(crate) async fn run(
     let start = Instant::now();
     let (stopping, stopped) = watch::channel(false);
     let (ramp, whole) = (scenario.warm_up(), scenario.duration());
-    let mut floors = JoinSet::new();
-    let mut pulses = Vec::new();
-    for shard in 0..crowd.threads() {
-        let pulse = Pulse::default();
-        pulses.push(Arc::clone(&pulse));
-        let floor = Floor {
-            crowd: Arc::clone(&crowd),
-            scenario: scenario.clone(),
-            places: Arc::clone(&places),
-            shard,
-            begin: start,
-            pulse,
-            stopped: stopped.clone(),
-        };
-        floors.spawn_blocking(move || floor.run());
-    }
+    let (mut floors, pulses) = open(&crowd, scenario, (places, start, &stopped));
     let ticking = tokio::spawn(tick(Arc::clone(&crowd)));
     tokio::pin!(stop);
     let early = tokio::select! {
@@ -138,6 +123,30 @@ pub(crate) async fn run(
         results.tester.limited.push("the ground-truth log could not keep up with its disk".to_owned());
     }
     Ok(Outcome { results, servers })
+}
+
+/// Begins with as many threads as there are shards.
+fn open(
+    crowd: &Arc<Crowd>,
+    scenario: &Scenario,
+    (places, begin, stopped): (Arc<Places>, Instant, &watch::Receiver<bool>),
+) -> (JoinSet<()>, Vec<Pulse>) {
+    let (mut floors, mut pulses) = (JoinSet::new(), Vec::new());
+    for shard in 0..crowd.threads() {
+        let pulse = Pulse::default();
+        pulses.push(Arc::clone(&pulse));
+        let floor = Floor {
+            crowd: Arc::clone(crowd),
+            scenario: scenario.clone(),
+            places: Arc::clone(&places),
+            shard,
+            begin,
+            pulse,
+            stopped: stopped.clone(),
+        };
+        floors.spawn_blocking(move || floor.run());
+    }
+    (floors, pulses)
 }
 
 async fn finish_ground(crowd: Arc<Crowd>) -> Result<u64, RunError> {
