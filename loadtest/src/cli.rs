@@ -1,6 +1,7 @@
 //! The command line: what can be asked, within which bounds.
 
 use crate::address::Address;
+use crate::behaviour::Behaviour;
 use crate::check::report::FailOn;
 use crate::crowd::Pick;
 use crate::dial::Protocol;
@@ -92,7 +93,7 @@ pub(crate) struct RunArgs {
     /// Time over which the viewers start
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     pub(crate) ramp_seconds: u64,
-    /// first, lowest, highest, or a number from 0
+    /// auto (rate adaptation), first, lowest, highest, or a number from 0
     #[arg(long, default_value = "first")]
     pub(crate) variant: Pick,
     /// Leave the audio rendition out
@@ -107,6 +108,8 @@ pub(crate) struct RunArgs {
     /// Errors up to this many still exit 0
     #[arg(long, default_value_t = 0)]
     pub(crate) max_errors: u64,
+    #[command(flatten)]
+    pub(crate) behaviour: Behaviour,
     #[command(flatten)]
     pub(crate) target: Target,
     #[command(flatten)]

@@ -14,7 +14,7 @@ use rustls::pki_types::ServerName;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
@@ -26,13 +26,27 @@ const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 const NAMES_MAX: usize = 256;
 
 /// HTTP version on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Protocol {
     /// HTTP/1.1: one keep-alive connection per rendition
     H1,
     /// HTTP/2 (without TLS: prior knowledge): one connection per viewer
     H2,
+    /// HTTP/3: one QUIC connection per viewer
+    H3,
 }
 
 impl Protocol {
@@ -41,6 +55,7 @@ impl Protocol {
         match self {
             Self::H1 => b"http/1.1",
             Self::H2 => b"h2",
+            Self::H3 => b"h3",
         }
     }
 }
@@ -62,6 +77,8 @@ pub(crate) enum DialError {
     Tls(#[source] std::io::Error),
     #[error("HTTP handshake: {0}")]
     Http(#[source] hyper::Error),
+    #[error("QUIC: {0}")]
+    Quic(String),
 }
 
 impl DialError {
@@ -92,11 +109,13 @@ pub(crate) struct Dialer {
     config: DialConfig,
     names: Mutex<HashMap<(String, u16), SocketAddr>>,
     dialled: AtomicU32,
+    /// By protocol.
+    tls: [OnceLock<Arc<ClientConfig>>; 3],
 }
 
 impl Dialer {
     pub(crate) fn new(config: DialConfig) -> Self {
-        Self { config, names: Mutex::default(), dialled: AtomicU32::new(0) }
+        Self { config, names: Mutex::default(), dialled: AtomicU32::new(0), tls: Default::default() }
     }
 
     pub(crate) fn protocol(&self) -> Protocol {
@@ -131,6 +150,17 @@ impl Dialer {
             names.insert(key, address);
         }
         Ok(address)
+    }
+
+    /// TLS for a protocol.
+    pub(crate) fn tls_config(&self, protocol: Protocol) -> Result<Arc<ClientConfig>, DialError> {
+        let trust = self.config.trust.as_ref().ok_or(DialError::NoTrust)?;
+        let slot = &self.tls[protocol as usize];
+        Ok(Arc::clone(slot.get_or_init(|| {
+            let mut config = ClientConfig::clone(&trust.config);
+            config.alpn_protocols = vec![protocol.alpn().to_vec()];
+            Arc::new(config)
+        })))
     }
 
     /// A new HTTP/1.1 connection.
@@ -173,14 +203,19 @@ impl Dialer {
         Ok((alpn, version, suite))
     }
 
-    async fn in_time<T>(&self, dial: impl Future<Output = Result<T, DialError>>) -> Result<T, DialError> {
+    /// Bounds the time of all handshakes of one connection together.
+    pub(crate) async fn in_time<T>(
+        &self,
+        dial: impl Future<Output = Result<T, DialError>>,
+    ) -> Result<T, DialError> {
         match tokio::time::timeout(self.config.timeout, dial).await {
             Ok(result) => result,
             Err(_) => Err(DialError::Timeout(self.config.timeout)),
         }
     }
 
-    async fn tcp(&self, authority: &Authority) -> Result<TcpStream, DialError> {
+    /// A TCP connection, nothing said on it yet.
+    pub(crate) async fn tcp(&self, authority: &Authority) -> Result<TcpStream, DialError> {
         let address = self.resolve(authority).await?;
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
             .map_err(DialError::Connect)?;

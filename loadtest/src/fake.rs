@@ -143,7 +143,10 @@ pub(crate) fn dialer(protocol: Protocol) -> Dialer {
 }
 
 async fn respond(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Content>, &'static str> {
-    let whole = request.uri().path_and_query().unwrap().as_str().to_owned();
+    let whole = request.uri().path_and_query().unwrap().as_str();
+    // What viewers say of themselves is nothing that they ask for.
+    let whole = whole.split(['?', '&']).filter(|pair| !pair.starts_with("CMCD=")).collect::<Vec<_>>();
+    let whole = [whole[..1].concat(), whole[1..].join("&")].join("?").trim_end_matches('?').to_owned();
     let hit = {
         let mut hits = state.hits.lock().unwrap();
         let hit = hits.entry(whole.clone()).or_default();

@@ -7,12 +7,11 @@ use crate::address::Authority;
 use crate::dial::{DialError, Dialer, H1, H2, Protocol};
 use crate::tally::ErrorKind;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use sigma_shared::cmsd;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 /// Largest playlist body read, in bytes.
@@ -63,11 +62,6 @@ pub(crate) struct Reply {
     pub(crate) bytes: u64,
     /// CRC-32 of the body.
     pub(crate) crc: u32,
-    /// `at` of CMSD-Static: when the origin had the object, Unix milliseconds.
-    pub(crate) at_ms: Option<u64>,
-    /// Wall clock at the last byte.
-    pub(crate) ended: SystemTime,
-    pub(crate) location: Option<String>,
 }
 
 /// What becomes of a body.
@@ -103,7 +97,8 @@ impl Link {
             timeout,
             connection: match protocol {
                 Protocol::H1 => Connection::H1(None),
-                Protocol::H2 => Connection::H2(Arc::default()),
+                // The callers of this refuse HTTP/3 before.
+                Protocol::H2 | Protocol::H3 => Connection::H2(Arc::default()),
             },
         }
     }
@@ -191,16 +186,7 @@ impl Link {
         let first_byte = started.elapsed();
         let (head, body) = response.into_parts();
         let (bytes, crc) = read(body, sink).await?;
-        Ok(Reply {
-            status: head.status.as_u16(),
-            first_byte,
-            last_byte: started.elapsed(),
-            bytes,
-            crc,
-            at_ms: available_at(&head.headers),
-            ended: SystemTime::now(),
-            location: head.headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).map(str::to_owned),
-        })
+        Ok(Reply { status: head.status.as_u16(), first_byte, last_byte: started.elapsed(), bytes, crc })
     }
 
     async fn send(&mut self, request: http::request::Builder) -> Result<Response<Incoming>, FetchError> {
@@ -237,10 +223,6 @@ impl Link {
             }
         }
     }
-}
-
-fn available_at(headers: &HeaderMap) -> Option<u64> {
-    cmsd::integer(headers.get(cmsd::CMSD_STATIC)?.to_str().ok()?, "at")
 }
 
 async fn read(mut body: Incoming, mut sink: Sink<'_>) -> Result<(u64, u32), FetchError> {

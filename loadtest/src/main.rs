@@ -4,35 +4,49 @@
 //! for next), `check` (conformance), `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
 //! `fetch`, `crowd`, `viewer`, `run`, `herd`, `publish` and `procstat`.
 
+mod adapt;
 mod address;
+mod behaviour;
 mod check;
 mod cli;
+mod cmcd;
 mod crowd;
 mod dial;
 #[cfg(test)]
 mod fake;
 mod fetch;
+mod ground;
 mod herd;
 mod identity;
+mod listing;
 mod loop_clock;
 mod nofile;
+mod playback;
 mod player;
 mod playlist;
 mod procstat;
 mod prometheus;
 mod publish;
+mod pulse;
+mod random;
 mod report;
+mod results;
 mod run;
+mod scenario;
+mod script;
+mod shelf;
 mod tally;
 mod tls;
 mod viewer;
+mod watched;
+mod wire;
 
 use address::Address;
 use clap::Parser;
 use cli::{CheckArgs, Cli, Command, HerdArgs, LogFormat, Output, ProcstatArgs, PublishArgs, RunArgs, Target};
 use crowd::{Crowd, Habits};
 use dial::{DialConfig, Dialer, Protocol};
-use player::Patience;
+use report::Report;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::Write;
@@ -130,25 +144,31 @@ fn raise_open_files(viewers: u32) {
 
 async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
     raise_open_files(arguments.viewers);
-    let habits = Habits {
-        pick: arguments.variant,
-        video_only: arguments.video_only,
-        patience: Patience::default(),
-        request_timeout: Duration::from_secs(arguments.target.timeout_seconds),
-    };
-    let crowd = Arc::new(Crowd::new(dialer(&arguments.target, &arguments.urls)?, habits));
-    let scenario = run::Scenario {
-        addresses: arguments.urls.clone(),
-        viewers: arguments.viewers,
-        ramp: Duration::from_secs(arguments.ramp_seconds),
-        duration: Duration::from_secs(arguments.seconds),
+    let dialer = dialer(&arguments.target, &arguments.urls)?;
+    let protocol = dialer.protocol();
+    let scenario = behaviour::scenario(arguments)?;
+    let habits = Habits::of(&scenario);
+    let mut crowd = Crowd::new(dialer, habits, arguments.behaviour.threads.into());
+    crowd.tokens = arguments.behaviour.tokens()?;
+    crowd.seed = scenario.seed;
+    if let Some(path) = &arguments.behaviour.truth {
+        let log = ground::GroundLog::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        crowd.log_to(log);
+    }
+    let order = run::Order {
+        scenario,
         server_pids: arguments.server_pid.clone(),
         server_children: arguments.server_children,
     };
-    let report = run::run(crowd, &scenario, interrupted()).await?;
+    let outcome = run::run(Arc::new(crowd), &order, interrupted()).await?;
+    let report = Report::new(&order.scenario, protocol, outcome);
     write(&arguments.output, &report)?;
     if report.viewers_started == 0 {
         tracing::error!("no viewer got any media");
+        return Ok(false);
+    }
+    if report.truth_lost > 0 {
+        tracing::error!(sessions = report.truth_lost, "the ground-truth log is not complete");
         return Ok(false);
     }
     Ok(report.errors_total <= arguments.max_errors)

@@ -224,7 +224,7 @@ pub(crate) fn multivariant(body: &[u8]) -> Result<Vec<VariantView<'_>>, Playlist
 }
 
 /// The value of an attribute, without its quotes.
-fn attribute<'a>(list: &'a str, wanted: &str) -> Option<&'a str> {
+pub(crate) fn attribute<'a>(list: &'a str, wanted: &str) -> Option<&'a str> {
     Attributes(list).find(|(name, _)| *name == wanted).map(|(_, value)| value)
 }
 
@@ -252,7 +252,7 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 /// Decimal seconds as microseconds; digits beyond the sixth are dropped, what is no number counts as 0.
-fn micros(seconds: &str) -> u64 {
+pub(crate) fn micros(seconds: &str) -> u64 {
     let (whole, fraction) = seconds.trim().split_once('.').unwrap_or((seconds.trim(), ""));
     let digit = |b: u8| {
         if b.is_ascii_digit() { u64::from(b - b'0') } else { 0 }

@@ -2,26 +2,12 @@
 
 use crate::dial::Protocol;
 use crate::procstat::UsageReport;
-use crate::run::Scenario;
-use crate::tally::{SpreadFigures, Tally};
+use crate::run::Outcome;
+use crate::scenario::Scenario;
+use crate::tally::{Leaving, SpreadFigures};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
-
-/// What was measured.
-#[derive(Debug)]
-pub(crate) struct Measured {
-    pub(crate) seconds: f64,
-    pub(crate) own_cpu_s: f64,
-    /// Being played at the end.
-    pub(crate) renditions: u64,
-    pub(crate) compared: u64,
-    /// Of the measured time.
-    pub(crate) tally: Tally,
-    /// Before it.
-    pub(crate) warm_up: Tally,
-    pub(crate) servers: Vec<UsageReport>,
-}
 
 /// The report. Names are part of the outside: scripts read them.
 #[derive(Debug, Serialize)]
@@ -55,8 +41,27 @@ pub(crate) struct Report {
     /// By kind, whole run.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) errors_total: u64,
-    /// Viewers that got media at all.
+    /// Playback sessions, and of them those that got media, whole run.
+    pub(crate) sessions: u64,
     pub(crate) viewers_started: u64,
+    /// How sessions ended, whole run.
+    pub(crate) left: BTreeMap<Leaving, u64>,
+    /// Buffers that ran empty, how long they were (ended stalls), and their share of all time of playing.
+    pub(crate) stalls: u64,
+    pub(crate) stalled_s: f64,
+    pub(crate) rebuffer_ratio: f64,
+    /// Last byte at the viewer minus the part's end in PROGRAM-DATE-TIME.
+    pub(crate) part_age_ms: Option<SpreadFigures>,
+    /// The playhead behind the wall clock in PROGRAM-DATE-TIME.
+    pub(crate) live_latency_ms: Option<SpreadFigures>,
+    /// Parts asked for before they existed, and delta updates.
+    pub(crate) hinted: u64,
+    pub(crate) deltas: u64,
+    /// Why the tester and not the server was the limit; empty if it was not.
+    pub(crate) tester_limited: Vec<String>,
+    pub(crate) loop_lag_ms: Option<SpreadFigures>,
+    pub(crate) busiest_thread_percent: f64,
+    pub(crate) truth_lost: u64,
     /// Viewers whose broadcast ended.
     pub(crate) viewers_ended: u64,
     /// Bodies compared with what another viewer got under the same URI.
@@ -76,25 +81,25 @@ fn ratio(a: f64, b: f64) -> f64 {
 }
 
 impl Report {
-    pub(crate) fn new(scenario: &Scenario, protocol: Protocol, measured: Measured) -> Self {
-        let mut whole = measured.warm_up;
-        whole.add(&measured.tally);
+    pub(crate) fn new(scenario: &Scenario, protocol: Protocol, outcome: Outcome) -> Self {
+        let measured = outcome.results;
+        let whole = measured.whole();
         let tally = measured.tally;
         let seconds = measured.seconds;
         let requests = tally.requests as f64;
         let units = (tally.parts + tally.segments) as f64;
-        let viewers = f64::from(scenario.viewers);
+        let viewers = f64::from(measured.viewers.max(1));
         let media_s = tally.media_us as f64 / 1e6;
         let startup = whole.startup.figures();
-        let mut servers = measured.servers;
+        let mut servers = outcome.servers;
         for server in &mut servers {
             server.cpu_us_per_request = Some(ratio(server.cpu_s * 1e6, requests));
         }
         Self {
-            urls: scenario.addresses.iter().map(ToString::to_string).collect(),
-            viewers: scenario.viewers,
+            urls: scenario.targets.iter().map(|target| target.url.clone()).collect(),
+            viewers: measured.viewers,
             protocol,
-            ramp_seconds: scenario.ramp.as_secs_f64(),
+            ramp_seconds: measured.ramp_seconds,
             seconds,
             requests: tally.requests,
             requests_per_s: ratio(requests, seconds),
@@ -112,13 +117,26 @@ impl Report {
             startup_ms: startup,
             errors_total: whole.errors_total(),
             errors: whole.errors.iter().map(|(kind, count)| (kind.to_string(), *count)).collect(),
-            viewers_started: startup.map_or(0, |figures| figures.count),
+            viewers_started: whole.viewers_started,
+            sessions: whole.sessions,
+            left: whole.left.clone(),
+            stalls: tally.stalls,
+            stalled_s: tally.stalled_us as f64 / 1e6,
+            rebuffer_ratio: ratio(tally.stalled_us as f64, (tally.stalled_us + tally.played_us) as f64),
+            part_age_ms: tally.part_age.figures(),
+            live_latency_ms: tally.live_latency.figures(),
+            hinted: tally.hinted,
+            deltas: tally.deltas,
+            tester_limited: measured.tester.limited.clone(),
+            loop_lag_ms: measured.tester.loop_lag.figures(),
+            busiest_thread_percent: measured.tester.busiest_percent,
+            truth_lost: measured.tester.truth_lost,
             viewers_ended: whole.ended,
             bodies_compared: measured.compared,
             parts_undated: whole.undated,
             parts_from_the_future: whole.future,
-            own_cpu_s: measured.own_cpu_s,
-            own_cpu_us_per_request: ratio(measured.own_cpu_s * 1e6, requests),
+            own_cpu_s: measured.tester.own_cpu_s,
+            own_cpu_us_per_request: ratio(measured.tester.own_cpu_s * 1e6, requests),
             servers,
         }
     }
@@ -145,6 +163,7 @@ impl fmt::Display for Report {
         let protocol = match self.protocol {
             Protocol::H1 => "HTTP/1.1",
             Protocol::H2 => "HTTP/2",
+            Protocol::H3 => "HTTP/3",
         };
         writeln!(
             f,
@@ -169,6 +188,14 @@ impl fmt::Display for Report {
         writeln!(f, "playlist hold ms   {}", Cell(&self.playlist_hold_ms))?;
         writeln!(f, "media 1st byte ms  {}", Cell(&self.media_first_byte_ms))?;
         writeln!(f, "startup ms         {}", Cell(&self.startup_ms))?;
+        writeln!(f, "live latency ms    {}", Cell(&self.live_latency_ms))?;
+        writeln!(
+            f,
+            "stalls             {} ({:.2} s, {:.4} % of playing)",
+            self.stalls,
+            self.stalled_s,
+            self.rebuffer_ratio * 100.0
+        )?;
         writeln!(f, "byte identity      {} bodies compared", self.bodies_compared)?;
         if self.parts_undated > 0 {
             writeln!(f, "parts without `at` {} (delay unknown)", self.parts_undated)?;
@@ -181,6 +208,9 @@ impl fmt::Display for Report {
             "own CPU            {:.2} s, {:.1} us per request",
             self.own_cpu_s, self.own_cpu_us_per_request
         )?;
+        for reason in &self.tester_limited {
+            writeln!(f, "TESTER LIMITED     {reason}")?;
+        }
         for server in &self.servers {
             server.fmt(f)?;
         }

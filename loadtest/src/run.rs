@@ -1,49 +1,166 @@
-//! `sigma-load run`: many viewers over a time, and the report.
+//! `sigma-load run`: many viewers over a time, and what was measured.
 //!
-//! Invariants: rates, delays and CPU are of the measured time, which begins when the last viewer has started; errors
-//! and startup times are of the whole run. Requests still under way at the end are not counted.
+//! Viewers are spread over threads with an event loop each. Invariants: rates, delays and CPU are of the measured time,
+//! which begins when the last viewer has started; errors, startup times and seconds are of the whole run. Requests still
+//! under way at the end are not counted. Sessions that last to the end leave cleanly and are in the ground-truth log.
 
 use crate::address::Address;
 use crate::crowd::Crowd;
 use crate::dial::DialError;
-use crate::procstat::{self, ProcError, Usage, Watch};
-use crate::report::{Measured, Report};
-use crate::viewer::Viewer;
+use crate::procstat::{self, ProcError, Usage, UsageReport, Watch};
+use crate::pulse::{self, Pulse};
+use crate::random::Random;
+use crate::results::Results;
+use crate::scenario::Scenario;
+use crate::scenario::plan::{Arrival, exoduses, plan};
+use crate::script::{Script, Stay};
+use crate::viewer::{self, Household, Places, Plan};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::task::JoinSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 
-/// A run cannot begin: the caller's fault.
+/// How long sessions may take to leave when the run is over.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A run cannot begin, or not be trusted: the caller's or the machine's fault.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
     #[error("{address}: {error}")]
     Address { address: Address, error: DialError },
     #[error("--server-pid: {0}")]
     Server(#[from] ProcError),
+    #[error("ground-truth log: {0}")]
+    Ground(std::io::Error),
 }
 
 /// What to run.
-#[derive(Debug)]
-pub(crate) struct Scenario {
-    /// Viewers take turns on them.
-    pub(crate) addresses: Vec<Address>,
-    pub(crate) viewers: u32,
-    /// Time over which viewers start, evenly.
-    pub(crate) ramp: Duration,
-    /// Time measured after that.
-    pub(crate) duration: Duration,
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) scenario: Scenario,
     pub(crate) server_pids: Vec<u32>,
     pub(crate) server_children: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) results: Results,
+    pub(crate) servers: Vec<UsageReport>,
 }
 
 /// Runs to the end, or until `stop` resolves.
 pub(crate) async fn run(
     crowd: Arc<Crowd>,
-    scenario: &Scenario,
+    order: &Order,
     stop: impl Future<Output = ()>,
-) -> Result<Report, RunError> {
-    for address in &scenario.addresses {
+) -> Result<Outcome, RunError> {
+    let scenario = &order.scenario;
+    let addresses = check(&crowd, order).await?;
+    let places = Arc::new(Places {
+        elsewhere: (0..addresses.len()).map(|place| scenario.elsewhere(place)).collect(),
+        exoduses: exoduses(scenario),
+        addresses,
+    });
+    let started_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let start = Instant::now();
+    let (stopping, stopped) = watch::channel(false);
+    let (ramp, whole) = (scenario.warm_up(), scenario.duration());
+    let (mut floors, pulses) = open(&crowd, scenario, (places, start, &stopped));
+    let ticking = tokio::spawn(tick(Arc::clone(&crowd)));
+    tokio::pin!(stop);
+    let early = tokio::select! {
+        () = tokio::time::sleep_until(start + ramp) => false,
+        () = &mut stop => true,
+    };
+    let warm_up = crowd.take();
+    pulse::restart(&pulses);
+    crowd.take_send_lag();
+    let measured_from = Instant::now();
+    let own_cpu_s = Usage::own_cpu_s();
+    let watches = order
+        .server_pids
+        .iter()
+        .map(|pid| Watch::start(*pid, order.server_children))
+        .collect::<Result<Vec<_>, _>>()?;
+    let over = async {
+        tokio::select! {
+            () = tokio::time::sleep_until(measured_from + (whole - ramp)), if !early => {}
+            () = &mut stop, if !early => {}
+            // Every broadcast ended: nobody is left to measure.
+            () = async { while floors.join_next().await.is_some() {} }, if !early => {}
+            else => {}
+        }
+    };
+    let servers = procstat::follow(watches, over).await;
+    let mut results = Results {
+        started_at_ms: u64::try_from(started_at.as_millis()).unwrap_or_default(),
+        ramp_seconds: ramp.as_secs_f64(),
+        seconds: measured_from.elapsed().as_secs_f64(),
+        viewers: u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX),
+        renditions: crowd.renditions(),
+        tally: crowd.take(),
+        warm_up,
+        tester: pulse::tester(&pulses, Usage::own_cpu_s() - own_cpu_s),
+        ..Results::default()
+    };
+    results.tester.send_lag = crowd.take_send_lag();
+    stopping.send_replace(true);
+    let _ = tokio::time::timeout(LEAVE_TIMEOUT, async { while floors.join_next().await.is_some() {} }).await;
+    ticking.abort();
+    crowd.tick(unix_s());
+    results.compared = crowd.compared();
+    // How sessions ended is known only now.
+    let leaving = crowd.take();
+    for (how, count) in leaving.left {
+        *results.tally.left.entry(how).or_default() += count;
+    }
+    results.slices = crowd.slices();
+    results.tester.truth_lost = finish_ground(crowd).await?;
+    if results.tester.truth_lost > 0 {
+        results.tester.limited.push("the ground-truth log could not keep up with its disk".to_owned());
+    }
+    Ok(Outcome { results, servers })
+}
+
+/// Begins with as many threads as there are shards.
+fn open(
+    crowd: &Arc<Crowd>,
+    scenario: &Scenario,
+    (places, begin, stopped): (Arc<Places>, Instant, &watch::Receiver<bool>),
+) -> (JoinSet<()>, Vec<Pulse>) {
+    let (mut floors, mut pulses) = (JoinSet::new(), Vec::new());
+    for shard in 0..crowd.threads() {
+        let pulse = Pulse::default();
+        pulses.push(Arc::clone(&pulse));
+        let floor = Floor {
+            crowd: Arc::clone(crowd),
+            scenario: scenario.clone(),
+            places: Arc::clone(&places),
+            shard,
+            begin,
+            pulse,
+            stopped: stopped.clone(),
+        };
+        floors.spawn_blocking(move || floor.run());
+    }
+    (floors, pulses)
+}
+
+async fn finish_ground(crowd: Arc<Crowd>) -> Result<u64, RunError> {
+    let closed = tokio::task::spawn_blocking(move || crowd.finish_ground());
+    match closed.await {
+        Ok(Ok(lost)) => Ok(lost),
+        Ok(Err(error)) => Err(RunError::Ground(error)),
+        Err(error) => Err(RunError::Ground(std::io::Error::other(error))),
+    }
+}
+
+async fn check(crowd: &Crowd, order: &Order) -> Result<Vec<Address>, RunError> {
+    let addresses = order.scenario.addresses();
+    for address in &addresses {
         match crowd.dialer.resolve(&address.authority).await {
             Err(error) if error.is_misuse() => {
                 return Err(RunError::Address { address: address.clone(), error });
@@ -51,54 +168,106 @@ pub(crate) async fn run(
             _ => {}
         }
     }
-    for pid in &scenario.server_pids {
-        Watch::start(*pid, scenario.server_children)?;
+    for pid in &order.server_pids {
+        Watch::start(*pid, order.server_children)?;
     }
-    let start = Instant::now();
-    let mut viewers = JoinSet::new();
-    for index in 0..scenario.viewers {
-        let address = scenario.addresses[index as usize % scenario.addresses.len()].clone();
-        let viewer = Viewer::new(Arc::clone(&crowd), index.into(), address);
-        let at = start + scenario.ramp.mul_f64(f64::from(index) / f64::from(scenario.viewers));
-        viewers.spawn(async move {
-            tokio::time::sleep_until(at).await;
-            Box::pin(viewer.watch()).await;
-        });
+    Ok(addresses)
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// At the end of each second of the wall clock, what happened in it is put away.
+async fn tick(crowd: Arc<Crowd>) {
+    loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let rest = Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into());
+        tokio::time::sleep(rest).await;
+        crowd.tick(now.as_secs());
     }
-    tokio::pin!(stop);
-    let stopped = tokio::select! {
-        () = tokio::time::sleep_until(start + scenario.ramp) => false,
-        () = &mut stop => true,
-    };
-    let warm_up = crowd.take();
-    let begun = Instant::now();
-    let own_cpu_s = Usage::own_cpu_s();
-    let watches = scenario
-        .server_pids
-        .iter()
-        .map(|pid| Watch::start(*pid, scenario.server_children))
-        .collect::<Result<Vec<_>, _>>()?;
-    let over = async {
-        tokio::select! {
-            () = tokio::time::sleep_until(begun + scenario.duration), if !stopped => {}
-            () = &mut stop, if !stopped => {}
-            // Every broadcast ended: nobody is left to measure.
-            () = async { while viewers.join_next().await.is_some() {} }, if !stopped => {}
-            else => {}
+}
+
+/// One thread's part of a run.
+struct Floor {
+    crowd: Arc<Crowd>,
+    scenario: Scenario,
+    places: Arc<Places>,
+    shard: usize,
+    begin: Instant,
+    pulse: Pulse,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Floor {
+    fn run(self) {
+        // Without threads of its own there is nothing that can fail but the system.
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            tracing::error!("no event loop for a thread of viewers");
+            return;
+        };
+        LocalSet::new().block_on(&runtime, self.viewers());
+    }
+
+    async fn viewers(self) {
+        let mut stopped = self.stopped.clone();
+        let household = Rc::new(Household::default());
+        let beat = tokio::task::spawn_local(pulse::watch(Arc::clone(&self.pulse)));
+        let mut viewers = JoinSet::new();
+        let threads = self.crowd.threads() as u64;
+        let scenario = self.scenario.clone();
+        // All threads draw the same arrivals, and each takes its own.
+        let mut arrivals = plan(&scenario, scenario.seed)
+            .filter(|arrival| arrival.index % threads == self.shard as u64)
+            .peekable();
+        let mut bury = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            let next = arrivals.peek().map(|arrival| self.begin + arrival.at);
+            if next.is_none() && viewers.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => {
+                    household.stop();
+                    while viewers.join_next().await.is_some() {}
+                    break;
+                }
+                () = tokio::time::sleep_until(next.unwrap_or(self.begin)), if next.is_some() => {
+                    if let Some(arrival) = arrivals.next() {
+                        viewers.spawn_local(viewer::watch(
+                            Arc::clone(&self.crowd),
+                            Rc::clone(&household),
+                            self.plan(&arrival),
+                        ));
+                    }
+                }
+                _ = viewers.join_next(), if !viewers.is_empty() => {}
+                _ = bury.tick() => household.bury(std::time::Instant::now()),
+            }
         }
-    };
-    let servers = procstat::follow(watches, over).await;
-    let measured = Measured {
-        seconds: begun.elapsed().as_secs_f64(),
-        own_cpu_s: Usage::own_cpu_s() - own_cpu_s,
-        renditions: crowd.renditions(),
-        compared: crowd.compared(),
-        tally: crowd.take(),
-        warm_up,
-        servers,
-    };
-    viewers.abort_all();
-    Ok(Report::new(scenario, crowd.dialer.protocol(), measured))
+        beat.abort();
+    }
+
+    fn plan(&self, arrival: &Arrival) -> Plan {
+        let exoduses: Vec<Duration> =
+            self.places.exoduses.iter().map(|exodus| exodus.at.saturating_sub(arrival.at)).collect();
+        let stay = Stay {
+            length: arrival.stay,
+            leaving: arrival.leaving,
+            horizon: self.scenario.duration().saturating_sub(arrival.at),
+            exoduses: &exoduses,
+        };
+        let mut random = Random::new(arrival.seed, 1);
+        Plan {
+            places: Arc::clone(&self.places),
+            place: arrival.target,
+            protocol: arrival.protocol.unwrap_or(self.crowd.dialer.protocol()),
+            script: Script::new(&self.crowd.habits.conduct, &stay, &mut random),
+            index: arrival.index,
+            shard: self.shard,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! What viewers count, and how it becomes figures.
 //!
-//! Invariants: counting is cheap and bounded; tallies of many viewers add up in any order. Histograms hold
-//! microseconds with three significant digits.
+//! Invariants: counting is cheap and bounded; tallies of many viewers add up in any order, also those of several
+//! processes: everything can be written as JSON and read again without losing a count. Histograms hold microseconds
+//! with three significant digits. A request counts from the moment at which the player model wanted it, so a tester
+//! that is late shows as slow and not as idle (coordinated omission).
 #![deny(clippy::disallowed_methods)]
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -39,6 +41,10 @@ pub(crate) enum ErrorKind {
     Regression,
     /// A part or segment that could not be had any more, or was marked GAP.
     Gap,
+    /// A delta update that does not fit the playlist it updates.
+    BadDelta,
+    /// A playback token was refused or none was given (401, 403 at the multivariant playlist).
+    Refused,
 }
 
 impl fmt::Display for ErrorKind {
@@ -57,8 +63,52 @@ impl fmt::Display for ErrorKind {
             Self::Unsatisfied => "unsatisfied_reload",
             Self::Regression => "msn_regression",
             Self::Gap => "gap",
+            Self::BadDelta => "bad_delta",
+            Self::Refused => "refused",
         };
         f.write_str(name)
+    }
+}
+
+impl std::str::FromStr for ErrorKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        if let Some(status) = name.strip_prefix("http_") {
+            return status.parse().map(Self::Status).map_err(|_| format!("{name}: no status"));
+        }
+        let known = [
+            Self::Connect,
+            Self::Tls,
+            Self::Timeout,
+            Self::Closed,
+            Self::Truncated,
+            Self::Oversize,
+            Self::BadPlaylist,
+            Self::BadUri,
+            Self::HashMismatch,
+            Self::Unsatisfied,
+            Self::Regression,
+            Self::Gap,
+            Self::BadDelta,
+            Self::Refused,
+        ];
+        known
+            .into_iter()
+            .find(|kind| kind.to_string() == name)
+            .ok_or_else(|| format!("{name}: no such error"))
+    }
+}
+
+impl Serialize for ErrorKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ErrorKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -82,7 +132,8 @@ impl Spread {
         self.0.saturating_record(us.clamp(1, LONGEST_US));
     }
 
-    fn add(&mut self, other: &Self) {
+    /// Adds another one's values to these.
+    pub(crate) fn add(&mut self, other: &Self) {
         // Both have the same bounds, which is the only way this fails.
         let _ = self.0.add(&other.0);
     }
@@ -100,6 +151,24 @@ impl Spread {
     }
 }
 
+/// As `[[microseconds, count], ...]`.
+impl Serialize for Spread {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer
+            .collect_seq(self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Spread {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut spread = Self::default();
+        for (value, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            spread.0.saturating_record_n(value.clamp(1, LONGEST_US), count);
+        }
+        Ok(spread)
+    }
+}
+
 /// A histogram in short, milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct SpreadFigures {
@@ -110,14 +179,35 @@ pub(crate) struct SpreadFigures {
     pub(crate) max: f64,
 }
 
+/// How a viewer left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Leaving {
+    /// The connection closed cleanly: FIN, GOAWAY, CONNECTION_CLOSE.
+    Close,
+    /// TCP RST; with QUIC, closed with an error.
+    Reset,
+    /// Neither reads nor writes any more, while the connection stays open.
+    Vanish,
+    /// Asks for nothing for a time, its connection open, and then goes on.
+    Sleep,
+    /// Stayed to the end of the run or of the broadcast.
+    End,
+}
+
 /// Everything counted by some viewers over some time.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Tally {
     /// Requests answered or failed.
     pub(crate) requests: u64,
     pub(crate) bytes: u64,
     pub(crate) playlists: u64,
+    /// Of them, delta updates.
+    pub(crate) deltas: u64,
     pub(crate) parts: u64,
+    /// Of them, asked for by EXT-X-PRELOAD-HINT before they existed.
+    pub(crate) hinted: u64,
     pub(crate) segments: u64,
     pub(crate) inits: u64,
     /// Sum of the durations of parts and segments.
@@ -126,13 +216,42 @@ pub(crate) struct Tally {
     pub(crate) undated: u64,
     /// Parts whose `at` is in the future: the clocks of origin and viewer differ.
     pub(crate) future: u64,
+    /// Playback sessions begun, and of them those that got media.
+    pub(crate) sessions: u64,
+    pub(crate) viewers_started: u64,
     /// Viewers whose broadcast ended.
     pub(crate) ended: u64,
+    /// Playback sessions that ended, by how.
+    pub(crate) left: BTreeMap<Leaving, u64>,
+    pub(crate) stalls: u64,
+    pub(crate) stalled_us: u64,
+    /// Media time played out.
+    pub(crate) played_us: u64,
+    pub(crate) switches_up: u64,
+    pub(crate) switches_down: u64,
+    pub(crate) seeks: u64,
+    /// Moves of a session to another edge, and to another protocol.
+    pub(crate) migrations: u64,
     pub(crate) errors: BTreeMap<ErrorKind, u64>,
+    /// Last byte at the viewer minus `at` of CMSD-Static, of parts learnt from a reload.
     pub(crate) part_delay: Spread,
+    /// Last byte at the viewer minus the part's end in PROGRAM-DATE-TIME, of the same parts.
+    pub(crate) part_age: Spread,
+    /// Blocking reloads, wanted to last byte.
     pub(crate) hold: Spread,
+    /// Parts and segments, wanted to response header.
     pub(crate) first_byte: Spread,
     pub(crate) startup: Spread,
+    /// Wanted to last byte, by kind: playlists that were not held, init sections, parts that existed, hinted parts,
+    /// whole segments.
+    pub(crate) playlist_time: Spread,
+    pub(crate) init_time: Spread,
+    pub(crate) part_time: Spread,
+    pub(crate) hint_time: Spread,
+    pub(crate) segment_time: Spread,
+    pub(crate) stall_time: Spread,
+    /// Playhead behind the wall clock in PROGRAM-DATE-TIME, once a second and viewer.
+    pub(crate) live_latency: Spread,
 }
 
 impl Tally {
@@ -152,23 +271,22 @@ impl Tally {
 
     /// Adds another tally to this one.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.bytes += other.bytes;
-        self.playlists += other.playlists;
-        self.parts += other.parts;
-        self.segments += other.segments;
-        self.inits += other.inits;
-        self.media_us += other.media_us;
-        self.undated += other.undated;
-        self.future += other.future;
-        self.ended += other.ended;
+        macro_rules! sum {
+            ($($field:ident)*) => { $(self.$field += other.$field;)* };
+        }
+        macro_rules! merge {
+            ($($field:ident)*) => { $(self.$field.add(&other.$field);)* };
+        }
+        sum!(requests bytes playlists deltas parts hinted segments inits media_us undated future);
+        sum!(sessions viewers_started ended stalls stalled_us played_us switches_up switches_down seeks migrations);
         for (kind, count) in &other.errors {
             self.errors_of(*kind, *count);
         }
-        self.part_delay.add(&other.part_delay);
-        self.hold.add(&other.hold);
-        self.first_byte.add(&other.first_byte);
-        self.startup.add(&other.startup);
+        for (how, count) in &other.left {
+            *self.left.entry(*how).or_default() += count;
+        }
+        merge!(part_delay part_age hold first_byte startup playlist_time init_time part_time);
+        merge!(hint_time segment_time stall_time live_latency);
     }
 }
 

@@ -1,300 +1,344 @@
-//! One emulated viewer: the player model of each rendition driven over real connections, everything counted.
+//! One emulated viewer: the player models driven over real connections, everything counted.
 //!
-//! Invariants: with HTTP/1.1 a rendition does one thing at a time on one connection; with HTTP/2 the next reload is
-//! already waiting while parts are fetched, as browsers do it. A viewer ends only with its broadcast or when dropped.
+//! A viewer is one task: its connections, both renditions' playlists and media, and what it does besides are polled
+//! together. Invariants: the next reload waits while parts are fetched, as browsers do it; a session ends with its
+//! script, with its broadcast or with the run. Deliberately absent: when sessions begin (`run`).
+
+mod play;
+mod session;
 
 use crate::address::Address;
-use crate::crowd::Crowd;
-use crate::fetch::{Link, Reply, Sink};
-use crate::player::{Kind, Player, Step, Want};
+use crate::crowd::{Crowd, Pick};
+use crate::dial::Protocol;
+use crate::ground;
 use crate::playlist;
-use crate::tally::{ErrorKind, Tally};
+use crate::scenario::plan::Exodus;
+use crate::script::{Act, Script};
+use crate::tally::{ErrorKind, Leaving};
+use crate::wire::{Lane, Quic, Route, Wire};
+use session::Session;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
-/// Clocks of one machine may differ by this much without saying anything.
-const CLOCK_TOLERANCE_MS: u64 = 5;
+/// Redirects followed to the multivariant playlist: the signed path, and one to another edge.
+const REDIRECTS_MAX: u32 = 2;
 
-/// Why a rendition is no longer played.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exit {
-    Ended,
-    Restart(Duration),
-}
-
-/// One viewer.
+/// Where viewers can be.
 #[derive(Debug)]
-pub(crate) struct Viewer {
-    crowd: Arc<Crowd>,
-    index: u64,
-    address: Address,
-    started: Instant,
-    playing: AtomicBool,
+pub(crate) struct Places {
+    pub(crate) addresses: Vec<Address>,
+    /// By place: others with the same channel.
+    pub(crate) elsewhere: Vec<Vec<usize>>,
+    pub(crate) exoduses: Vec<Exodus>,
 }
 
-/// What a viewer plays: one media playlist each for video and, if it has its own, audio.
-struct Selection {
-    link: Link,
-    main: Address,
-    audio: Option<Address>,
+/// Who watches what.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) places: Arc<Places>,
+    /// Where it begins.
+    pub(crate) place: usize,
+    pub(crate) protocol: Protocol,
+    pub(crate) script: Script,
+    pub(crate) index: u64,
+    /// The thread it runs on.
+    pub(crate) shard: usize,
 }
 
-impl Viewer {
-    pub(crate) fn new(crowd: Arc<Crowd>, index: u64, address: Address) -> Self {
-        Self { crowd, index, address, started: Instant::now(), playing: AtomicBool::new(false) }
+/// What a thread's viewers share that cannot leave it.
+#[derive(Default)]
+pub(crate) struct Household {
+    pub(crate) quic: Rc<Quic>,
+    /// Connections of viewers that vanished, and until when they stay.
+    vanished: RefCell<Vec<(Instant, Wire)>>,
+    stopping: Cell<bool>,
+    stop: Notify,
+}
+
+impl Household {
+    /// The run is over: everybody leaves.
+    pub(crate) fn stop(&self) {
+        self.stopping.set(true);
+        self.stop.notify_waiters();
     }
 
-    /// Watches until the broadcast ends.
-    pub(crate) async fn watch(mut self) {
-        self.started = Instant::now();
-        let patience = self.crowd.habits.patience;
-        let mut main = Player::new(patience, self.index * 2);
-        let mut audio = Player::new(patience, self.index * 2 + 1);
-        let mut failures = 0u32;
-        loop {
-            let wait = match self.select().await {
-                Ok(selection) => {
-                    failures = 0;
-                    match Box::pin(self.play(selection, &mut main, &mut audio)).await {
-                        Exit::Ended => return self.count(|tally| tally.ended += 1),
-                        Exit::Restart(after) => after,
-                    }
-                }
-                Err(kind) => {
-                    self.count(|tally| tally.error(kind));
-                    failures = failures.saturating_add(1);
-                    patience.wait(failures, self.index)
-                }
-            };
-            tokio::time::sleep(wait).await;
-            main.restart();
-            audio.restart();
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Resolves when the run is over.
+    pub(crate) async fn stopping(&self) {
+        let notified = self.stop.notified();
+        if !self.is_stopping() {
+            notified.await;
         }
     }
 
-    fn count(&self, update: impl FnOnce(&mut Tally)) {
-        self.crowd.count(self.index, update);
+    /// Lets go of connections whose time has come.
+    pub(crate) fn bury(&self, now: Instant) {
+        self.vanished.borrow_mut().retain(|(until, _)| *until > now);
     }
+}
 
-    /// Gets the multivariant playlist, following one redirect (a signed session path), and chooses.
-    async fn select(&self) -> Result<Selection, ErrorKind> {
-        let mut address = self.address.clone();
-        let mut link = self.link_to(&address);
-        let mut text = Vec::new();
-        let mut reply = self.get(&mut link, &address.path, Sink::Text(&mut text)).await?;
-        if matches!(reply.status, 301 | 302 | 303 | 307 | 308) {
-            let target = reply.location.as_deref().ok_or(ErrorKind::Status(reply.status))?;
-            address = address.join(target).map_err(|_| ErrorKind::BadUri)?;
-            if address.authority != *link.authority() {
-                link = self.link_to(&address);
+/// A variant as chosen from.
+#[derive(Debug, Clone)]
+pub(crate) struct Variant {
+    pub(crate) uri: String,
+    pub(crate) audio_uri: Option<String>,
+    pub(crate) bandwidth_bps: u64,
+}
+
+/// What there is to play.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sources {
+    pub(crate) channel: String,
+    /// Empty if a media playlist was given directly.
+    pub(crate) variants: Vec<Variant>,
+    pub(crate) chosen: usize,
+}
+
+/// Why a viewer does something else than playing on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Exit {
+    /// The broadcast is over.
+    Ended,
+    /// From the multivariant playlist on.
+    Restart(Duration),
+    /// Another variant.
+    Switch(usize),
+    /// Another edge, and perhaps another protocol.
+    Move(Option<Protocol>),
+    /// Away, if this place is the one that dies.
+    Flee(usize),
+    Leave(Leaving),
+    /// The run is over.
+    Stop,
+    /// The multivariant playlist is on another server.
+    Elsewhere,
+}
+
+/// Watches from the beginning to the end of a session. Returns whether the broadcast or the run is over.
+pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Plan) -> bool {
+    let mut place = plan.place;
+    let start = entry(&crowd, &plan);
+    let sources = Sources { channel: channel_of(&start.path), ..Sources::default() };
+    let session = Session::new(Arc::clone(&crowd), (plan.shard, plan.index), sources);
+    // Who is going to vanish with QUIC needs a socket of its own for that.
+    let quic = if plan.script.vanishes() { Rc::default() } else { Rc::clone(&household.quic) };
+    let mut acts = plan.script.0.as_slice();
+    let (mut at, mut protocol) = (start, plan.protocol);
+    let left = loop {
+        let route = Route { authority: &at.authority, protocol, timeout: crowd.habits.request_timeout };
+        let wire = Wire::new(Arc::clone(&crowd.dialer), Rc::clone(&quic), &route);
+        let channel = session.state.borrow().sources.channel.clone();
+        session.arrives(at.authority.to_string(), &channel, protocol);
+        let exit = {
+            let playing = wire.driving(until_exit(&session, &wire, &mut at, (&plan, place, &mut acts)));
+            tokio::select! {
+                biased;
+                exit = playing => exit,
+                () = household.stopping() => Exit::Stop,
             }
-            reply = self.get(&mut link, &address.path, Sink::Text(&mut text)).await?;
-        }
-        if reply.status != 200 {
-            return Err(ErrorKind::Status(reply.status));
-        }
-        self.count(|tally| tally.playlists += 1);
-        if !std::str::from_utf8(&text).is_ok_and(playlist::is_multivariant) {
-            // A media playlist may be given directly.
-            playlist::media(&text).map_err(|_| ErrorKind::BadPlaylist)?;
-            return Ok(Selection { link, main: address, audio: None });
-        }
-        let variants = playlist::multivariant(&text).map_err(|_| ErrorKind::BadPlaylist)?;
-        let habits = &self.crowd.habits;
-        let variant = habits.pick.of(&variants).ok_or(ErrorKind::BadPlaylist)?;
-        let join = |uri: &str| {
-            let target = address.join(uri).map_err(|_| ErrorKind::BadUri)?;
-            let here = target.authority == address.authority;
-            here.then_some(target).ok_or(ErrorKind::BadUri)
         };
-        let audio_uri = variant.audio_uri.filter(|uri| !habits.video_only && *uri != variant.uri);
-        Ok(Selection { main: join(variant.uri)?, audio: audio_uri.map(join).transpose()?, link })
-    }
-
-    fn link_to(&self, address: &Address) -> Link {
-        let protocol = self.crowd.dialer.protocol();
-        Link::new(&address.authority, protocol, self.crowd.habits.request_timeout)
-    }
-
-    async fn play(&self, selection: Selection, main: &mut Player, audio: &mut Player) -> Exit {
-        let audio_link = selection.link.beside();
-        let main = Rendition::new(self, selection.link, selection.main, main);
-        let Some(address) = selection.audio else {
-            return main.play().await;
-        };
-        let audio = Rendition::new(self, audio_link, address, audio);
-        let (main, audio) = (main.play(), audio.play());
-        tokio::pin!(main, audio);
-        tokio::select! {
-            exit = &mut main => if exit == Exit::Ended { audio.await } else { exit },
-            exit = &mut audio => if exit == Exit::Ended { main.await } else { exit },
-        }
-    }
-
-    async fn get(&self, link: &mut Link, path: &str, sink: Sink<'_>) -> Result<Reply, ErrorKind> {
-        let result = link.get(&self.crowd.dialer, path, sink).await;
-        self.count(|tally| {
-            tally.requests += 1;
-            if let Ok(reply) = &result {
-                tally.bytes += reply.bytes;
+        match exit {
+            Exit::Move(_) | Exit::Flee(_) => {
+                Box::pin(wire.close()).await;
+                let to = match exit {
+                    Exit::Flee(number) => flight(&plan, number, place),
+                    _ => onward(&plan, place),
+                };
+                if let (Some(to), Some(address)) = (to, to.and_then(|to| plan.places.addresses.get(to))) {
+                    place = to;
+                    // The same signed path at another edge.
+                    at.authority = address.authority.clone();
+                }
+                if let Exit::Move(Some(over)) = exit {
+                    protocol = over;
+                }
+                session.count(|tally| tally.migrations += 1);
             }
-        });
-        result.map_err(|error| {
-            tracing::debug!(viewer = self.index, path, %error, "request failed");
-            error.kind()
-        })
-    }
-
-    /// Gets the wanted objects one after the other.
-    async fn media(&self, link: &mut Link, playlist: &Address, wants: Vec<Want>) {
-        for want in wants {
-            if let Err(kind) = self.object(link, playlist, &want).await {
-                self.count(|tally| tally.error(kind));
+            Exit::Elsewhere => Box::pin(wire.close()).await,
+            Exit::Leave(how) => {
+                session.ending();
+                depart(wire, how, &household, &crowd).await;
+                break how;
+            }
+            exit => {
+                session.count(|tally| tally.ended += u64::from(exit == Exit::Ended));
+                session.ending();
+                Box::pin(wire.close()).await;
+                break Leaving::End;
             }
         }
-    }
-
-    async fn object(&self, link: &mut Link, playlist: &Address, want: &Want) -> Result<(), ErrorKind> {
-        let address = playlist.join(&want.uri).map_err(|_| ErrorKind::BadUri)?;
-        if address.authority != *link.authority() {
-            return Err(ErrorKind::BadUri);
-        }
-        let reply = self.get(link, &address.path, Sink::Hash).await?;
-        if reply.status != 200 {
-            return Err(ErrorKind::Status(reply.status));
-        }
-        let agrees = self.crowd.agrees(&address.path, &reply);
-        let starts = want.kind != Kind::Init && !self.playing.swap(true, Ordering::Relaxed);
-        self.count(|tally| {
-            if !agrees {
-                tally.error(ErrorKind::HashMismatch);
-            }
-            if starts {
-                tally.startup.record(self.started.elapsed());
-            }
-            count_media(tally, want, &reply);
-        });
-        Ok(())
-    }
-}
-
-fn count_media(tally: &mut Tally, want: &Want, reply: &Reply) {
-    match want.kind {
-        Kind::Init => {
-            tally.inits += 1;
-            return;
-        }
-        Kind::Part => tally.parts += 1,
-        Kind::Segment => tally.segments += 1,
-    }
-    tally.media_us += want.duration_us;
-    tally.first_byte.record(reply.first_byte);
-    if !want.live {
-        return;
-    }
-    let Some(at_ms) = reply.at_ms else {
-        tally.undated += 1;
-        return;
     };
-    let available = UNIX_EPOCH + Duration::from_millis(at_ms);
-    match reply.ended.duration_since(available) {
-        Ok(delay) => tally.part_delay.record(delay),
-        Err(ahead) => {
-            tally.part_delay.record(Duration::ZERO);
-            if ahead.duration() > Duration::from_millis(CLOCK_TOLERANCE_MS) {
-                tally.future += 1;
-            }
+    session.finish(left, ground::sid_of(&at.path));
+    left == Leaving::End
+}
+
+async fn depart(wire: Wire, how: Leaving, household: &Household, crowd: &Crowd) {
+    match how {
+        Leaving::Reset => wire.reset(),
+        Leaving::Vanish => {
+            wire.vanish();
+            household.vanished.borrow_mut().push((Instant::now() + crowd.habits.vanished, wire));
         }
+        // It is there, and does nothing.
+        Leaving::Sleep => household.vanished.borrow_mut().push((Instant::now() + crowd.habits.slept, wire)),
+        _ => Box::pin(wire.close()).await,
     }
 }
 
-/// One media playlist being played.
-struct Rendition<'a> {
-    viewer: &'a Viewer,
-    link: Link,
-    address: Address,
-    player: &'a mut Player,
-    text: Vec<u8>,
+/// Where the next edge is, if there is another one.
+fn onward(plan: &Plan, place: usize) -> Option<usize> {
+    let others = plan.places.elsewhere.get(place)?;
+    // By turns, from a place that depends on who it is.
+    others.get(usize::try_from(plan.index).unwrap_or_default().checked_rem(others.len())?).copied()
 }
 
-impl<'a> Rendition<'a> {
-    fn new(viewer: &'a Viewer, link: Link, address: Address, player: &'a mut Player) -> Self {
-        viewer.crowd.rendition_starts();
-        Self { viewer, link, address, player, text: Vec::new() }
-    }
+/// Where who is at a place that dies goes.
+fn flight(plan: &Plan, number: usize, place: usize) -> Option<usize> {
+    let exodus = plan.places.exoduses.get(number).filter(|exodus| exodus.from == place)?;
+    exodus.to.get(usize::try_from(plan.index).unwrap_or_default().checked_rem(exodus.to.len())?).copied()
+}
 
-    async fn play(mut self) -> Exit {
-        let mut media_link = self.link.beside();
-        let mut wants = Vec::new();
-        loop {
-            let step = self.player.step();
-            let pending = std::mem::take(&mut wants);
-            let loaded = if self.link.is_multiplexed() {
-                let (viewer, address) = (self.viewer, self.address.clone());
-                let media = viewer.media(&mut media_link, &address, pending);
-                tokio::join!(self.reload(step), media).0
-            } else {
-                self.viewer.media(&mut self.link, &self.address, pending).await;
-                self.reload(step).await
-            };
-            match loaded {
-                Reload::Loaded(new) => wants = new,
-                Reload::Failed => self.player.failed(),
-                Reload::Over(exit) => return exit,
+/// The channel in a path, or the path.
+fn channel_of(path: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default();
+    let channel = path.split_once("/live/").and_then(|(_, rest)| rest.split('/').next());
+    channel.unwrap_or(path).to_owned()
+}
+
+/// Where a viewer comes in: its place, with its token.
+fn entry(crowd: &Crowd, plan: &Plan) -> Address {
+    let mut address = plan.places.addresses[plan.place].clone();
+    let turn = (plan.index / crowd.habits.tabs).checked_rem(crowd.tokens.len() as u64);
+    let token = turn.and_then(|turn| crowd.tokens.get(usize::try_from(turn).ok()?));
+    if let Some(token) = token {
+        let join = if address.path.contains('?') { '&' } else { '?' };
+        address.path = format!("{}{join}token={token}", address.path);
+    }
+    address
+}
+
+/// Plays until something ends it, doing in between what the script says.
+async fn until_exit(
+    session: &Session,
+    wire: &Wire,
+    at: &mut Address,
+    (plan, place, acts): (&Plan, usize, &mut &[(Duration, Act)]),
+) -> Exit {
+    tokio::select! {
+        biased;
+        exit = act(session, (plan, place), acts) => exit,
+        exit = playing(session, wire, at) => exit,
+    }
+}
+
+/// Does what the script says; ends with what cannot be done beside playing.
+async fn act(session: &Session, (plan, place): (&Plan, usize), acts: &mut &[(Duration, Act)]) -> Exit {
+    while let [(at, act), rest @ ..] = *acts {
+        let now = Duration::from_micros(session.now_us());
+        if *at > now {
+            tokio::time::sleep(*at - now).await;
+        }
+        *acts = rest;
+        match *act {
+            Act::Seek(share) => session.seek(Some(share)),
+            Act::Live => session.seek(None),
+            Act::Sleep => session.asleep.set(true),
+            Act::Wake => {
+                session.asleep.set(false);
+                session.seek(None);
             }
+            Act::Move(protocol) => return Exit::Move(protocol),
+            Act::Flee(number) if flight(plan, number, place).is_some() => return Exit::Flee(number),
+            Act::Flee(_) => {}
+            Act::Leave(how) => return Exit::Leave(how),
         }
     }
+    std::future::pending().await
+}
 
-    async fn reload(&mut self, step: Step) -> Reload {
-        let (directives, after) = match step {
-            Step::Playlist { directives, after } => (directives, after),
-            Step::Ended => return Reload::Over(Exit::Ended),
-            Step::Restart { after } => return Reload::Over(Exit::Restart(after)),
-        };
-        if !after.is_zero() {
-            tokio::time::sleep(after).await;
-        }
-        let viewer = self.viewer;
-        let path = self.address.with_query(&directives.to_string());
-        let result = match viewer.get(&mut self.link, &path, Sink::Text(&mut self.text)).await {
-            Ok(reply) if reply.status != 200 => Err(ErrorKind::Status(reply.status)),
-            Ok(reply) => {
-                playlist::media(&self.text).map(|view| (reply, view)).map_err(|_| ErrorKind::BadPlaylist)
-            }
-            Err(kind) => Err(kind),
-        };
-        match result {
-            Ok((reply, view)) => {
-                let plan = self.player.loaded(&view);
-                viewer.count(|tally| {
-                    tally.playlists += 1;
-                    if directives.is_blocking() {
-                        tally.hold.record(reply.last_byte);
-                    }
-                    tally.errors_of(ErrorKind::Gap, plan.missed);
-                    tally.errors_of(ErrorKind::Regression, plan.regressed.into());
-                    tally.errors_of(ErrorKind::Unsatisfied, plan.unsatisfied.into());
-                });
-                Reload::Loaded(plan.wants)
+/// From the multivariant playlist on, again and again.
+async fn playing(session: &Session, wire: &Wire, at: &mut Address) -> Exit {
+    let patience = session.crowd.habits.patience;
+    let mut failures = 0u32;
+    loop {
+        let wait = match select(session, wire, at).await {
+            Ok(false) => return Exit::Elsewhere,
+            Ok(true) => {
+                failures = 0;
+                match play::play(session, wire, at).await {
+                    Exit::Restart(after) => after,
+                    exit => return exit,
+                }
             }
             Err(kind) => {
-                viewer.count(|tally| tally.error(kind));
-                Reload::Failed
+                session.error(kind);
+                failures = failures.saturating_add(1);
+                patience.wait(failures, session.index)
             }
+        };
+        tokio::time::sleep(wait).await;
+        session.state.borrow_mut().players.iter_mut().for_each(crate::player::Player::restart);
+    }
+}
+
+/// Gets the multivariant playlist, following redirects (a signed session path), and chooses. False if it is elsewhere.
+async fn select(session: &Session, wire: &Wire, at: &mut Address) -> Result<bool, ErrorKind> {
+    let (mut lane, mut text) = (Lane::default(), Vec::new());
+    let mut redirects = 0;
+    let answer = loop {
+        let (answer, body) = play::manifest(session, wire, (&mut lane, 0), &at.path).await?;
+        text = if body.is_empty() { text } else { body };
+        if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
+            break answer;
         }
+        redirects += 1;
+        let target = answer.location.as_deref().filter(|_| redirects <= REDIRECTS_MAX);
+        *at = at.join(target.ok_or(ErrorKind::Status(answer.status))?).map_err(|_| ErrorKind::BadUri)?;
+        if let Some(sid) = ground::sid_of(&at.path) {
+            session.set_sid(sid);
+        }
+        if at.authority != *wire.authority() {
+            return Ok(false);
+        }
+    };
+    match answer.status {
+        200 => {}
+        401 | 403 => return Err(ErrorKind::Refused),
+        status => return Err(ErrorKind::Status(status)),
     }
-}
-
-impl Drop for Rendition<'_> {
-    fn drop(&mut self) {
-        self.viewer.crowd.rendition_stops();
+    session.count(|tally| tally.playlists += 1);
+    let mut state = session.state.borrow_mut();
+    if !std::str::from_utf8(&text).is_ok_and(playlist::is_multivariant) {
+        // A media playlist may be given directly.
+        state.sources.variants.clear();
+        return Ok(true);
     }
-}
-
-/// How a reload went.
-enum Reload {
-    Loaded(Vec<Want>),
-    Failed,
-    Over(Exit),
+    let variants = playlist::multivariant(&text).map_err(|_| ErrorKind::BadPlaylist)?;
+    let habits = &session.crowd.habits;
+    let known = state.sources.variants.len() == variants.len() && habits.pick == Pick::Adaptive;
+    if !known {
+        state.sources.chosen = habits.pick.of(&variants).ok_or(ErrorKind::BadPlaylist)?;
+    }
+    let owned = |variant: &playlist::VariantView<'_>| Variant {
+        uri: variant.uri.to_owned(),
+        audio_uri: variant
+            .audio_uri
+            .filter(|uri| !habits.video_only && *uri != variant.uri)
+            .map(str::to_owned),
+        bandwidth_bps: variant.bandwidth_bps,
+    };
+    state.sources.variants = match habits.pick {
+        Pick::Adaptive => variants.iter().map(owned).collect(),
+        _ => {
+            let chosen = std::mem::take(&mut state.sources.chosen);
+            variants.get(chosen).map(owned).into_iter().collect()
+        }
+    };
+    Ok(true)
 }

@@ -1,0 +1,577 @@
+//! One playback session as it goes: the models of its viewer, and everything that is counted of it.
+//!
+//! Invariants: nothing here waits; what is counted of a response is what that response said. Times are microseconds
+//! since the session began, or Unix milliseconds where the name says so.
+
+use super::Sources;
+use crate::adapt::{Estimate, Link, choose};
+use crate::cmcd::{self, Object};
+use crate::crowd::Crowd;
+use crate::dial::Protocol;
+use crate::ground::Record;
+use crate::listing::Position;
+use crate::playback::{Happened, Playback};
+use crate::player::{Kind, Manners, Player, Seen, Want};
+use crate::random::Random;
+use crate::results::SliceKey;
+use crate::scenario::CmcdIn;
+use crate::shelf::Shelved;
+use crate::tally::{ErrorKind, Leaving, Tally};
+use crate::watched::{Presence, Touch, Watched};
+use crate::wire::Answer;
+use http::{HeaderName, HeaderValue};
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Clocks of one machine may differ by this much without saying anything.
+const CLOCK_TOLERANCE_US: u64 = 5_000;
+/// One in so many viewers hashes what it gets, and the first ones all.
+const HASHED_EVERY: u64 = 16;
+const HASHED_FIRST: u64 = 4;
+/// How often a viewer's live latency is looked at, microseconds.
+const LOOK_US: u64 = 1_000_000;
+/// Hinted parts that wait for their playlist.
+const HINTS_MAX: usize = 8;
+
+/// A hinted part that came before the playlist that says what it lasts.
+struct Hinted {
+    track: usize,
+    at: Position,
+    start_us: u64,
+    arrived_us: u64,
+    /// As CMSD-Static has it, for the last ones.
+    lasts_us: Option<u64>,
+}
+
+/// See the module.
+pub(super) struct Session {
+    pub(super) crowd: Arc<Crowd>,
+    shard: usize,
+    pub(super) index: u64,
+    begun: Instant,
+    begun_unix_us: u64,
+    hashes: bool,
+    pub(super) asleep: Cell<bool>,
+    /// Changes when there may be something new to get.
+    pub(super) version: Cell<u32>,
+    pub(super) state: RefCell<State>,
+}
+
+pub(super) struct State {
+    pub(super) players: [Player; 2],
+    pub(super) playback: Playback,
+    link: Link,
+    pub(super) estimate: Estimate,
+    watched: Watched,
+    presence: Presence,
+    hinted: Vec<Hinted>,
+    pub(super) sources: Sources,
+    protocols: Vec<Protocol>,
+    edges: Vec<String>,
+    pops: Vec<String>,
+    slice: usize,
+    /// Counted as a viewer of its slice, and as a stalled one.
+    present: bool,
+    stalled: bool,
+    sid: String,
+    bytes: u64,
+    looked_us: u64,
+    /// What is still to be said by CMCD.
+    starved: bool,
+    starved_us: Option<u64>,
+    startup_us: Option<u64>,
+    requests: u64,
+    /// Requests under way, Unix milliseconds.
+    waiting: [Option<u64>; 4],
+}
+
+impl Session {
+    pub(super) fn new(crowd: Arc<Crowd>, (shard, index): (usize, u64), sources: Sources) -> Self {
+        let mut random = Random::new(crowd.seed, index.wrapping_mul(4));
+        let habits = &crowd.habits;
+        let manners = Manners { hints: random.happens(habits.hints), deltas: random.happens(habits.deltas) };
+        let player = |track: u64| Player::new(habits.patience, index.wrapping_mul(2) + track, manners);
+        let players = [player(0), player(1)];
+        let link = Link::new(&habits.links, Random::new(crowd.seed, index.wrapping_mul(4) + 1));
+        let begun_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let state = State {
+            players,
+            playback: Playback::new(0, 1),
+            link,
+            estimate: Estimate::default(),
+            watched: Watched::default(),
+            presence: Presence::default(),
+            hinted: Vec::new(),
+            sources,
+            protocols: Vec::new(),
+            edges: Vec::new(),
+            pops: Vec::new(),
+            slice: 0,
+            present: false,
+            stalled: false,
+            sid: format!("{:016x}{:016x}", random.next(), random.next()),
+            bytes: 0,
+            looked_us: 0,
+            starved: false,
+            starved_us: None,
+            startup_us: None,
+            requests: 0,
+            waiting: [None; 4],
+        };
+        let session = Self {
+            shard,
+            index,
+            begun: Instant::now(),
+            begun_unix_us: u64::try_from(begun_unix.as_micros()).unwrap_or_default(),
+            hashes: index < HASHED_FIRST || index.is_multiple_of(HASHED_EVERY),
+            asleep: Cell::new(false),
+            version: Cell::new(0),
+            state: RefCell::new(state),
+            crowd,
+        };
+        session.count(|tally| tally.sessions += 1);
+        session
+    }
+
+    pub(super) fn now_us(&self) -> u64 {
+        self.us(Instant::now())
+    }
+
+    fn us(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.begun).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn unix_ms(&self, at: Instant) -> u64 {
+        (self.begun_unix_us + self.us(at)) / 1000
+    }
+
+    pub(super) fn touch_version(&self) {
+        self.version.set(self.version.get().wrapping_add(1));
+    }
+
+    pub(super) fn count(&self, update: impl FnOnce(&mut Tally)) {
+        self.crowd.count(self.shard, |counts| update(&mut counts.tally));
+    }
+
+    pub(super) fn error(&self, kind: ErrorKind) {
+        let slice = self.state.borrow().slice;
+        self.crowd.count(self.shard, |counts| {
+            counts.tally.error(kind);
+            counts.live(slice).point.errors += 1;
+        });
+    }
+
+    /// The session is at this edge, over this protocol, from now on.
+    pub(super) fn arrives(&self, edge: String, channel: &str, protocol: Protocol) {
+        let mut state = self.state.borrow_mut();
+        let key = SliceKey { edge, channel: channel.to_owned(), protocol };
+        let slice = self.crowd.slice(&key);
+        let (present, stalled) = (state.present, state.stalled);
+        self.gauges(&mut state, false, false);
+        state.slice = slice;
+        self.gauges(&mut state, present, stalled);
+        if !state.edges.contains(&key.edge) {
+            state.edges.push(key.edge);
+        }
+        state.protocols.retain(|known| *known != protocol);
+        state.protocols.push(protocol);
+    }
+
+    /// Whether it counts as a viewer of its slice, and as a stalled one.
+    fn gauges(&self, state: &mut State, present: bool, stalled: bool) {
+        if (state.present, state.stalled) == (present, stalled) {
+            return;
+        }
+        let (was_present, was_stalled) = (state.present, state.stalled);
+        self.crowd.count(self.shard, |counts| {
+            let live = counts.live(state.slice);
+            live.viewers =
+                live.viewers.saturating_add(u64::from(present)).saturating_sub(u64::from(was_present));
+            live.stalled =
+                live.stalled.saturating_add(u64::from(stalled)).saturating_sub(u64::from(was_stalled));
+        });
+        (state.present, state.stalled) = (present, stalled);
+    }
+
+    pub(super) fn set_sid(&self, sid: String) {
+        self.state.borrow_mut().sid = sid;
+    }
+
+    /// Whether bodies are compared.
+    pub(super) fn hashes(&self) -> bool {
+        self.hashes
+    }
+
+    /// A request goes out on a lane: it waits from now on.
+    pub(super) fn waits(&self, lane: usize) {
+        let now_ms = self.unix_ms(Instant::now());
+        self.state.borrow_mut().waiting[lane] = Some(now_ms);
+    }
+
+    /// It waits no more; what came is accounted for.
+    pub(super) fn came(&self, lane: usize, result: Option<(&Answer, bool)>) {
+        let mut state = self.state.borrow_mut();
+        state.waiting[lane] = None;
+        let Some((answer, media)) = result else { return };
+        if let Some(pop) = &answer.pop
+            && !state.pops.contains(pop)
+        {
+            state.pops.push(pop.clone());
+            self.crowd.name_pop(state.slice, pop);
+        }
+        if answer.status == 200 {
+            state.presence.touched(&Touch {
+                sent_ms: self.unix_ms(answer.sent),
+                first_byte_ms: self.unix_ms(answer.first_byte),
+                ended_ms: self.unix_ms(answer.ended),
+                media,
+            });
+        }
+    }
+
+    /// A response, or none, to a request that the model wanted at `wanted`.
+    pub(super) fn requested(&self, wanted: Instant, held: bool, answer: Option<&Answer>) {
+        let mut state = self.state.borrow_mut();
+        state.bytes += answer.map_or(0, |answer| answer.bytes);
+        let slice = state.slice;
+        self.crowd.count(self.shard, |counts| {
+            counts.tally.requests += 1;
+            let point = &mut counts.live(slice).point;
+            point.requests += 1;
+            let Some(answer) = answer else { return };
+            point.bytes += answer.bytes;
+            if !answer.dialled {
+                counts.send_lag.record(answer.sent.saturating_duration_since(wanted));
+            }
+            let point = &mut counts.live(slice).point;
+            if !held {
+                point.request_ms.record(millis(answer.ended.saturating_duration_since(wanted)));
+            }
+            counts.tally.bytes += answer.bytes;
+        });
+    }
+
+    /// A playlist was understood.
+    pub(super) fn loaded(&self, track: usize, shelved: Shelved) -> Seen {
+        let now_us = self.now_us();
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let listing = Arc::clone(&shelved.listing);
+        let seen = state.players[track].loaded(now_us, shelved);
+        state.presence.set_segment(listing.target_duration_us);
+        let enough = listing.part_target_us.map_or(listing.target_duration_us, |part| 2 * part);
+        if let Some(end) = listing.end_us() {
+            let happened = state.playback.listed(now_us, end, (listing.back_us(), enough));
+            self.happened(state, &happened);
+        }
+        for hinted in std::mem::take(&mut state.hinted) {
+            match state.players[hinted.track].duration_us(hinted.at) {
+                Some(lasts) if hinted.track == track => {
+                    let happened = self.watched(state, &hinted, lasts);
+                    self.happened(state, &happened);
+                }
+                _ if state.hinted.len() < HINTS_MAX => state.hinted.push(hinted),
+                _ => {}
+            }
+        }
+        self.touch_version();
+        seen
+    }
+
+    fn watched(&self, state: &mut State, hinted: &Hinted, lasts_us: u64) -> Happened {
+        state.watched.part(hinted.at, lasts_us);
+        self.crowd.count(self.shard, |counts| counts.tally.media_us += lasts_us);
+        let span = (hinted.start_us, hinted.start_us + lasts_us);
+        let now_us = self.now_us().max(hinted.arrived_us);
+        state.playback.appended(now_us, hinted.track, span)
+    }
+
+    /// A media object arrived whole: when it has passed the viewer's own link. `None`: now.
+    pub(super) fn passes(&self, answer: &Answer) -> Option<Duration> {
+        let mut state = self.state.borrow_mut();
+        let (from, here) = (self.us(answer.first_byte), self.us(answer.ended));
+        let passed = state.link.passes(from, here, answer.bytes);
+        state.estimate.measured(answer.bytes, passed.saturating_sub(from));
+        passed.checked_sub(here).filter(|wait| *wait > 0).map(Duration::from_micros)
+    }
+
+    /// …and is in the buffer now.
+    pub(super) fn buffered(&self, track: usize, want: &Want, answer: &Answer) {
+        let now_us = self.now_us();
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let span = (want.start_us, want.start_us + want.duration_us);
+        let happened = match want.kind {
+            Kind::Init => return,
+            Kind::Hint => {
+                let hinted = Hinted {
+                    track,
+                    at: want.at,
+                    start_us: want.start_us,
+                    arrived_us: now_us,
+                    lasts_us: answer.lasts_ms.map(|ms| ms * 1000),
+                };
+                match state.players[track].duration_us(want.at) {
+                    Some(lasts) => self.watched(state, &hinted, lasts),
+                    None => {
+                        state.hinted.push(hinted);
+                        Happened::default()
+                    }
+                }
+            }
+            Kind::Part => {
+                state.watched.part(want.at, want.duration_us);
+                state.playback.appended(now_us, track, span)
+            }
+            Kind::Segment => {
+                state.watched.segment(want.at.0, want.duration_us);
+                state.playback.appended(now_us, track, span)
+            }
+        };
+        let players = &state.players;
+        state.watched.tidy(|msn| {
+            let segment = players[0].listing()?.segment(msn)?;
+            segment.uri.as_ref().map(|_| segment.duration_us)
+        });
+        self.happened(state, &happened);
+        if !state.present {
+            self.gauges(state, true, false);
+            self.crowd.count(self.shard, |counts| {
+                counts.tally.viewers_started += 1;
+                counts.live(state.slice).point.started += 1;
+            });
+        }
+        self.look(state, now_us);
+    }
+
+    fn happened(&self, state: &mut State, happened: &Happened) {
+        state.starved |= happened.stalls_begun > 0;
+        if let Some(us) = happened.stall_ended_us {
+            state.starved_us = Some(state.starved_us.unwrap_or_default() + us);
+        }
+        state.startup_us = state.startup_us.or(happened.started_us);
+        let stalled = state.playback.is_stalled();
+        self.gauges(state, state.present, stalled && state.present);
+        let slice = state.slice;
+        self.crowd.count(self.shard, |counts| {
+            let tally = &mut counts.tally;
+            tally.played_us += happened.played_us;
+            if let Some(us) = happened.started_us {
+                tally.startup.record(Duration::from_micros(us));
+            }
+            if let Some(us) = happened.stall_ended_us {
+                tally.stall_time.record(Duration::from_micros(us));
+                tally.stalled_us += us;
+            }
+            if happened.stalls_begun > 0 {
+                tally.stalls += happened.stalls_begun;
+                counts.live(slice).point.stalls += happened.stalls_begun;
+            }
+        });
+    }
+
+    fn look(&self, state: &mut State, now_us: u64) {
+        if now_us.saturating_sub(state.looked_us) < LOOK_US {
+            return;
+        }
+        state.looked_us = now_us;
+        let wall_us = self.begun_unix_us + now_us;
+        let dated = state.players[0].listing().is_some_and(|listing| listing.end_us().is_some());
+        if let Some(us) = state.playback.latency_us(wall_us).filter(|_| dated) {
+            let slice = state.slice;
+            self.crowd.count(self.shard, |counts| {
+                counts.tally.live_latency.record(Duration::from_micros(us));
+                counts.live(slice).point.live_latency_ms.record(u32::try_from(us / 1000).unwrap_or(u32::MAX));
+            });
+        }
+    }
+
+    /// Counts a media object by its kind.
+    pub(super) fn count_media(&self, want: &Want, wanted: Instant, answer: &Answer) {
+        let whole = answer.ended.saturating_duration_since(wanted);
+        let slice = self.state.borrow().slice;
+        let ended_us = self.begun_unix_us + self.us(answer.ended);
+        self.crowd.count(self.shard, |counts| {
+            let tally = &mut counts.tally;
+            match want.kind {
+                Kind::Init => {
+                    tally.inits += 1;
+                    tally.init_time.record(whole);
+                    return;
+                }
+                Kind::Part => {
+                    tally.parts += 1;
+                    tally.part_time.record(whole);
+                }
+                Kind::Hint => {
+                    tally.parts += 1;
+                    tally.hinted += 1;
+                    tally.hint_time.record(whole);
+                }
+                Kind::Segment => {
+                    tally.segments += 1;
+                    tally.segment_time.record(whole);
+                }
+            }
+            if want.kind != Kind::Hint {
+                tally.first_byte.record(answer.first_byte.saturating_duration_since(wanted));
+            }
+            tally.media_us += want.duration_us;
+            counts.live(slice).point.parts += 1;
+            if want.live {
+                delays(counts.live(slice), (want, ended_us), answer.at_ms);
+                count_delay(&mut counts.tally, (want, ended_us), answer.at_ms);
+            }
+        });
+    }
+
+    /// The variant to switch to, at a segment's beginning.
+    pub(super) fn adapts(&self) -> Option<usize> {
+        let state = self.state.borrow();
+        let starts = state.players[0].cursor().is_some_and(|(_, part)| part == 0);
+        if !starts || state.sources.variants.len() < 2 {
+            return None;
+        }
+        let rates: Vec<u64> = state.sources.variants.iter().map(|variant| variant.bandwidth_bps).collect();
+        let ahead = state.playback.ahead_us() > 0;
+        let chosen = choose(&rates, state.sources.chosen, state.estimate.bps()?, ahead);
+        (chosen != state.sources.chosen).then_some(chosen)
+    }
+
+    /// The playhead goes on; what it was is counted.
+    pub(super) fn advance(&self) {
+        let now_us = self.now_us();
+        let mut state = self.state.borrow_mut();
+        let happened = state.playback.advance(now_us);
+        self.happened(&mut state, &happened);
+    }
+
+    pub(super) fn seek(&self, to: Option<f64>) {
+        let now_us = self.now_us();
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let msn = to.and_then(|share| {
+            let listing = state.players[0].listing()?;
+            let whole = listing.segments.iter().filter(|segment| segment.uri.is_some()).count();
+            listing.segments.get((share * whole as f64) as usize).map(|segment| segment.msn)
+        });
+        for player in &mut state.players {
+            player.seek(msn);
+        }
+        let happened = state.playback.seek(now_us);
+        self.happened(state, &happened);
+        self.count(|tally| tally.seeks += 1);
+        self.touch_version();
+    }
+
+    /// What CMCD says with a request.
+    pub(super) fn says(&self, object: Object) -> (Option<String>, Vec<(HeaderName, HeaderValue)>) {
+        let how = self.crowd.habits.cmcd;
+        if how == CmcdIn::Off {
+            return (None, Vec::new());
+        }
+        let now_us = self.now_us();
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        state.requests += 1;
+        let rate = |variant: &super::Variant| variant.bandwidth_bps;
+        let playing = state.playback.startup_us().is_some() && !state.playback.is_stalled();
+        let dated = state.players[0].listing().is_some_and(|listing| listing.end_us().is_some());
+        let said = cmcd::State {
+            content: &state.sources.channel,
+            session: &state.sid,
+            bitrate_bps: state.sources.variants.get(state.sources.chosen).map(rate),
+            top_bitrate_bps: state.sources.variants.iter().map(rate).max(),
+            throughput_bps: state.estimate.bps(),
+            buffer_us: Some(state.playback.ahead_us()),
+            latency_us: state.playback.latency_us(self.begun_unix_us + now_us).filter(|_| dated),
+            starved: std::mem::take(&mut state.starved),
+            starved_us: state.starved_us.take(),
+            startup_us: state.startup_us.take(),
+            urgent: !playing,
+            playing,
+            rate: state.playback.rate(),
+            number: state.requests,
+        };
+        match how {
+            CmcdIn::Query => (Some(said.query(object)), Vec::new()),
+            _ => (None, said.headers(object)),
+        }
+    }
+
+    /// The viewer goes: what waits for an answer kept it present until now.
+    pub(super) fn ending(&self) {
+        self.advance();
+        let now_ms = self.unix_ms(Instant::now());
+        let mut state = self.state.borrow_mut();
+        for sent_ms in std::mem::take(&mut state.waiting).into_iter().flatten() {
+            state.presence.waited(sent_ms, now_ms);
+        }
+    }
+
+    /// The end. `sid` is of the signed path, if there was one.
+    pub(super) fn finish(self, left: Leaving, sid: Option<String>) {
+        let begun_ms = self.begun_unix_us / 1000;
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        for hinted in std::mem::take(&mut state.hinted) {
+            if let Some(lasts) = hinted.lasts_us {
+                state.watched.part(hinted.at, lasts);
+            }
+        }
+        let running_us = state.playback.stalled_us();
+        if state.present {
+            self.gauges(state, false, false);
+            self.crowd.count(self.shard, |counts| counts.live(state.slice).point.left += 1);
+        }
+        self.count(|tally| *tally.left.entry(left).or_default() += 1);
+        let pops = if state.pops.is_empty() { state.edges.clone() } else { std::mem::take(&mut state.pops) };
+        self.crowd.log(|| Record {
+            session: sid.unwrap_or_default(),
+            channel: state.sources.channel.clone(),
+            pops,
+            protocol: state.protocols.last().copied().unwrap_or(Protocol::H1),
+            started_at_ms: begun_ms,
+            first_media_at_ms: state.presence.first_media_ms(),
+            last_response_at_ms: state.presence.last_ms(),
+            left,
+            present_ms: state.presence.spans().to_vec(),
+            watched_us: state.watched.total_us(),
+            parts: state.watched.parts(),
+            bytes: state.bytes,
+            stalls: state.playback.stalls(),
+            stalled_ms: running_us / 1000,
+            startup_ms: state.playback.startup_us().map(|us| us / 1000),
+            edges: state.edges.clone(),
+            protocols: state.protocols.clone(),
+        });
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn delays(live: &mut crate::crowd::Live, (_, ended_us): (&Want, u64), at_ms: Option<u64>) {
+    if let Some(at_ms) = at_ms {
+        let ms = (ended_us / 1000).saturating_sub(at_ms);
+        live.point.part_delay_ms.record(u32::try_from(ms).unwrap_or(u32::MAX));
+    }
+}
+
+fn count_delay(tally: &mut Tally, (want, ended_us): (&Want, u64), at_ms: Option<u64>) {
+    // Media time is a date where it is near now; other playlists have none.
+    let end_us = want.start_us + want.duration_us;
+    if want.start_us > 1_000_000_000_000_000 && want.kind != Kind::Hint {
+        tally.part_age.record(Duration::from_micros(ended_us.saturating_sub(end_us)));
+    }
+    let Some(at_us) = at_ms.map(|ms| ms * 1000) else {
+        tally.undated += 1;
+        return;
+    };
+    tally.part_delay.record(Duration::from_micros(ended_us.saturating_sub(at_us)));
+    if at_us > ended_us + CLOCK_TOLERANCE_US {
+        tally.future += 1;
+    }
+}

@@ -1,0 +1,461 @@
+//! A viewer's connections to one edge, over HTTP/1.1, HTTP/2 or HTTP/3, and the ways of leaving them.
+//!
+//! Everything of a viewer runs in the viewer's own task: whoever polls it calls [`Wire::drive`] too, so that a response
+//! wakes one task and not three. Invariants: a kept connection has no unread response on it; bodies are hashed only if
+//! asked for, and media is never held. With HTTP/1.1 each lane has a connection of its own, as browsers do it.
+//! Deliberately absent: retries (the player model's), redirects (the viewer's).
+
+mod h3;
+mod stream;
+
+use crate::address::Authority;
+use crate::dial::{DialError, Dialer, Protocol};
+use crate::tally::ErrorKind;
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use sigma_shared::cmsd;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use stream::Stream;
+
+pub(crate) use h3::Quic;
+
+/// Largest playlist body read, in bytes.
+const PLAYLIST_BYTES_MAX: usize = 4 << 20;
+/// Largest media body read, in bytes.
+const MEDIA_BYTES_MAX: u64 = 256 << 20;
+/// HTTP/2 flow control: a part in one round trip. What is received is read at once, so it is a bound and not a buffer.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+/// How long a clean close may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+const CMSD_DYNAMIC: HeaderName = HeaderName::from_static("cmsd-dynamic");
+
+/// No complete response.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("no complete response within {0:?}")]
+    Timeout(Duration),
+    #[error("the connection was closed before the response: {0}")]
+    Closed(String),
+    #[error("the body was cut short: {0}")]
+    Truncated(String),
+    #[error("the body is larger than anything of its kind")]
+    Oversize,
+    #[error("the path cannot be sent: {0}")]
+    Path(#[from] http::Error),
+}
+
+impl WireError {
+    /// Under which name it is counted.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Dial(DialError::Timeout(_)) | Self::Timeout(_) => ErrorKind::Timeout,
+            Self::Dial(DialError::Tls(_)) => ErrorKind::Tls,
+            Self::Dial(_) => ErrorKind::Connect,
+            Self::Closed(_) => ErrorKind::Closed,
+            Self::Truncated(_) => ErrorKind::Truncated,
+            Self::Oversize => ErrorKind::Oversize,
+            Self::Path(_) => ErrorKind::BadUri,
+        }
+    }
+}
+
+fn closed(error: impl std::fmt::Display) -> WireError {
+    WireError::Closed(error.to_string())
+}
+
+fn truncated(error: impl std::fmt::Display) -> WireError {
+    WireError::Truncated(error.to_string())
+}
+
+/// A GET.
+#[derive(Debug)]
+pub(crate) struct Ask<'a> {
+    /// With its query.
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a [(HeaderName, HeaderValue)],
+    /// Whether the body is hashed.
+    pub(crate) hash: bool,
+}
+
+/// A complete response.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// The request went out; later than it was wanted when a connection had to be made, or the tester was late.
+    pub(crate) sent: Instant,
+    pub(crate) dialled: bool,
+    /// Response header.
+    pub(crate) first_byte: Instant,
+    /// End of the body.
+    pub(crate) ended: Instant,
+    pub(crate) bytes: u64,
+    /// CRC-32 of the body, if it was hashed.
+    pub(crate) crc: Option<u32>,
+    /// `at` of CMSD-Static: when the origin had the object, Unix milliseconds.
+    pub(crate) at_ms: Option<u64>,
+    /// `d` of CMSD-Static: what the object lasts, milliseconds.
+    pub(crate) lasts_ms: Option<u64>,
+    /// The edge that CMSD-Dynamic names, if that was asked for.
+    pub(crate) pop: Option<String>,
+    pub(crate) location: Option<String>,
+}
+
+type H2 = h2::client::SendRequest<Bytes>;
+type Driver = Pin<Box<dyn Future<Output = ()>>>;
+
+#[derive(Default)]
+enum Shared {
+    #[default]
+    None,
+    H2(H2),
+    H3(h3::Sender),
+}
+
+/// See the module.
+pub(crate) struct Wire {
+    dialer: Arc<Dialer>,
+    quic: Rc<Quic>,
+    authority: Authority,
+    host: HeaderValue,
+    protocol: Protocol,
+    timeout: Duration,
+    shared: tokio::sync::Mutex<Shared>,
+    drivers: RefCell<Vec<Driver>>,
+    /// New since the drivers were polled last.
+    fresh: RefCell<Vec<Driver>>,
+    reset: Rc<Cell<bool>>,
+    /// Whether responses are looked at for the name of the edge.
+    pub(crate) nameless: Cell<bool>,
+}
+
+/// One thing at a time on a wire.
+#[derive(Default)]
+pub(crate) struct Lane(Option<http1::SendRequest<Empty<Bytes>>>);
+
+/// How to reach an edge.
+pub(crate) struct Route<'a> {
+    pub(crate) authority: &'a Authority,
+    pub(crate) protocol: Protocol,
+    /// For one request, held or not.
+    pub(crate) timeout: Duration,
+}
+
+impl Wire {
+    /// Nothing is dialled yet.
+    pub(crate) fn new(dialer: Arc<Dialer>, quic: Rc<Quic>, route: &Route<'_>) -> Self {
+        let host = route.authority.to_string();
+        Self {
+            dialer,
+            quic,
+            authority: route.authority.clone(),
+            // An authority that was parsed has visible ASCII only.
+            host: HeaderValue::try_from(host).unwrap_or_else(|_| HeaderValue::from_static("localhost")),
+            protocol: route.protocol,
+            timeout: route.timeout,
+            shared: tokio::sync::Mutex::default(),
+            drivers: RefCell::default(),
+            fresh: RefCell::default(),
+            reset: Rc::default(),
+            nameless: Cell::new(true),
+        }
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Lets the connections work; to be called whenever the task that uses them runs.
+    pub(crate) fn drive(&self, cx: &mut Context<'_>) {
+        let mut drivers = self.drivers.borrow_mut();
+        drivers.append(&mut self.fresh.borrow_mut());
+        drivers.retain_mut(|driver| driver.as_mut().poll(cx).is_pending());
+    }
+
+    /// Runs something that uses this wire.
+    pub(crate) async fn driving<F: Future>(&self, work: F) -> F::Output {
+        let mut work = std::pin::pin!(work);
+        poll_fn(|cx| {
+            self.drive(cx);
+            let done = work.as_mut().poll(cx);
+            // What was just asked for goes out now.
+            self.drive(cx);
+            done
+        })
+        .await
+    }
+
+    /// GETs. A body that is kept replaces what is in `keep`.
+    pub(crate) async fn get(
+        &self,
+        lane: &mut Lane,
+        ask: &Ask<'_>,
+        keep: Option<&mut Vec<u8>>,
+    ) -> Result<Answer, WireError> {
+        let timeout = self.timeout;
+        let result = match tokio::time::timeout(timeout, self.exchange(lane, ask, keep)).await {
+            Ok(result) => result,
+            Err(_) => Err(WireError::Timeout(timeout)),
+        };
+        if result.is_err() {
+            lane.0 = None;
+        }
+        result
+    }
+
+    async fn exchange(
+        &self,
+        lane: &mut Lane,
+        ask: &Ask<'_>,
+        keep: Option<&mut Vec<u8>>,
+    ) -> Result<Answer, WireError> {
+        let mut reading = Reading::new(ask.hash, keep);
+        match self.protocol {
+            Protocol::H1 => Box::pin(self.over_h1(lane, ask, &mut reading)).await,
+            Protocol::H2 => self.over_h2(ask, &mut reading).await,
+            Protocol::H3 => Box::pin(self.over_h3(ask, &mut reading)).await,
+        }
+    }
+
+    async fn over_h1(
+        &self,
+        lane: &mut Lane,
+        ask: &Ask<'_>,
+        reading: &mut Reading<'_>,
+    ) -> Result<Answer, WireError> {
+        // An idle connection that the server closed is no error of the next request.
+        let alive = match &mut lane.0 {
+            Some(sender) => sender.ready().await.is_ok(),
+            None => false,
+        };
+        if !alive {
+            let stream = Box::pin(self.dial()).await?;
+            let (sender, connection) =
+                http1::handshake(TokioIo::new(stream)).await.map_err(DialError::Http)?;
+            self.fresh.borrow_mut().push(Box::pin(async move {
+                // How a connection ended shows in the request that was on it.
+                let _ = connection.await;
+            }));
+            lane.0 = Some(sender);
+        }
+        let Some(sender) = &mut lane.0 else { return Err(closed("no connection")) };
+        let request = Request::get(ask.path).header(header::HOST, self.host.clone());
+        let request = with_headers(request, ask).body(Empty::new())?;
+        let sent = Instant::now();
+        let (head, mut body) = sender.send_request(request).await.map_err(closed)?.into_parts();
+        let first_byte = Instant::now();
+        while let Some(frame) = body.frame().await {
+            if let Some(chunk) = frame.map_err(truncated)?.data_ref() {
+                reading.take(chunk)?;
+            }
+        }
+        Ok(self.answer((head.status.as_u16(), &head.headers), (sent, !alive, first_byte), reading))
+    }
+
+    async fn over_h2(&self, ask: &Ask<'_>, reading: &mut Reading<'_>) -> Result<Answer, WireError> {
+        let (mut sender, dialled) = self.h2().await?;
+        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(closed)?;
+        let request = with_headers(Request::get(self.uri(ask.path)?), ask).body(())?;
+        let sent = Instant::now();
+        let (response, _) = sender.send_request(request, true).map_err(closed)?;
+        drop(sender);
+        let (head, mut body) = response.await.map_err(closed)?.into_parts();
+        let first_byte = Instant::now();
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk.map_err(truncated)?;
+            reading.take(&chunk)?;
+            body.flow_control().release_capacity(chunk.len()).map_err(truncated)?;
+        }
+        Ok(self.answer((head.status.as_u16(), &head.headers), (sent, dialled, first_byte), reading))
+    }
+
+    async fn h2(&self) -> Result<(H2, bool), WireError> {
+        let mut shared = self.shared.lock().await;
+        // A sender says at `poll_ready` that its connection has gone; then there is a new one.
+        if let Shared::H2(sender) = &mut *shared
+            && !poll_fn(|cx| Poll::Ready(matches!(sender.poll_ready(cx), Poll::Ready(Err(_))))).await
+        {
+            return Ok((sender.clone(), false));
+        }
+        *shared = Shared::None;
+        let sender = Box::pin(self.dial_h2()).await?;
+        *shared = Shared::H2(sender.clone());
+        Ok((sender, true))
+    }
+
+    async fn dial_h2(&self) -> Result<H2, WireError> {
+        let stream = self.dial().await?;
+        let handshake = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .enable_push(false)
+            .header_table_size(0)
+            .max_concurrent_reset_streams(8)
+            .handshake(stream);
+        let (sender, connection) = handshake.await.map_err(closed)?;
+        self.fresh.borrow_mut().push(Box::pin(async move {
+            let _ = connection.await;
+        }));
+        Ok(sender)
+    }
+
+    async fn over_h3(&self, ask: &Ask<'_>, reading: &mut Reading<'_>) -> Result<Answer, WireError> {
+        let (mut sender, dialled) = {
+            let mut shared = self.shared.lock().await;
+            match &*shared {
+                Shared::H3(sender) if sender.is_open() => (sender.clone(), false),
+                _ => {
+                    let address = self.dialer.resolve(&self.authority).await?;
+                    let config = self.dialer.tls_config(Protocol::H3)?;
+                    let (sender, driver) = self.quic.dial(config, address, &self.authority.host).await?;
+                    self.fresh.borrow_mut().push(driver);
+                    *shared = Shared::H3(sender.clone());
+                    (sender, true)
+                }
+            }
+        };
+        let request = with_headers(Request::get(self.uri(ask.path)?), ask).body(())?;
+        let sent = Instant::now();
+        let mut stream = sender.requests.send_request(request).await.map_err(closed)?;
+        stream.finish().await.map_err(closed)?;
+        let (head, ()) = stream.recv_response().await.map_err(closed)?.into_parts();
+        let first_byte = Instant::now();
+        while let Some(mut chunk) = stream.recv_data().await.map_err(truncated)? {
+            while chunk.has_remaining() {
+                let piece = chunk.chunk();
+                reading.take(piece)?;
+                let length = piece.len();
+                chunk.advance(length);
+            }
+        }
+        Ok(self.answer((head.status.as_u16(), &head.headers), (sent, dialled, first_byte), reading))
+    }
+
+    fn uri(&self, path: &str) -> Result<Uri, http::Error> {
+        let scheme = if self.authority.tls { "https" } else { "http" };
+        Uri::builder().scheme(scheme).authority(self.host.as_bytes()).path_and_query(path).build()
+    }
+
+    async fn dial(&self) -> Result<Stream, DialError> {
+        let config = if self.authority.tls { Some(self.dialer.tls_config(self.protocol)?) } else { None };
+        let dialling = async {
+            let tcp = self.dialer.tcp(&self.authority).await?;
+            let stream = Stream::plain(tcp, Rc::clone(&self.reset));
+            match config {
+                Some(config) => stream.secured(config, &self.authority.host).await.map_err(DialError::Tls),
+                None => Ok(stream),
+            }
+        };
+        self.dialer.in_time(dialling).await
+    }
+
+    fn answer(
+        &self,
+        (status, headers): (u16, &HeaderMap),
+        (sent, dialled, first_byte): (Instant, bool, Instant),
+        reading: &Reading<'_>,
+    ) -> Answer {
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let pop = if self.nameless.get() { text(CMSD_DYNAMIC).and_then(edge_of) } else { None };
+        let told = text(HeaderName::from_static(cmsd::CMSD_STATIC));
+        Answer {
+            status,
+            sent,
+            dialled,
+            first_byte,
+            ended: Instant::now(),
+            bytes: reading.bytes,
+            crc: reading.hasher.clone().map(crc32fast::Hasher::finalize),
+            at_ms: told.and_then(|text| cmsd::integer(text, "at")),
+            lasts_ms: told.and_then(|text| cmsd::integer(text, "d")),
+            pop,
+            location: if (300..400).contains(&status) {
+                text(header::LOCATION).map(str::to_owned)
+            } else {
+                None
+            },
+        }
+    }
+
+    /// Closes as a player does that is done: GOAWAY, TLS close, FIN; or CONNECTION_CLOSE.
+    pub(crate) async fn close(self) {
+        if let Shared::H3(sender) = self.shared.into_inner() {
+            sender.close(0x100);
+        }
+        let mut drivers = self.drivers.into_inner();
+        drivers.append(&mut self.fresh.into_inner());
+        let ended = poll_fn(|cx| {
+            drivers.retain_mut(|driver| driver.as_mut().poll(cx).is_pending());
+            if drivers.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, ended).await;
+    }
+
+    /// Drops everything: TCP RST, or a QUIC close with an error.
+    pub(crate) fn reset(self) {
+        self.reset.set(true);
+        if let Shared::H3(sender) = self.shared.into_inner() {
+            // H3_REQUEST_CANCELLED
+            sender.close(0x10c);
+        }
+    }
+
+    /// From now on nothing is sent and nothing received, not even acknowledgements of QUIC. The connection is not closed
+    /// as long as the wire is kept.
+    pub(crate) fn vanish(&self) {
+        self.quic.mute();
+    }
+}
+
+/// The last edge that a response passed: the one that the viewer talks to.
+fn edge_of(dynamic: &str) -> Option<String> {
+    let last = dynamic.rsplit(',').find_map(|item| item.trim().strip_prefix('"')?.split_once('"'))?;
+    Some(last.0.to_owned())
+}
+
+fn with_headers(request: http::request::Builder, ask: &Ask<'_>) -> http::request::Builder {
+    let request = request.header(header::USER_AGENT, HeaderValue::from_static("sigma-load"));
+    ask.headers.iter().fold(request, |request, (name, value)| request.header(name, value))
+}
+
+/// What becomes of a body.
+struct Reading<'a> {
+    bytes: u64,
+    hasher: Option<crc32fast::Hasher>,
+    keep: Option<&'a mut Vec<u8>>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(hash: bool, mut keep: Option<&'a mut Vec<u8>>) -> Self {
+        if let Some(text) = &mut keep {
+            text.clear();
+        }
+        Self { bytes: 0, hasher: hash.then(crc32fast::Hasher::new), keep }
+    }
+
+    fn take(&mut self, chunk: &[u8]) -> Result<(), WireError> {
+        self.bytes += chunk.len() as u64;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(chunk);
+        }
+        match &mut self.keep {
+            Some(text) if text.len() + chunk.len() > PLAYLIST_BYTES_MAX => return Err(WireError::Oversize),
+            Some(text) => text.extend_from_slice(chunk),
+            None if self.bytes > MEDIA_BYTES_MAX => return Err(WireError::Oversize),
+            None => {}
+        }
+        Ok(())
+    }
+}
