@@ -79,7 +79,8 @@ mod tests {
     fn distributions_have_their_means() {
         let mut random = Random::new(7, 1);
         let n = 20_000;
-        let mean = |mut draw: Box<dyn FnMut() -> f64 + '_>| (0..n).map(|_| draw()).sum::<f64>() / f64::from(n);
+        let mean =
+            |mut draw: Box<dyn FnMut() -> f64 + '_>| (0..n).map(|_| draw()).sum::<f64>() / f64::from(n);
         assert!((mean(Box::new(|| random.unit())) - 0.5).abs() < 0.01);
         assert!((mean(Box::new(|| random.exponential())) - 1.0).abs() < 0.03);
         assert!(mean(Box::new(|| random.normal())).abs() < 0.03);

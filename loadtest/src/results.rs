@@ -218,7 +218,10 @@ mod tests {
         sum.add(&results("b", 11));
         assert_eq!((sum.viewers, sum.tally.requests, sum.started_at_ms), (9, 15, 10_000));
         assert_eq!((sum.slices.len(), sum.slices[0].peak_viewers), (2, 6));
-        assert_eq!(sum.seconds_of_all().into_iter().map(|(at, p)| (at, p.parts)).collect::<Vec<_>>(), [(10, 14), (11, 7)]);
+        assert_eq!(
+            sum.seconds_of_all().into_iter().map(|(at, p)| (at, p.parts)).collect::<Vec<_>>(),
+            [(10, 14), (11, 7)]
+        );
         assert_eq!(sum.tester.limited, ["busy"]);
         assert_eq!(sum.whole().left[&Leaving::Reset], 6);
     }

@@ -341,15 +341,21 @@ impl Scenario {
         }
         let comers = matches!(phase.kind, PhaseKind::Ramp | PhaseKind::Herd | PhaseKind::Churn);
         if comers && phase.viewers == 0 {
-            return wrong(field("viewers"), 0, "say how many come in this phase; if nobody does, kind = \"soak\"");
+            return wrong(
+                field("viewers"),
+                0,
+                "say how many come in this phase; if nobody does, kind = \"soak\"",
+            );
         }
         match (phase.kind, phase.from) {
             (PhaseKind::PopDeath, None) => {
                 wrong(field("from"), "(nothing)", "pop-death needs the index of the target that dies, from 0")
             }
-            (PhaseKind::PopDeath, Some(from)) if from >= self.targets.len() => {
-                wrong(field("from"), from, format!("there are {} targets, counted from 0", self.targets.len()))
-            }
+            (PhaseKind::PopDeath, Some(from)) if from >= self.targets.len() => wrong(
+                field("from"),
+                from,
+                format!("there are {} targets, counted from 0", self.targets.len()),
+            ),
             (PhaseKind::PopDeath, Some(from)) if self.elsewhere(from).is_empty() => {
                 let way_out = "no other target has the same path; viewers need somewhere to go";
                 wrong(field("from"), from, way_out)
@@ -424,7 +430,11 @@ impl Length {
                 if min_seconds <= max_seconds {
                     return Ok(());
                 }
-                wrong(format!("{field}.max_seconds"), max_seconds, format!("at least min_seconds, {min_seconds}"))
+                wrong(
+                    format!("{field}.max_seconds"),
+                    max_seconds,
+                    format!("at least min_seconds, {min_seconds}"),
+                )
             }
         }
     }

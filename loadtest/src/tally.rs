@@ -93,7 +93,10 @@ impl std::str::FromStr for ErrorKind {
             Self::BadDelta,
             Self::Refused,
         ];
-        known.into_iter().find(|kind| kind.to_string() == name).ok_or_else(|| format!("{name}: no such error"))
+        known
+            .into_iter()
+            .find(|kind| kind.to_string() == name)
+            .ok_or_else(|| format!("{name}: no such error"))
     }
 }
 
@@ -151,7 +154,8 @@ impl Spread {
 /// As `[[microseconds, count], ...]`.
 impl Serialize for Spread {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())))
+        serializer
+            .collect_seq(self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())))
     }
 }
 

@@ -153,7 +153,8 @@ fn stay(length: Length, random: &mut Random) -> Option<Duration> {
 
 fn leaving(weights: &Leavings, random: &mut Random) -> Leaving {
     let ways = [weights.close, weights.reset, weights.vanish, weights.sleep];
-    [Leaving::Close, Leaving::Reset, Leaving::Vanish, Leaving::Sleep][random.weighted(ways.into_iter()).min(3)]
+    [Leaving::Close, Leaving::Reset, Leaving::Vanish, Leaving::Sleep]
+        [random.weighted(ways.into_iter()).min(3)]
 }
 
 fn protocol(weights: Protocols, random: &mut Random) -> Option<Protocol> {

@@ -13,7 +13,12 @@ fn preset(preset: Preset, urls: &[Address]) -> Result<Scenario, ScenarioError> {
 }
 
 fn phases() -> impl Strategy<Value = Vec<Phase>> {
-    let kind = prop_oneof![Just(PhaseKind::Ramp), Just(PhaseKind::Herd), Just(PhaseKind::Churn), Just(PhaseKind::Soak)];
+    let kind = prop_oneof![
+        Just(PhaseKind::Ramp),
+        Just(PhaseKind::Herd),
+        Just(PhaseKind::Churn),
+        Just(PhaseKind::Soak)
+    ];
     let arrivals = prop::option::of(prop_oneof![
         Just(Arrivals::Linear),
         Just(Arrivals::AtOnce),
@@ -80,7 +85,11 @@ fn presets() {
     assert_eq!(arrivals.len(), 100 + 204, "100 viewers who stay 30 s, over 61 s");
     let mean = arrivals.iter().filter_map(|a| a.stay).sum::<Duration>().as_secs_f64() / arrivals.len() as f64;
     assert!((20.0..40.0).contains(&mean), "{mean}");
-    assert!([Leaving::Close, Leaving::Reset, Leaving::Vanish].iter().all(|way| arrivals.iter().any(|a| a.leaving == *way)));
+    assert!(
+        [Leaving::Close, Leaving::Reset, Leaving::Vanish]
+            .iter()
+            .all(|way| arrivals.iter().any(|a| a.leaving == *way))
+    );
     let death = preset(Preset::PopDeath, &two).unwrap();
     let [exodus] = &exoduses(&death)[..] else { panic!("one death") };
     assert_eq!((exodus.at, exodus.from, &exodus.to[..]), (Duration::from_secs(35), 0, &[1][..]));
@@ -98,7 +107,11 @@ fn nobody_arrives_at_a_dead_pop() {
     let arrivals: Vec<_> = plan(&scenario, 3).collect();
     assert!(arrivals.iter().any(|a| a.phase == 0 && a.target == 0));
     assert!(arrivals.iter().all(|a| a.phase != 2 || a.target != 0));
-    assert_eq!(arrivals.iter().map(|a| a.token).collect::<std::collections::BTreeSet<_>>().len(), 50, "150 tabs");
+    assert_eq!(
+        arrivals.iter().map(|a| a.token).collect::<std::collections::BTreeSet<_>>().len(),
+        50,
+        "150 tabs"
+    );
     scenario.targets[1].weight = 0.0;
     scenario.targets[2].weight = 0.0;
     assert!(plan(&scenario, 3).all(|a| a.phase != 2 || a.target != 0), "those without weight take over");
@@ -113,7 +126,10 @@ fn mistakes_name_field_value_and_way_out() {
         ("colour = 1", "unknown field `colour`"),
         ("arrivals = \"bursts\"", "unknown variant `bursts`"),
         ("from = 0", "phases[0].from = 0: only pop-death has it"),
-        ("length = { kind = \"uniform\", min_seconds = 9, max_seconds = 3 }", "phases[0].length.max_seconds = 3: at least"),
+        (
+            "length = { kind = \"uniform\", min_seconds = 9, max_seconds = 3 }",
+            "phases[0].length.max_seconds = 3: at least",
+        ),
         ("length = { kind = \"fixed\", mean_seconds = 9 }", "unknown field `mean_seconds`"),
         ("[viewers]\nhints = 2", "viewers.hints = 2: a share from 0 to 1"),
         ("[viewers]\nvariant = \"best\"", "viewers.variant = best: expected"),
