@@ -30,6 +30,7 @@ pub(crate) enum ScenarioError {
     Value { field: String, value: String, way_out: String },
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "numbers and literals, given as they are")]
 fn wrong<T>(
     field: impl Into<String>,
     value: impl ToString,
