@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Send an FLV file or stream in real time by RTMP
     Publish(PublishArgs),
+    /// Do the origin's statistics say what the viewers of a run know? Every metric, with its bar
+    Verify(VerifyArgs),
     /// CPU time and memory of a process tree over a time
     Procstat(ProcstatArgs),
 }
@@ -199,6 +201,44 @@ pub(crate) struct PublishArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sigma-load verify --truth truth.jsonl --channel bench --token-file data/origin/admin.token\n  \
+    sigma-load verify --truth a.jsonl --truth b.jsonl --url https://127.0.0.1:7443 --ca data/dev-ca.pem \\\n      \
+        --channel bench --token-file admin.token --json verify.json\n\n\
+    The logs are those of all load testers that watched the channel at the time: a viewer that is in none of them is \
+an error. Sessions that ended before the first of the logs are left out.\n\
+    Views must be the same number; viewers of each second may differ by 0.5 % of the peak from those who came 2 s \
+before and have not left, to those who left within 6 s (10 s if they vanished without a word); watch time by 0.1 % \
+in total and by one part for each session.\n\n\
+    Exit codes: 0 all within their bars; 1 some are not, or nothing could be compared; 2 wrong usage.")]
+pub(crate) struct VerifyArgs {
+    /// Ground-truth log of a run, JSON lines; may be repeated
+    #[arg(long, required = true, value_name = "FILE")]
+    pub(crate) truth: Vec<PathBuf>,
+    /// The origin's API
+    #[arg(long, env = "SIGMA_URL", default_value = "http://127.0.0.1:7070")]
+    pub(crate) url: Address,
+    /// Token of the API
+    #[arg(long, env = "SIGMA_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    pub(crate) token: Option<String>,
+    /// File with the token: `admin.token` in the origin's data_dir
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) channel: sigma_shared::id::ChannelId,
+    /// Duration of a part, by which one session's watch time may be off; default: the mean of the parts got
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub(crate) part_ms: Option<u64>,
+    /// Wait for the numbers to be final, at most this long
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub(crate) wait_seconds: u64,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  sigma-load procstat --pid $(pidof sigma-origin) --seconds 600 --children --json -"
 )]
@@ -244,6 +284,9 @@ mod tests {
             (vec!["herd", url, "--metric", "x y"], false),
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--loop"], false),
             (vec!["procstat", "--pid", "1", "--seconds", "5"], true),
+            (vec!["verify", "--truth", "a", "--truth", "b", "--channel", "bench"], true),
+            (vec!["verify", "--truth", "a", "--channel", "no/channel"], false),
+            (vec!["verify", "--channel", "bench"], false),
         ] {
             let result = Cli::try_parse_from(std::iter::once("sigma-load").chain(arguments.iter().copied()));
             assert_eq!(result.is_ok(), accepted, "{arguments:?}");

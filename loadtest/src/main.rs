@@ -1,8 +1,8 @@
 //! `sigma-load`: plays the part of viewers and publishers in numbers and measures what they get.
 //!
 //! This file turns the command line into runs, reports and exit codes. The pure core is `player` (what a viewer asks
-//! for next), `check` (conformance), `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
-//! `fetch`, `crowd`, `viewer`, `run`, `herd`, `publish` and `procstat`.
+//! for next), `check` (conformance), `scenario`, `verify::compare`, `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
+//! `fetch`, `crowd`, `viewer`, `run`, `herd`, `publish`, `verify` and `procstat`.
 
 mod adapt;
 mod address;
@@ -37,13 +37,17 @@ mod script;
 mod shelf;
 mod tally;
 mod tls;
+mod verify;
 mod viewer;
 mod watched;
 mod wire;
 
 use address::Address;
 use clap::Parser;
-use cli::{CheckArgs, Cli, Command, HerdArgs, LogFormat, Output, ProcstatArgs, PublishArgs, RunArgs, Target};
+use cli::{
+    CheckArgs, Cli, Command, HerdArgs, LogFormat, Output, ProcstatArgs, PublishArgs, RunArgs, Target,
+    VerifyArgs,
+};
 use crowd::{Crowd, Habits};
 use dial::{DialConfig, Dialer, Protocol};
 use report::Report;
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
             Command::Herd(arguments) => run_herd(arguments).await,
             Command::Check(arguments) => run_check(&arguments).await,
             Command::Publish(arguments) => run_publish(arguments).await,
+            Command::Verify(arguments) => run_verify(arguments).await,
             Command::Procstat(arguments) => run_procstat(&arguments).await,
         }
     });
@@ -220,6 +225,29 @@ async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
     let report = publish::run(&broadcast, interrupted()).await?;
     write(&arguments.output, &report)?;
     Ok(true)
+}
+
+async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
+    let token = match &arguments.token_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            Some(text.map_err(|error| format!("{}: {error}", path.display()))?.trim().to_owned())
+        }
+        None => arguments.token,
+    };
+    let dialer = dialer(&arguments.target, std::slice::from_ref(&arguments.url))?;
+    let order = verify::Order {
+        truth: arguments.truth,
+        url: arguments.url,
+        token,
+        channel: arguments.channel.to_string(),
+        bars: verify::compare::Bars { part_ms: arguments.part_ms },
+        wait: Duration::from_secs(arguments.wait_seconds),
+        timeout: Duration::from_secs(arguments.target.timeout_seconds),
+    };
+    let verification = verify::run(&dialer, &order).await?;
+    write(&arguments.output, &verification)?;
+    Ok(verification.passed)
 }
 
 async fn run_procstat(arguments: &ProcstatArgs) -> Result<bool, Failure> {

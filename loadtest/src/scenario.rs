@@ -31,7 +31,7 @@ pub(crate) enum ScenarioError {
     Value { field: String, value: String, way_out: String },
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "what is wrong is told once")]
+#[expect(clippy::needless_pass_by_value, reason = "numbers and literals, given as they are")]
 fn wrong<T>(
     field: impl Into<String>,
     value: impl ToString,
