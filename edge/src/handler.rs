@@ -132,7 +132,7 @@ impl Handler {
             Answer::Report(Box::new(Reported { client, named, body }))
         } else {
             let visitor = Visitor::of(&request, address, trusted);
-            self.route(&request, &visitor, &mut account).unwrap_or_else(|refusal| Answer::Own(refusal))
+            self.route(&request, &visitor, &mut account).unwrap_or_else(Answer::Own)
         };
         self.deliver(answer, head_only, account)
     }
