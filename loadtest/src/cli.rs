@@ -77,7 +77,7 @@ pub(crate) struct Output {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sigma-load run http://127.0.0.1:7070/live/bench/index.m3u8 --viewers 1000 --seconds 60 --ramp-seconds 5\n  \
-    sigma-load run https://127.0.0.1:8443/live/demo/index.m3u8 --ca data/dev-ca.pem --viewers 200 --seconds 60 \
+    sigma-load run https://127.0.0.1:8443/live/demo/index.m3u8 --ca data/ca.pem --viewers 200 --seconds 60 \
 --server-pid $(pidof sigma-edge) --json report.json\n\n\
     Part delay is the last byte at the viewer minus `at` of the part's CMSD-Static header, which the origin sets to \
 the wall clock at which it had the part: origin and viewers must share a clock.\n\
@@ -152,7 +152,7 @@ pub(crate) struct HerdArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sigma-load check http://127.0.0.1:7070/live/demo/index.m3u8\n  \
-    sigma-load check https://127.0.0.1:8443/live/demo/index.m3u8 --ca data/dev-ca.pem --fail-on ours \\\n      \
+    sigma-load check https://127.0.0.1:8443/live/demo/index.m3u8 --ca data/ca.pem --fail-on ours \\\n      \
         --compare http://127.0.0.1:7070/live/demo/index.m3u8 --json check.json\n\n\
     Levels: M a MUST of the specification (draft-pantos-hls-rfc8216bis and its low-latency server profile), S a \
 SHOULD, R recommended, A a rule of Apple's authoring specification, O a rule of this project.\n\
@@ -202,8 +202,8 @@ pub(crate) struct PublishArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    sigma-load verify --truth truth.jsonl --channel bench --token-file data/origin/admin.token\n  \
-    sigma-load verify --truth a.jsonl --truth b.jsonl --url https://127.0.0.1:7443 --ca data/dev-ca.pem \\\n      \
+    sigma-load verify --truth truth.jsonl --channel bench --token-file data/admin.token\n  \
+    sigma-load verify --truth a.jsonl --truth b.jsonl --url https://127.0.0.1:7443 --ca data/ca.pem \\\n      \
         --channel bench --token-file admin.token --json verify.json\n\n\
     The logs are those of all load testers that watched the channel at the time: a viewer that is in none of them is \
 an error. Sessions that ended before the first of the logs are left out.\n\

@@ -115,7 +115,10 @@ async fn broadcast_sessions_begin_and_end_where_their_media_does() {
     let first: jiff::Timestamp = first.expect("a date").parse().expect("RFC 3339");
     let started: jiff::Timestamp = live["started_at"].as_str().expect("a date").parse().expect("RFC 3339");
     let apart = first.as_millisecond() - started.as_millisecond();
-    assert!((0..2000).contains(&apart), "the start of the segment grid's cell, {apart} ms before the first picture's date");
+    assert!(
+        (0..2000).contains(&apart),
+        "the start of the segment grid's cell, {apart} ms before the first picture's date"
+    );
     // Its content counts for it.
     let at = first.as_millisecond().cast_unsigned();
     let reported = Report { sequence: 1, ..report(1, at) };
