@@ -205,7 +205,7 @@ fn flight(plan: &Plan, number: usize, place: usize) -> Option<usize> {
 }
 
 /// The channel in a path, or the path.
-fn channel_of(path: &str) -> String {
+pub(crate) fn channel_of(path: &str) -> String {
     let path = path.split('?').next().unwrap_or_default();
     let channel = path.split_once("/live/").and_then(|(_, rest)| rest.split('/').next());
     channel.unwrap_or(path).to_owned()
