@@ -275,7 +275,7 @@ pub(crate) struct VerifyArgs {
     pub(crate) token_file: Option<PathBuf>,
     #[arg(long)]
     pub(crate) channel: sigma_shared::id::ChannelId,
-    /// Duration of a part, by which one session's watch time may be off; default: the mean of the parts got
+    /// Duration of a part, by which one session's watch time may be off; default: the longest part got
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) part_ms: Option<u64>,
     /// Wait for the numbers to be final, at most this long

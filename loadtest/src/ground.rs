@@ -31,8 +31,11 @@ pub(crate) struct Record {
     pub(crate) last_response_at_ms: Option<u64>,
     pub(crate) left: Leaving,
     pub(crate) present_ms: Vec<[u64; 2]>,
+    /// Of the channel's timeline, each moment once.
     pub(crate) watched_us: u64,
+    /// Parts and segments that brought something new of it, and the longest of them.
     pub(crate) parts: u64,
+    pub(crate) longest_part_us: u64,
     pub(crate) bytes: u64,
     pub(crate) stalls: u64,
     pub(crate) stalled_ms: u64,
@@ -137,6 +140,7 @@ mod tests {
             present_ms: vec![[n + 1, n + 2]],
             watched_us: 1,
             parts: 2,
+            longest_part_us: 1,
             bytes: 3,
             stalls: 0,
             stalled_ms: 0,

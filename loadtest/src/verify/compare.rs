@@ -2,7 +2,8 @@
 //! the worst case.
 //!
 //! The truth knows when a viewer came and when it really left; the origin may notice that a little later. A second's
-//! count is right if it lies between those who must be counted by then and those who may be; lags are measured the same
+//! count is right if it lies between those who must be counted by then and those who may be, of which are those whose
+//! first byte may have been on its way; lags are measured the same
 //! way, so one of leaves can look shorter than it is by what joins are late, never longer. Sessions that the origin
 //! knew before the run are left out of everything. Deliberately absent: files and network.
 #![deny(clippy::disallowed_methods)]
@@ -16,6 +17,8 @@ use std::fmt;
 const JOIN_S: u64 = 2;
 const LEAVE_S: u64 = 6;
 const VANISH_S: u64 = 10;
+/// A byte takes no longer from the server to the tester, milliseconds.
+const TRANSIT_MS: u64 = 1_000;
 /// Longest lag that is looked for.
 const LAG_MAX_S: u64 = 60;
 /// Viewers wrong in a second, relative to the peak.
@@ -33,11 +36,16 @@ pub(crate) struct Truth {
     pub(crate) first_media_at_ms: Option<u64>,
     pub(crate) last_response_at_ms: Option<u64>,
     pub(crate) left: Leaving,
+    /// It wanted to watch from then on.
+    #[serde(default)]
+    pub(crate) started_at_ms: u64,
     /// Without grace.
     #[serde(default)]
     pub(crate) present_ms: Vec<[u64; 2]>,
     pub(crate) watched_us: u64,
     pub(crate) parts: u64,
+    #[serde(default)]
+    pub(crate) longest_part_us: u64,
 }
 
 /// One playback session as the origin knows it.
@@ -64,7 +72,7 @@ pub(crate) struct Told {
 /// What decides.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Bars {
-    /// Duration of a part, which one session's watch time may be off by; `None`: the mean of the parts got.
+    /// Duration of a part, which one session's watch time may be off by; `None`: the longest that was got.
     pub(crate) part_ms: Option<u64>,
 }
 
@@ -183,6 +191,8 @@ fn united(all: &[Truth]) -> BTreeMap<String, Truth> {
         known.present_ms.extend(&next.present_ms);
         known.watched_us += next.watched_us;
         known.parts += next.parts;
+        known.started_at_ms = known.started_at_ms.min(next.started_at_ms);
+        known.longest_part_us = known.longest_part_us.max(next.longest_part_us);
         let first = [known.first_media_at_ms, next.first_media_at_ms];
         known.first_media_at_ms = first.into_iter().flatten().min();
         if next.last_response_at_ms > known.last_response_at_ms {
@@ -241,10 +251,9 @@ fn watch_total(views: &[&Truth], told: &Told, before: &[&Seen]) -> Metric {
 }
 
 fn watch_each(views: &[&Truth], told: &Told, bars: Bars) -> Metric {
-    let parts: u64 = views.iter().map(|truth| truth.parts).sum();
-    let mean = views.iter().map(|truth| truth.watched_us).sum::<u64>() as f64 / 1000.0 / parts.max(1) as f64;
+    let longest_us = views.iter().map(|truth| truth.longest_part_us).max().unwrap_or_default();
     // One for milliseconds that were cut off.
-    let bar = bars.part_ms.map_or(mean, |ms| ms as f64) + 1.0;
+    let bar = bars.part_ms.map_or(longest_us as f64 / 1000.0, |ms| ms as f64) + 1.0;
     let seen: BTreeMap<&str, u64> =
         told.sessions.iter().map(|seen| (seen.session.as_str(), seen.watch_ms)).collect();
     let (mut wrong, mut worst, mut at) = (0u64, 0.0f64, "");
@@ -293,6 +302,8 @@ fn pops_each(views: &[&Truth], told: &Told) -> Metric {
 /// A stretch of presence: must it be counted in this series, or only may it?
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
+    /// Its first byte of media may have been on its way since then.
+    sent_ms: u64,
     start_ms: u64,
     end_ms: u64,
     /// The viewer vanished at its end.
@@ -315,7 +326,8 @@ impl Count {
             let last = truth.present_ms.iter().map(|span| span[1]).max();
             for span in truth.present_ms.iter().filter(|_| may) {
                 let vanished = truth.left == Leaving::Vanish && Some(span[1]) == last;
-                stretches.push(Stretch { start_ms: span[0], end_ms: span[1], vanished, must });
+                let sent_ms = truth.started_at_ms.max(span[0].saturating_sub(TRANSIT_MS)).min(span[0]);
+                stretches.push(Stretch { sent_ms, start_ms: span[0], end_ms: span[1], vanished, must });
             }
         }
         Self { stretches, from, to }
@@ -355,7 +367,7 @@ impl Count {
 
     /// Those that may be counted so long after they left.
     fn most(&self, leave_s: u64, vanish_s: u64) -> Vec<i64> {
-        self.sweep(|s| Some((s.start_ms, s.end_ms + 1000 * if s.vanished { vanish_s } else { leave_s })))
+        self.sweep(|s| Some((s.sent_ms, s.end_ms + 1000 * if s.vanished { vanish_s } else { leave_s })))
     }
 
     fn peak(&self) -> u64 {

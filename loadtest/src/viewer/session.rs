@@ -280,9 +280,9 @@ impl Session {
     }
 
     fn watched(&self, state: &mut State, hinted: &Hinted, lasts_us: u64) -> Happened {
-        state.watched.part(hinted.at, lasts_us);
         self.crowd.count(self.shard, |counts| counts.tally.media_us += lasts_us);
         let span = (hinted.start_us, hinted.start_us + lasts_us);
+        state.watched.add(span);
         let now_us = self.now_us().max(hinted.arrived_us);
         state.playback.appended(now_us, hinted.track, span)
     }
@@ -320,20 +320,11 @@ impl Session {
                     }
                 }
             }
-            Kind::Part => {
-                state.watched.part(want.at, want.duration_us);
-                state.playback.appended(now_us, track, span)
-            }
-            Kind::Segment => {
-                state.watched.segment(want.at.0, want.duration_us);
+            Kind::Part | Kind::Segment => {
+                state.watched.add(span);
                 state.playback.appended(now_us, track, span)
             }
         };
-        let players = &state.players;
-        state.watched.tidy(|msn| {
-            let segment = players[0].listing()?.segment(msn)?;
-            segment.uri.as_ref().map(|_| segment.duration_us)
-        });
         self.happened(state, &happened);
         if !state.present {
             self.gauges(state, true, false);
@@ -517,7 +508,7 @@ impl Session {
         let state = &mut *state;
         for hinted in std::mem::take(&mut state.hinted) {
             if let Some(lasts) = hinted.lasts_us {
-                state.watched.part(hinted.at, lasts);
+                state.watched.add((hinted.start_us, hinted.start_us + lasts));
             }
         }
         let running_us = state.playback.stalled_us();
@@ -538,7 +529,8 @@ impl Session {
             left,
             present_ms: state.presence.spans().to_vec(),
             watched_us: state.watched.total_us(),
-            parts: state.watched.parts(),
+            parts: state.watched.objects(),
+            longest_part_us: state.watched.longest_us(),
             bytes: state.bytes,
             stalls: state.playback.stalls(),
             stalled_ms: running_us / 1000,

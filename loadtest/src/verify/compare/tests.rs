@@ -17,6 +17,8 @@ fn truth() -> Vec<Truth> {
                 present_ms: vec![[start, start + 20_000]],
                 watched_us: 20_000_000,
                 parts: 100,
+                started_at_ms: start,
+                longest_part_us: 200_000,
             }
         })
         .collect()
@@ -70,6 +72,19 @@ fn what_is_right_passes() {
         |name: &str| verification.metrics.iter().find(|m| m.name == name).unwrap().measured.clone();
     // Who came and is not seen yet hides as many who left and are still seen.
     assert_eq!((measured("joins seen"), measured("leaves seen")), ("1 s".into(), "3 s".into()));
+}
+
+#[test]
+fn who_is_counted_while_the_first_byte_is_on_its_way_is_no_error() {
+    let earlier = truth();
+    let late = |truth: &Truth, by: u64| Truth {
+        present_ms: vec![[truth.present_ms[0][0] + by, truth.present_ms[0][1]]],
+        ..truth.clone()
+    };
+    let told = told(&earlier, 0, 4000);
+    let all = |by| earlier.iter().map(|truth| late(truth, by)).collect::<Vec<_>>();
+    assert_eq!(failed(&all(900), &told), [""; 0]);
+    assert!(failed(&all(2100), &told).contains(&"viewers each second".into()), "longer than anything takes");
 }
 
 type Change = fn(&mut Told);
