@@ -33,9 +33,12 @@ pub(crate) struct Record {
     pub(crate) present_ms: Vec<[u64; 2]>,
     /// Of the channel's timeline, each moment once.
     pub(crate) watched_us: u64,
-    /// Parts and segments that brought something new of it, and the longest of them.
+    /// Parts and segments that brought something new of it.
     pub(crate) parts: u64,
+    /// Of the parts.
     pub(crate) longest_part_us: u64,
+    /// It left while media that it had asked for was on its way or still to come: the server may have sent it.
+    pub(crate) asking: bool,
     pub(crate) bytes: u64,
     pub(crate) stalls: u64,
     pub(crate) stalled_ms: u64,
@@ -141,6 +144,7 @@ mod tests {
             watched_us: 1,
             parts: 2,
             longest_part_us: 1,
+            asking: false,
             bytes: 3,
             stalls: 0,
             stalled_ms: 0,

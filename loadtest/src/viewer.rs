@@ -185,8 +185,6 @@ async fn depart(wire: Wire, how: Leaving, household: &Household, crowd: &Crowd) 
             wire.vanish();
             household.vanished.borrow_mut().push((Instant::now() + crowd.habits.vanished, wire));
         }
-        // It is there, and does nothing.
-        Leaving::Sleep => household.vanished.borrow_mut().push((Instant::now() + crowd.habits.slept, wire)),
         _ => Box::pin(wire.close()).await,
     }
 }
@@ -246,9 +244,15 @@ async fn act(session: &Session, (plan, place): (&Plan, usize), acts: &mut &[(Dur
         }
         *acts = rest;
         match *act {
+            // What it asked for still comes; then it is there, and does nothing.
+            Act::Leave(Leaving::Sleep) => {
+                session.sleeps();
+                tokio::time::sleep(session.crowd.habits.slept).await;
+                return Exit::Leave(Leaving::Sleep);
+            }
             Act::Seek(share) => session.seek(Some(share)),
             Act::Live => session.seek(None),
-            Act::Sleep => session.asleep.set(true),
+            Act::Sleep => session.sleeps(),
             Act::Wake => {
                 session.asleep.set(false);
                 session.seek(None);

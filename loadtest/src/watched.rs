@@ -18,7 +18,6 @@ pub(crate) struct Watched {
     /// In order, and apart.
     stretches: Vec<(u64, u64)>,
     objects: u64,
-    longest_us: u64,
 }
 
 impl Watched {
@@ -39,7 +38,6 @@ impl Watched {
         self.stretches.splice(first..last, [all]);
         let new = all.1 - all.0 > known_us + ROUNDING_US;
         self.objects += u64::from(new);
-        self.longest_us = self.longest_us.max(end - start);
         new
     }
 
@@ -51,11 +49,6 @@ impl Watched {
     /// Parts and segments that brought something new.
     pub(crate) fn objects(&self) -> u64 {
         self.objects
-    }
-
-    /// The longest one, microseconds.
-    pub(crate) fn longest_us(&self) -> u64 {
-        self.longest_us
     }
 }
 
@@ -148,7 +141,7 @@ mod tests {
         assert_eq!(watched.total_us(), 384_000);
         assert!(watched.add((7_000_000, 8_000_000)), "a segment after some of its parts");
         assert!(!watched.add((7_333_320, 7_499_980)));
-        assert_eq!((watched.total_us(), watched.objects(), watched.longest_us()), (1_000_000, 4, 1_000_000));
+        assert_eq!((watched.total_us(), watched.objects()), (1_000_000, 4));
         assert!(watched.add((9_000_000, 9_100_000)) && !watched.add((5, 5)), "elsewhere; nothing at all");
         assert_eq!(watched.total_us(), 1_100_000);
     }

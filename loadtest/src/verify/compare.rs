@@ -46,6 +46,9 @@ pub(crate) struct Truth {
     pub(crate) parts: u64,
     #[serde(default)]
     pub(crate) longest_part_us: u64,
+    /// It left while media was on its way: without any before, only the server knows whether it is a view.
+    #[serde(default)]
+    pub(crate) asking: bool,
 }
 
 /// One playback session as the origin knows it.
@@ -151,11 +154,16 @@ pub(crate) fn compare(truth: &[Truth], told: &Told, bars: Bars) -> Verification 
         !truth.contains_key(&seen.session) && seen.last_at_ms.is_none_or(|last| last < begun_ms)
     };
     let before: Vec<&Seen> = told.sessions.iter().filter(earlier).collect();
+    // Who left while its first part was on its way is not compared.
+    let open: Vec<&Seen> = (told.sessions.iter())
+        .filter(|seen| truth.get(&seen.session).is_some_and(|truth| truth.parts == 0 && truth.asking))
+        .collect();
+    let aside: Vec<&Seen> = before.iter().chain(&open).copied().collect();
     let count = Count::new(&views, (from, to), |_| (true, true));
     let mut metrics = vec![
-        total_views(&views, told, &before),
+        total_views(&views, told, (&before, &open)),
         same_sessions(&truth, told, begun_ms),
-        watch_total(&views, told, &before),
+        watch_total(&views, told, &aside),
         watch_each(&views, told, bars),
     ];
     metrics.extend(count.metrics("", &told.viewers));
@@ -191,6 +199,7 @@ fn united(all: &[Truth]) -> BTreeMap<String, Truth> {
         known.present_ms.extend(&next.present_ms);
         known.watched_us += next.watched_us;
         known.parts += next.parts;
+        known.asking |= next.asking;
         known.started_at_ms = known.started_at_ms.min(next.started_at_ms);
         known.longest_part_us = known.longest_part_us.max(next.longest_part_us);
         let first = [known.first_media_at_ms, next.first_media_at_ms];
@@ -211,13 +220,17 @@ fn metric(name: &str, bar: impl Into<String>, (measured, worst): (String, String
     Metric { name: name.to_owned(), bar: bar.into(), measured, worst, verdict }
 }
 
-fn total_views(views: &[&Truth], told: &Told, before: &[&Seen]) -> Metric {
-    let earlier = before.iter().filter(|seen| seen.first_media_at_ms.is_some()).count() as u64;
-    let got = told.views.saturating_sub(earlier);
+fn total_views(views: &[&Truth], told: &Told, (before, open): (&[&Seen], &[&Seen])) -> Metric {
+    let views_of =
+        |seen: &[&Seen]| seen.iter().filter(|seen| seen.first_media_at_ms.is_some()).count() as u64;
+    let got = told.views.saturating_sub(views_of(before) + views_of(open));
     let wanted = views.len() as u64;
-    let off =
-        if got == wanted { String::new() } else { format!("off by {:+}", got as i128 - i128::from(wanted)) };
-    metric("total views", "exactly", (format!("{got} of {wanted}"), off), got == wanted)
+    let worst = match (got == wanted, views_of(open)) {
+        (true, 0) => String::new(),
+        (true, open) => format!("{open} more left while their first part was on its way"),
+        (false, _) => format!("off by {:+}", i128::from(got) - i128::from(wanted)),
+    };
+    metric("total views", "exactly", (format!("{got} of {wanted}"), worst), got == wanted)
 }
 
 fn same_sessions(truth: &BTreeMap<String, Truth>, told: &Told, begun_ms: u64) -> Metric {
@@ -226,6 +239,7 @@ fn same_sessions(truth: &BTreeMap<String, Truth>, told: &Told, begun_ms: u64) ->
             seen.first_media_at_ms.is_some() && seen.last_at_ms.is_none_or(|last| last >= begun_ms)
         })
         .map(|seen| seen.session.as_str())
+        .filter(|session| truth.get(*session).is_none_or(|truth| truth.parts > 0 || !truth.asking))
         .collect();
     let known: BTreeSet<&str> =
         truth.values().filter(|truth| truth.parts > 0).map(|truth| truth.session.as_str()).collect();
@@ -240,9 +254,9 @@ fn same_sessions(truth: &BTreeMap<String, Truth>, told: &Told, begun_ms: u64) ->
     metric("sessions", "the same", (measured, worst), missing.is_empty() && extra.is_empty())
 }
 
-fn watch_total(views: &[&Truth], told: &Told, before: &[&Seen]) -> Metric {
+fn watch_total(views: &[&Truth], told: &Told, aside: &[&Seen]) -> Metric {
     let wanted = views.iter().map(|truth| truth.watched_us).sum::<u64>() as f64 / 1e6;
-    let earlier: u64 = before.iter().map(|seen| seen.watch_ms).sum();
+    let earlier: u64 = aside.iter().map(|seen| seen.watch_ms).sum();
     let got = told.watch_ms.saturating_sub(earlier) as f64 / 1000.0;
     let error = if wanted > 0.0 { (got - wanted) / wanted } else { got };
     let measured = format!("{:+.4} %", error * 100.0);

@@ -65,6 +65,7 @@ pub(super) struct State {
     pub(super) estimate: Estimate,
     watched: Watched,
     presence: Presence,
+    longest_part_us: u64,
     hinted: Vec<Hinted>,
     pub(super) sources: Sources,
     protocols: Vec<Protocol>,
@@ -84,6 +85,8 @@ pub(super) struct State {
     requests: u64,
     /// Requests under way, Unix milliseconds.
     waiting: [Option<u64>; 4],
+    /// It left while it was waiting for media.
+    asking: bool,
 }
 
 impl Session {
@@ -102,6 +105,7 @@ impl Session {
             estimate: Estimate::default(),
             watched: Watched::default(),
             presence: Presence::default(),
+            longest_part_us: 0,
             hinted: Vec::new(),
             sources,
             protocols: Vec::new(),
@@ -118,6 +122,7 @@ impl Session {
             startup_us: None,
             requests: 0,
             waiting: [None; 4],
+            asking: false,
         };
         let session = Self {
             shard,
@@ -283,6 +288,7 @@ impl Session {
         self.crowd.count(self.shard, |counts| counts.tally.media_us += lasts_us);
         let span = (hinted.start_us, hinted.start_us + lasts_us);
         state.watched.add(span);
+        state.longest_part_us = state.longest_part_us.max(lasts_us);
         let now_us = self.now_us().max(hinted.arrived_us);
         state.playback.appended(now_us, hinted.track, span)
     }
@@ -321,6 +327,9 @@ impl Session {
                 }
             }
             Kind::Part | Kind::Segment => {
+                if want.kind == Kind::Part {
+                    state.longest_part_us = state.longest_part_us.max(want.duration_us);
+                }
                 state.watched.add(span);
                 state.playback.appended(now_us, track, span)
             }
@@ -438,6 +447,15 @@ impl Session {
         self.happened(&mut state, &happened);
     }
 
+    /// The tab falls asleep: it asks for nothing, and nothing is played.
+    pub(super) fn sleeps(&self) {
+        self.asleep.set(true);
+        let now_us = self.now_us();
+        let mut state = self.state.borrow_mut();
+        let happened = state.playback.pause(now_us);
+        self.happened(&mut state, &happened);
+    }
+
     pub(super) fn seek(&self, to: Option<f64>) {
         let now_us = self.now_us();
         let mut state = self.state.borrow_mut();
@@ -496,7 +514,10 @@ impl Session {
         self.advance();
         let now_ms = self.unix_ms(Instant::now());
         let mut state = self.state.borrow_mut();
-        for sent_ms in std::mem::take(&mut state.waiting).into_iter().flatten() {
+        let waiting = std::mem::take(&mut state.waiting);
+        // Lanes of media are the odd ones.
+        state.asking = waiting.iter().skip(1).step_by(2).any(Option::is_some);
+        for sent_ms in waiting.into_iter().flatten() {
             state.presence.waited(sent_ms, now_ms);
         }
     }
@@ -530,7 +551,8 @@ impl Session {
             present_ms: state.presence.spans().to_vec(),
             watched_us: state.watched.total_us(),
             parts: state.watched.objects(),
-            longest_part_us: state.watched.longest_us(),
+            longest_part_us: state.longest_part_us,
+            asking: state.asking,
             bytes: state.bytes,
             stalls: state.playback.stalls(),
             stalled_ms: running_us / 1000,

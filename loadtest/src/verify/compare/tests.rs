@@ -19,6 +19,7 @@ fn truth() -> Vec<Truth> {
                 parts: 100,
                 started_at_ms: start,
                 longest_part_us: 200_000,
+                asking: false,
             }
         })
         .collect()
@@ -85,6 +86,20 @@ fn who_is_counted_while_the_first_byte_is_on_its_way_is_no_error() {
     let all = |by| earlier.iter().map(|truth| late(truth, by)).collect::<Vec<_>>();
     assert_eq!(failed(&all(900), &told), [""; 0]);
     assert!(failed(&all(2100), &told).contains(&"viewers each second".into()), "longer than anything takes");
+}
+
+#[test]
+fn who_left_while_its_first_part_was_on_its_way_is_a_view_or_none() {
+    let all = truth();
+    let told = told(&all, 0, 4000);
+    let mut without = all.clone();
+    (without[7].parts, without[7].watched_us, without[7].present_ms) = (0, 0, vec![]);
+    let extra = failed(&without, &told);
+    assert!(extra.contains(&"total views".into()) && extra.contains(&"sessions".into()), "{extra:?}");
+    without[7].asking = true;
+    let open = failed(&without, &told);
+    assert!(!open.contains(&"total views".into()) && !open.contains(&"sessions".into()), "{open:?}");
+    assert!(!open.contains(&"total watch time".into()), "{open:?}");
 }
 
 type Change = fn(&mut Told);
