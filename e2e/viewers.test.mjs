@@ -1,9 +1,10 @@
 // Viewers are counted as they are: what a crowd of them knows of itself is what the origin's statistics say, whatever the
 // way they watch, move and leave; and an edge that is killed takes no more than its last second with it.
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readFile, readlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { freePorts, ready, start } from './lib/cluster.mjs';
 import { load, playlists } from './lib/load.mjs';
 import { clip } from './lib/media.mjs';
 import { pushFile } from './lib/publish.mjs';
@@ -50,32 +51,44 @@ test('what viewers know of themselves is what the origin says of them', async ()
 });
 
 test('an edge that is killed loses its last second and nobody is counted twice', async () => {
-  const folder = dirname(stack.ready.ca);
+  const doomed = await anotherEdge();
   const earlier = await statistics();
+  const [own] = playlists(stack, 'bench');
   const crowd = load(stack, [
-    ...['run', ...playlists(stack, 'bench'), '--viewers', String(VIEWERS), '--ramp-seconds', '1', '--seconds', '12', '--max-errors', '1000000'],
-  ], { truth: join(folder, 'kill.jsonl') });
+    ...['run', `${doomed.https}/live/bench/index.m3u8`, own, '--scenario', 'pop-death', '--viewers', String(VIEWERS)],
+    ...['--ramp-seconds', '1', '--seconds', '12', '--max-errors', '1000000'],
+  ], { truth: join(dirname(stack.ready.ca), 'kill.jsonl') });
   await until('everybody to watch', 10_000, async () => (await statistics()).viewers >= VIEWERS);
-  process.kill(stack.ready.pids.edges[1], 'SIGKILL');
+  doomed.child.kill('SIGKILL');
   const { sessions, said } = await bounded('the crowd', 40_000, crowd);
 
-  const last = Math.max(...sessions.flatMap((one) => one.present_ms.map(([, end]) => end)));
-  const now = await until('the other edge to have told everything', 15_000, async () => {
-    const now = await statistics();
-    const pop = now.by.find((one) => one.pop === 'pop-1');
-    const told = await fetchJson(`${stack.ready.stats.pops}`);
-    const at = Date.parse(told.items.find((one) => one.id === 'pop-1').last_report_at);
-    return pop && at > last + 2_000 ? now : undefined;
-  });
   const watched = sessions.reduce((sum, one) => sum + one.watched_us / 1e6, 0);
-  const told = (now.watch_ms - earlier.watch_ms) / 1000;
-  const lost = watched - told;
-  const atTheEdge = sessions.filter((one) => one.pops.includes('pop-2')).length;
-  assert.ok(atTheEdge >= VIEWERS / 2 - 1, `${atTheEdge} were there: ${said}`);
-  assert.equal(now.views - earlier.views, sessions.filter((one) => one.parts > 0).length, 'no view more and none less');
-  assert.ok(lost <= atTheEdge * (REPORT_S + TICK_S), `watch time lost: ${lost} s of ${atTheEdge} viewers`);
-  assert.ok(lost >= -0.001 * watched, `watch time that nobody watched: ${-lost} s`);
+  const there = sessions.filter((one) => one.pops.includes('pop-2')).length;
+  assert.equal(there, VIEWERS / 2, said);
+  const most = there * (REPORT_S + TICK_S);
+  // What the killed one had on disk is sent by the process that shares its folder.
+  const lost = await until('all but the last second to be told', 20_000, async () => {
+    const now = await statistics();
+    const lost = watched - (now.watch_ms - earlier.watch_ms) / 1000;
+    return lost <= most && { now, s: lost };
+  });
+  assert.ok(lost.s >= -0.001 * watched, `watch time that nobody watched: ${-lost.s} s`);
+  assert.equal(lost.now.views - earlier.views, sessions.filter((one) => one.parts > 0).length, 'no view more and none less');
 });
+
+/** A process of its own that serves POP pop-2 beside the stack's, with the same folder for its reports. */
+async function anotherEdge() {
+  const data = dirname(stack.ready.ca);
+  const programs = dirname(await readlink(`/proc/${stack.ready.pids.origin}/exe`));
+  const config = await readFile(join(data, 'edge-2.toml'), 'utf8');
+  const ports = await freePorts(3);
+  const used = [stack.ready.edges[1].http, stack.ready.edges[1].https, stack.ready.edges[1].ops].map((url) => new URL(url).port);
+  const file = join(data, 'another.toml');
+  await writeFile(file, used.reduce((text, port, index) => text.replaceAll(`:${port}"`, `:${ports[index]}"`), config));
+  const edge = start(join(programs, 'sigma-edge'), file);
+  await ready(ports[2], edge);
+  return { ...edge, https: `https://127.0.0.1:${ports[1]}` };
+}
 
 async function statistics() {
   return fetchJson(`${stack.ready.stats.bench}?by=pop`);

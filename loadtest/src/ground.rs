@@ -39,6 +39,8 @@ pub(crate) struct Record {
     pub(crate) longest_part_us: u64,
     /// It left while media that it had asked for was on its way or still to come: the server may have sent it.
     pub(crate) asking: bool,
+    /// Of who vanished: what that would have brought, microseconds. Its server sent it, and cannot know that nobody got it.
+    pub(crate) unseen_us: u64,
     pub(crate) bytes: u64,
     pub(crate) stalls: u64,
     pub(crate) stalled_ms: u64,
@@ -145,6 +147,7 @@ mod tests {
             parts: 2,
             longest_part_us: 1,
             asking: false,
+            unseen_us: 0,
             bytes: 3,
             stalls: 0,
             stalled_ms: 0,

@@ -145,6 +145,7 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
         };
         match exit {
             Exit::Move(_) | Exit::Flee(_) => {
+                session.calls_off();
                 Box::pin(wire.close()).await;
                 let to = match exit {
                     Exit::Flee(number) => flight(&plan, number, place),
@@ -163,12 +164,14 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
             Exit::Elsewhere => Box::pin(wire.close()).await,
             Exit::Leave(how) => {
                 session.ending();
+                session.calls_off();
                 depart(wire, how, &household, &crowd).await;
                 break how;
             }
             exit => {
                 session.count(|tally| tally.ended += u64::from(exit == Exit::Ended));
                 session.ending();
+                session.calls_off();
                 Box::pin(wire.close()).await;
                 break Leaving::End;
             }
@@ -276,7 +279,10 @@ async fn playing(session: &Session, wire: &Wire, at: &mut Address) -> Exit {
             Ok(true) => {
                 failures = 0;
                 match play::play(session, wire, at).await {
-                    Exit::Restart(after) => after,
+                    Exit::Restart(after) => {
+                        session.calls_off();
+                        after
+                    }
                     exit => return exit,
                 }
             }

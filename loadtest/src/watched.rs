@@ -13,7 +13,7 @@ const STRETCHES_MAX: usize = 4096;
 const SPANS_MAX: usize = 4096;
 
 /// What a session watched. Positions are media time, microseconds.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Watched {
     /// In order, and apart.
     stretches: Vec<(u64, u64)>,

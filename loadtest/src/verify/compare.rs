@@ -49,6 +49,9 @@ pub(crate) struct Truth {
     /// It left while media was on its way: without any before, only the server knows whether it is a view.
     #[serde(default)]
     pub(crate) asking: bool,
+    /// What may have been sent to who had vanished by then, microseconds.
+    #[serde(default)]
+    pub(crate) unseen_us: u64,
 }
 
 /// One playback session as the origin knows it.
@@ -200,6 +203,7 @@ fn united(all: &[Truth]) -> BTreeMap<String, Truth> {
         known.watched_us += next.watched_us;
         known.parts += next.parts;
         known.asking |= next.asking;
+        known.unseen_us += next.unseen_us;
         known.started_at_ms = known.started_at_ms.min(next.started_at_ms);
         known.longest_part_us = known.longest_part_us.max(next.longest_part_us);
         let first = [known.first_media_at_ms, next.first_media_at_ms];
@@ -258,9 +262,13 @@ fn watch_total(views: &[&Truth], told: &Told, aside: &[&Seen]) -> Metric {
     let wanted = views.iter().map(|truth| truth.watched_us).sum::<u64>() as f64 / 1e6;
     let earlier: u64 = aside.iter().map(|seen| seen.watch_ms).sum();
     let got = told.watch_ms.saturating_sub(earlier) as f64 / 1000.0;
-    let error = if wanted > 0.0 { (got - wanted) / wanted } else { got };
+    let unseen = views.iter().map(|truth| truth.unseen_us).sum::<u64>() as f64 / 1e6;
+    let off = (got - wanted).min(0.0) + (got - wanted - unseen).max(0.0);
+    let error = if wanted > 0.0 { off / wanted } else { off };
     let measured = format!("{:+.4} %", error * 100.0);
-    let both = format!("{got:.3} s of {wanted:.3} s");
+    let to_nobody =
+        if unseen > 0.0 { format!(" (and up to {unseen:.3} s to who vanished)") } else { String::new() };
+    let both = format!("{got:.3} s of {wanted:.3} s{to_nobody}");
     metric("total watch time", "+-0.1 %", (measured, both), error.abs() <= WATCH_ERROR_MAX)
 }
 

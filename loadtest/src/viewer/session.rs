@@ -70,7 +70,9 @@ pub(super) struct State {
     pub(super) sources: Sources,
     protocols: Vec<Protocol>,
     edges: Vec<String>,
+    /// Where it got media, and where it is now, until that is noted.
     pops: Vec<String>,
+    pop: Option<String>,
     slice: usize,
     /// Counted as a viewer of its slice, and as a stalled one.
     present: bool,
@@ -83,10 +85,20 @@ pub(super) struct State {
     starved_us: Option<u64>,
     startup_us: Option<u64>,
     requests: u64,
-    /// Requests under way, Unix milliseconds.
-    waiting: [Option<u64>; 4],
+    /// Requests under way.
+    waiting: [Option<Waiting>; 4],
     /// It left while it was waiting for media.
     asking: bool,
+    /// What that would have brought.
+    unseen_us: u64,
+}
+
+/// A request under way.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    sent_ms: u64,
+    /// Start and duration of the media asked for; 0 where the duration is not known yet.
+    media: Option<(u64, u64)>,
 }
 
 impl Session {
@@ -111,6 +123,7 @@ impl Session {
             protocols: Vec::new(),
             edges: Vec::new(),
             pops: Vec::new(),
+            pop: None,
             slice: 0,
             present: false,
             stalled: false,
@@ -123,6 +136,7 @@ impl Session {
             requests: 0,
             waiting: [None; 4],
             asking: false,
+            unseen_us: 0,
         };
         let session = Self {
             shard,
@@ -175,6 +189,7 @@ impl Session {
         let (present, stalled) = (state.present, state.stalled);
         self.gauges(&mut state, false, false);
         state.slice = slice;
+        state.pop = None;
         self.gauges(&mut state, present, stalled);
         if !state.edges.contains(&key.edge) {
             state.edges.push(key.edge);
@@ -208,22 +223,30 @@ impl Session {
         self.hashes
     }
 
-    /// A request goes out on a lane: it waits from now on.
-    pub(super) fn waits(&self, lane: usize) {
-        let now_ms = self.unix_ms(Instant::now());
-        self.state.borrow_mut().waiting[lane] = Some(now_ms);
+    /// A request goes out on a lane: it waits from now on, for that stretch of media or for something else.
+    pub(super) fn waits(&self, lane: usize, media: Option<&Want>) {
+        let sent_ms = self.unix_ms(Instant::now());
+        let media = media.filter(|want| want.kind != Kind::Init);
+        let media = media.map(|want| (want.start_us, want.duration_us));
+        self.state.borrow_mut().waiting[lane] = Some(Waiting { sent_ms, media });
     }
 
     /// It waits no more; what came is accounted for.
     pub(super) fn came(&self, lane: usize, result: Option<(&Answer, bool)>) {
         let mut state = self.state.borrow_mut();
+        let state = &mut *state;
         state.waiting[lane] = None;
         let Some((answer, media)) = result else { return };
-        if let Some(pop) = &answer.pop
-            && !state.pops.contains(pop)
-        {
-            state.pops.push(pop.clone());
+        if let Some(pop) = &answer.pop {
             self.crowd.name_pop(state.slice, pop);
+            state.pop = Some(pop.clone());
+        }
+        // Where it got media it was; a playlist alone is not watched.
+        if media
+            && answer.status == 200
+            && let Some(pop) = state.pop.take_if(|pop| !state.pops.contains(pop))
+        {
+            state.pops.push(pop);
         }
         if answer.status == 200 {
             state.presence.touched(&Touch {
@@ -509,17 +532,28 @@ impl Session {
         }
     }
 
+    /// Everything that is under way is called off: it kept the viewer present until now.
+    pub(super) fn calls_off(&self) {
+        let now_ms = self.unix_ms(Instant::now());
+        let mut state = self.state.borrow_mut();
+        for waiting in std::mem::take(&mut state.waiting).into_iter().flatten() {
+            state.presence.waited(waiting.sent_ms, now_ms);
+        }
+    }
+
     /// The viewer goes: what waits for an answer kept it present until now.
     pub(super) fn ending(&self) {
         self.advance();
-        let now_ms = self.unix_ms(Instant::now());
         let mut state = self.state.borrow_mut();
-        let waiting = std::mem::take(&mut state.waiting);
-        // Lanes of media are the odd ones.
-        state.asking = waiting.iter().skip(1).step_by(2).any(Option::is_some);
-        for sent_ms in waiting.into_iter().flatten() {
-            state.presence.waited(sent_ms, now_ms);
+        let state = &mut *state;
+        let media: Vec<_> = state.waiting.iter().flatten().filter_map(|waiting| waiting.media).collect();
+        state.asking = !media.is_empty();
+        let mut all = state.watched.clone();
+        for (start, duration) in media {
+            let lasts = if duration > 0 { duration } else { state.longest_part_us };
+            all.add((start, start + lasts));
         }
+        state.unseen_us = all.total_us() - state.watched.total_us();
     }
 
     /// The end. `sid` is of the signed path, if there was one.
@@ -532,6 +566,8 @@ impl Session {
                 state.watched.add((hinted.start_us, hinted.start_us + lasts));
             }
         }
+        // Everybody else calls off what is under way.
+        let unseen_us = if left == Leaving::Vanish { state.unseen_us } else { 0 };
         let running_us = state.playback.stalled_us();
         if state.present {
             self.gauges(state, false, false);
@@ -553,6 +589,7 @@ impl Session {
             parts: state.watched.objects(),
             longest_part_us: state.longest_part_us,
             asking: state.asking,
+            unseen_us,
             bytes: state.bytes,
             stalls: state.playback.stalls(),
             stalled_ms: running_us / 1000,

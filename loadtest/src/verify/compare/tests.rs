@@ -20,6 +20,7 @@ fn truth() -> Vec<Truth> {
                 started_at_ms: start,
                 longest_part_us: 200_000,
                 asking: false,
+                unseen_us: 0,
             }
         })
         .collect()
@@ -100,6 +101,18 @@ fn who_left_while_its_first_part_was_on_its_way_is_a_view_or_none() {
     let open = failed(&without, &told);
     assert!(!open.contains(&"total views".into()) && !open.contains(&"sessions".into()), "{open:?}");
     assert!(!open.contains(&"total watch time".into()), "{open:?}");
+}
+
+#[test]
+fn what_was_sent_to_who_had_vanished_is_no_error() {
+    let mut all = truth();
+    let mut told = told(&all, 0, 4000);
+    told.watch_ms += 100 * 180;
+    assert_eq!(failed(&all, &told), ["total watch time"]);
+    all.iter_mut().filter(|truth| truth.left == Leaving::Vanish).for_each(|truth| truth.unseen_us = 200_000);
+    assert_eq!(failed(&all, &told), [""; 0]);
+    told.watch_ms += 9_000;
+    assert_eq!(failed(&all, &told), ["total watch time"], "but no more than that");
 }
 
 type Change = fn(&mut Told);
