@@ -148,6 +148,7 @@ mod tests {
             longest_part_us: 1,
             asking: false,
             unseen_us: 0,
+            called_off: 0,
             bytes: 3,
             stalls: 0,
             stalled_ms: 0,

@@ -91,6 +91,8 @@ pub(super) struct State {
     asking: bool,
     /// What that would have brought.
     unseen_us: u64,
+    /// How often media was called off.
+    called_off: u64,
 }
 
 /// A request under way.
@@ -137,6 +139,7 @@ impl Session {
             waiting: [None; 4],
             asking: false,
             unseen_us: 0,
+            called_off: 0,
         };
         let session = Self {
             shard,
@@ -536,7 +539,9 @@ impl Session {
     pub(super) fn calls_off(&self) {
         let now_ms = self.unix_ms(Instant::now());
         let mut state = self.state.borrow_mut();
-        for waiting in std::mem::take(&mut state.waiting).into_iter().flatten() {
+        let waiting = std::mem::take(&mut state.waiting);
+        state.called_off += u64::from(waiting.iter().flatten().any(|waiting| waiting.media.is_some()));
+        for waiting in waiting.into_iter().flatten() {
             state.presence.waited(waiting.sent_ms, now_ms);
         }
     }
@@ -590,6 +595,7 @@ impl Session {
             longest_part_us: state.longest_part_us,
             asking: state.asking,
             unseen_us,
+            called_off: state.called_off,
             bytes: state.bytes,
             stalls: state.playback.stalls(),
             stalled_ms: running_us / 1000,

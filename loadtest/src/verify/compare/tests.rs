@@ -21,6 +21,7 @@ fn truth() -> Vec<Truth> {
                 longest_part_us: 200_000,
                 asking: false,
                 unseen_us: 0,
+                called_off: 1,
             }
         })
         .collect()
@@ -152,6 +153,11 @@ fn what_is_wrong_fails() {
         change(&mut told);
         assert_eq!(failed(&truth, &told), metrics, "{what}");
     }
+    // Who moved let go twice.
+    let (mut moved, mut told) = (truth.clone(), told(&truth, 0, 4000));
+    told.sessions[3].watch_ms += 400;
+    moved[3].called_off = 2;
+    assert_eq!(failed(&moved, &told), [""; 0]);
     assert!(!compare(&[], &Told::default(), Bars::default()).passed, "nothing proves nothing");
 }
 
