@@ -41,6 +41,8 @@ pub(crate) struct Record {
     pub(crate) asking: bool,
     /// Of who vanished: what that would have brought, microseconds. Its server sent it, and cannot know that nobody got it.
     pub(crate) unseen_us: u64,
+    /// How often it let go of a connection or a rendition with media under way: each time, a part may have been sent.
+    pub(crate) called_off: u64,
     pub(crate) bytes: u64,
     pub(crate) stalls: u64,
     pub(crate) stalled_ms: u64,
