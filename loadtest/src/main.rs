@@ -62,6 +62,13 @@ use tls::Trust;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// Viewers that open files are asked for, at most.
+const OPEN_VIEWERS_MAX: u32 = 100_000;
+/// How long after a run its numbers may take to be final.
+const PROOF_WAIT: Duration = Duration::from_secs(30);
+/// The longest wait for a connection.
+const DIAL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
@@ -134,7 +141,7 @@ fn dialer(target: &Target, addresses: &[Address]) -> Result<Dialer, Failure> {
         protocol,
         trust,
         allow_remote: target.allow_remote,
-        timeout: Duration::from_secs(target.timeout_seconds.min(10)),
+        timeout: target.timeout().min(DIAL_TIMEOUT_MAX),
     }))
 }
 
@@ -148,13 +155,14 @@ fn raise_open_files(viewers: u32) {
 }
 
 async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
-    raise_open_files(arguments.viewers);
-    let dialer = dialer(&arguments.target, &arguments.urls)?;
-    let protocol = dialer.protocol();
     let scenario = behaviour::scenario(arguments)?;
+    raise_open_files(u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX).min(OPEN_VIEWERS_MAX));
+    let addresses = scenario.addresses();
+    let dialer = dialer(&arguments.target, &addresses)?;
+    let protocol = dialer.protocol();
     let habits = Habits::of(&scenario);
     let mut crowd = Crowd::new(dialer, habits, arguments.behaviour.threads.into());
-    crowd.tokens = arguments.behaviour.tokens()?;
+    crowd.tokens = arguments.behaviour.tokens(&scenario)?;
     crowd.seed = scenario.seed;
     if let Some(path) = &arguments.behaviour.truth {
         let log = ground::GroundLog::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -167,7 +175,15 @@ async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
     };
     let outcome = run::run(Arc::new(crowd), &order, interrupted()).await?;
     let report = Report::new(&order.scenario, protocol, outcome);
-    write(&arguments.output, &report)?;
+    let proven = match &arguments.behaviour.truth {
+        Some(truth) if arguments.proof.verify && report.viewers_started > 0 => {
+            prove(arguments, truth, &addresses).await
+        }
+        _ => Ok(Vec::new()),
+    };
+    // What was measured is worth having whatever the proof said.
+    let verification = proven.as_deref().unwrap_or_default();
+    write(&arguments.output, &verify::Verified { report: &report, verification })?;
     if report.viewers_started == 0 {
         tracing::error!("no viewer got any media");
         return Ok(false);
@@ -176,7 +192,44 @@ async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
         tracing::error!(sessions = report.truth_lost, "the ground-truth log is not complete");
         return Ok(false);
     }
-    Ok(report.errors_total <= arguments.max_errors)
+    let proven = proven?.iter().all(|verification| verification.passed);
+    Ok(proven && report.errors_total <= order.scenario.limits.max_errors)
+}
+
+/// The origin's numbers of every channel that was watched, held against the ground truth.
+async fn prove(
+    arguments: &RunArgs,
+    truth: &Path,
+    addresses: &[Address],
+) -> Result<Vec<verify::compare::Verification>, Failure> {
+    let proof = &arguments.proof;
+    let dialer = dialer(&arguments.target, std::slice::from_ref(&proof.origin))?;
+    let token = token(proof.origin_token.as_ref(), proof.origin_token_file.as_deref())?;
+    let mut channels: Vec<String> =
+        addresses.iter().map(|address| viewer::channel_of(&address.path)).collect();
+    channels.sort();
+    channels.dedup();
+    let mut proven = Vec::new();
+    for channel in channels {
+        let order = verify::Order {
+            truth: vec![truth.to_owned()],
+            url: proof.origin.clone(),
+            token: token.clone(),
+            channel,
+            bars: verify::compare::Bars::default(),
+            wait: PROOF_WAIT,
+            timeout: arguments.target.timeout(),
+        };
+        proven.push(verify::run(&dialer, &order).await?);
+    }
+    Ok(proven)
+}
+
+/// A token of the API, given or in a file.
+fn token(given: Option<&String>, file: Option<&Path>) -> Result<Option<String>, Failure> {
+    let Some(path) = file else { return Ok(given.cloned()) };
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Some(text.trim().to_owned()))
 }
 
 async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
@@ -186,7 +239,7 @@ async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
         address: arguments.url,
         requests: arguments.requests,
         lead: Duration::from_millis(arguments.lead_ms),
-        timeout: Duration::from_secs(arguments.target.timeout_seconds),
+        timeout: arguments.target.timeout(),
         metrics: arguments.metrics.map(|address| (address, arguments.metric)),
     };
     let report = herd::run(dialer, &herd).await?;
@@ -203,7 +256,7 @@ async fn run_check(arguments: &CheckArgs) -> Result<bool, Failure> {
     for address in &addresses {
         dialer.resolve(&address.authority).await?;
     }
-    let wire = check::wire::Wire::new(dialer, Duration::from_secs(arguments.target.timeout_seconds));
+    let wire = check::wire::Wire::new(dialer, arguments.target.timeout());
     let plan = check::Plan {
         address: arguments.url.clone(),
         compare: arguments.compare.clone(),
@@ -228,13 +281,7 @@ async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
 }
 
 async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
-    let token = match &arguments.token_file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path);
-            Some(text.map_err(|error| format!("{}: {error}", path.display()))?.trim().to_owned())
-        }
-        None => arguments.token,
-    };
+    let token = token(arguments.token.as_ref(), arguments.token_file.as_deref())?;
     let dialer = dialer(&arguments.target, std::slice::from_ref(&arguments.url))?;
     let order = verify::Order {
         truth: arguments.truth,
@@ -243,7 +290,7 @@ async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
         channel: arguments.channel.to_string(),
         bars: verify::compare::Bars { part_ms: arguments.part_ms },
         wait: Duration::from_secs(arguments.wait_seconds),
-        timeout: Duration::from_secs(arguments.target.timeout_seconds),
+        timeout: arguments.target.timeout(),
     };
     let verification = verify::run(&dialer, &order).await?;
     write(&arguments.output, &verification)?;
