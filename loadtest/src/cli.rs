@@ -37,7 +37,9 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Many LL-HLS viewers: blocking reload and every new part, as a real player does
-    Run(RunArgs),
+    Run(Box<RunArgs>),
+    /// Reports of several processes as one, with exact percentiles
+    Merge(MergeArgs),
     /// Many identical blocking requests at once: is everybody answered, and what did the upstream see?
     Herd(HerdArgs),
     /// Is this a server that the LL-HLS specification describes? Every rule, with evidence
@@ -128,6 +130,9 @@ pub(crate) struct RunArgs {
     /// Errors up to this many still exit 0; default: none
     #[arg(long)]
     pub(crate) max_errors: Option<u64>,
+    /// Write the report as a page with plots, complete in one file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) behaviour: Behaviour,
     #[command(flatten)]
@@ -194,6 +199,21 @@ pub(crate) struct HerdArgs {
     pub(crate) max_errors: u64,
     #[command(flatten)]
     pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example, one report of two machines:\n  \
+    sigma-load merge a.json b.json --html both.html --json both.json\n\n\
+    The processes must have measured at the same time: rates add up. Percentiles are those of all values together.")]
+pub(crate) struct MergeArgs {
+    /// What `run --json` (or `merge --json`) wrote
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) reports: Vec<PathBuf>,
+    /// Write the report as a page with plots, complete in one file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

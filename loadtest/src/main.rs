@@ -20,6 +20,7 @@ mod herd;
 mod identity;
 mod listing;
 mod loop_clock;
+mod merge;
 mod nofile;
 mod playback;
 mod player;
@@ -35,6 +36,7 @@ mod run;
 mod scenario;
 mod script;
 mod shelf;
+mod steps;
 mod tally;
 mod tls;
 mod verify;
@@ -45,16 +47,17 @@ mod wire;
 use address::Address;
 use clap::Parser;
 use cli::{
-    CheckArgs, Cli, Command, HerdArgs, LogFormat, Output, ProcstatArgs, PublishArgs, RunArgs, Target,
-    VerifyArgs,
+    CheckArgs, Cli, Command, HerdArgs, LogFormat, MergeArgs, Output, ProcstatArgs, PublishArgs, RunArgs,
+    Target, VerifyArgs,
 };
 use crowd::{Crowd, Habits};
 use dial::{DialConfig, Dialer, Protocol};
+use merge::Recorded;
 use report::Report;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(arguments) => run_viewers(&arguments).await,
+            Command::Merge(arguments) => run_merge(&arguments),
             Command::Herd(arguments) => run_herd(arguments).await,
             Command::Check(arguments) => run_check(&arguments).await,
             Command::Publish(arguments) => run_publish(arguments).await,
@@ -174,26 +178,36 @@ async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
         server_children: arguments.server_children,
     };
     let outcome = run::run(Arc::new(crowd), &order, interrupted()).await?;
-    let report = Report::new(&order.scenario, protocol, outcome);
+    let report = Report::new(Recorded::new(&order.scenario, protocol, outcome));
     let proven = match &arguments.behaviour.truth {
-        Some(truth) if arguments.proof.verify && report.viewers_started > 0 => {
-            prove(arguments, truth, &addresses).await
-        }
+        Some(truth) if arguments.proof.verify && report.passed => prove(arguments, truth, &addresses).await,
         _ => Ok(Vec::new()),
     };
     // What was measured is worth having whatever the proof said.
     let verification = proven.as_deref().unwrap_or_default();
-    write(&arguments.output, &verify::Verified { report: &report, verification })?;
-    if report.viewers_started == 0 {
-        tracing::error!("no viewer got any media");
-        return Ok(false);
+    let good = hand_out(&arguments.output, arguments.html.as_deref(), (&report, verification))?;
+    Ok(good && proven?.iter().all(|verification| verification.passed))
+}
+
+fn run_merge(arguments: &MergeArgs) -> Result<bool, Failure> {
+    let Some(recorded) = merge::merge(&arguments.reports)? else { return Err("no report".into()) };
+    hand_out(&arguments.output, arguments.html.as_deref(), (&Report::new(recorded), &[]))
+}
+
+/// Writes a report, and what the origin says of it, wherever it was wanted. Returns whether the run was good.
+fn hand_out(
+    output: &Output,
+    html: Option<&Path>,
+    (report, verification): (&Report, &[verify::compare::Verification]),
+) -> Result<bool, Failure> {
+    if let Some(path) = html {
+        write_file(path, &report::html::page(report))?;
     }
-    if report.truth_lost > 0 {
-        tracing::error!(sessions = report.truth_lost, "the ground-truth log is not complete");
-        return Ok(false);
+    write(output, &verify::Verified { report, verification })?;
+    for failure in &report.failures {
+        tracing::error!("{failure}");
     }
-    let proven = proven?.iter().all(|verification| verification.passed);
-    Ok(proven && report.errors_total <= order.scenario.limits.max_errors)
+    Ok(report.passed)
 }
 
 /// The origin's numbers of every channel that was watched, held against the ground truth.
@@ -324,6 +338,6 @@ fn write<R: Serialize + Display>(output: &Output, report: &R) -> Result<(), Fail
     Ok(writeln!(stdout, "{report}")?)
 }
 
-fn write_file(path: &PathBuf, text: &str) -> Result<(), Failure> {
+fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(path, format!("{text}\n")).map_err(|error| format!("{}: {error}", path.display()).into())
 }

@@ -3,7 +3,7 @@
 //! Invariant: with children, CPU time of a child that ended is not lost (its parent keeps the sum of its reaped
 //! children). Deliberately absent: shared memory told apart; RSS of a tree counts shared pages once per process.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -104,7 +104,7 @@ fn children_of(pid: u32) -> Vec<u32> {
 }
 
 /// What a process used over a time.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct UsageReport {
     pub(crate) pid: u32,
     pub(crate) with_children: bool,
@@ -122,7 +122,7 @@ pub(crate) struct UsageReport {
     pub(crate) threads: u64,
     pub(crate) processes: u64,
     /// CPU microseconds of this process per request of the load, where there was one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_us_per_request: Option<f64>,
     /// (seconds since the start, RSS bytes)
     pub(crate) rss_series: Vec<(f64, u64)>,

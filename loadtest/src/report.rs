@@ -1,10 +1,15 @@
-//! The report of a run: JSON for machines, a table for people.
+//! The report of a run, or of several that were merged: JSON for machines, a table for people, a page (`html`).
+//!
+//! Invariant: every figure is worked out from what was recorded, which the JSON carries too.
+
+pub(crate) mod html;
+mod plot;
+mod series;
 
 use crate::dial::Protocol;
+use crate::merge::Recorded;
 use crate::procstat::UsageReport;
-use crate::run::Outcome;
-use crate::scenario::Scenario;
-use crate::tally::{Leaving, SpreadFigures};
+use crate::tally::{Leaving, SpreadFigures, Tally};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,9 +17,12 @@ use std::fmt;
 /// The report. Names are part of the outside: scripts read them.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    /// No more errors than allowed, and everything could be measured.
+    pub(crate) passed: bool,
+    /// Why not.
+    pub(crate) failures: Vec<String>,
     pub(crate) urls: Vec<String>,
     pub(crate) viewers: u32,
-    pub(crate) protocol: Protocol,
     pub(crate) ramp_seconds: f64,
     pub(crate) seconds: f64,
     pub(crate) requests: u64,
@@ -73,7 +81,26 @@ pub(crate) struct Report {
     /// CPU of the load tester.
     pub(crate) own_cpu_s: f64,
     pub(crate) own_cpu_us_per_request: f64,
-    pub(crate) servers: Vec<UsageReport>,
+    /// What the figures were made of.
+    #[serde(flatten)]
+    pub(crate) recorded: Recorded,
+}
+
+/// Why the run does not count as good.
+fn failures(recorded: &Recorded, whole: &Tally) -> Vec<String> {
+    let mut failures = Vec::new();
+    if whole.viewers_started == 0 {
+        failures.push("no viewer got any media".to_owned());
+    }
+    let lost = recorded.results.tester.truth_lost;
+    if lost > 0 {
+        failures.push(format!("the ground-truth log is not complete: {lost} sessions are missing"));
+    }
+    if whole.errors_total() > recorded.max_errors {
+        let allowed = recorded.max_errors;
+        failures.push(format!("{} errors, {allowed} allowed", whole.errors_total()));
+    }
+    failures
 }
 
 fn ratio(a: f64, b: f64) -> f64 {
@@ -81,24 +108,25 @@ fn ratio(a: f64, b: f64) -> f64 {
 }
 
 impl Report {
-    pub(crate) fn new(scenario: &Scenario, protocol: Protocol, outcome: Outcome) -> Self {
-        let measured = outcome.results;
+    pub(crate) fn new(mut recorded: Recorded) -> Self {
+        let requests = recorded.results.tally.requests as f64;
+        for server in &mut recorded.servers {
+            server.cpu_us_per_request = Some(ratio(server.cpu_s * 1e6, requests));
+        }
+        let measured = &recorded.results;
         let whole = measured.whole();
-        let tally = measured.tally;
+        let failures = failures(&recorded, &whole);
+        let tally = &measured.tally;
         let seconds = measured.seconds;
-        let requests = tally.requests as f64;
         let units = (tally.parts + tally.segments) as f64;
         let viewers = f64::from(measured.viewers.max(1));
         let media_s = tally.media_us as f64 / 1e6;
         let startup = whole.startup.figures();
-        let mut servers = outcome.servers;
-        for server in &mut servers {
-            server.cpu_us_per_request = Some(ratio(server.cpu_s * 1e6, requests));
-        }
         Self {
-            urls: scenario.targets.iter().map(|target| target.url.clone()).collect(),
+            passed: failures.is_empty(),
+            failures,
+            urls: recorded.urls(),
             viewers: measured.viewers,
-            protocol,
             ramp_seconds: measured.ramp_seconds,
             seconds,
             requests: tally.requests,
@@ -137,8 +165,30 @@ impl Report {
             parts_from_the_future: whole.future,
             own_cpu_s: measured.tester.own_cpu_s,
             own_cpu_us_per_request: ratio(measured.tester.own_cpu_s * 1e6, requests),
-            servers,
+            recorded,
         }
+    }
+}
+
+impl Report {
+    /// The protocols that viewers spoke.
+    pub(crate) fn protocols(&self) -> String {
+        let mut spoken: Vec<Protocol> =
+            self.recorded.results.slices.iter().map(|slice| slice.key.protocol).collect();
+        spoken.sort();
+        spoken.dedup();
+        if spoken.is_empty() {
+            spoken.push(self.recorded.protocol);
+        }
+        let names: Vec<&str> = spoken
+            .into_iter()
+            .map(|protocol| match protocol {
+                Protocol::H1 => "HTTP/1.1",
+                Protocol::H2 => "HTTP/2",
+                Protocol::H3 => "HTTP/3",
+            })
+            .collect();
+        names.join(" and ")
     }
 }
 
@@ -160,15 +210,15 @@ impl fmt::Display for Cell<'_> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = match self.protocol {
-            Protocol::H1 => "HTTP/1.1",
-            Protocol::H2 => "HTTP/2",
-            Protocol::H3 => "HTTP/3",
-        };
         writeln!(
             f,
-            "{} viewers ({} started, {} ended), {protocol}, {:.1} s measured after {:.1} s of ramp",
-            self.viewers, self.viewers_started, self.viewers_ended, self.seconds, self.ramp_seconds
+            "{} viewers ({} started, {} ended), {}, {:.1} s measured after {:.1} s of ramp",
+            self.viewers,
+            self.viewers_started,
+            self.viewers_ended,
+            self.protocols(),
+            self.seconds,
+            self.ramp_seconds
         )?;
         writeln!(
             f,
@@ -211,7 +261,10 @@ impl fmt::Display for Report {
         for reason in &self.tester_limited {
             writeln!(f, "TESTER LIMITED     {reason}")?;
         }
-        for server in &self.servers {
+        for note in &self.recorded.notes {
+            writeln!(f, "NOTE               {note}")?;
+        }
+        for server in &self.recorded.servers {
             server.fmt(f)?;
         }
         write!(f, "errors             {}", self.errors_total)?;

@@ -5,10 +5,12 @@
 #![deny(clippy::disallowed_methods)]
 
 use crate::dial::Protocol;
+use crate::player::Kind;
+use crate::steps::Steps;
 use crate::tally::{Spread, Tally};
 use serde::{Deserialize, Serialize};
-use sigma_report::histogram::Histogram;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Viewers of one channel at one edge over one protocol.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,12 +38,15 @@ pub(crate) struct Point {
     pub(crate) parts: u64,
     pub(crate) errors: u64,
     pub(crate) stalls: u64,
-    /// Last byte minus `at` of CMSD-Static, milliseconds.
-    pub(crate) part_delay_ms: Histogram,
-    /// Wanted to last byte of everything that was not held, milliseconds.
-    pub(crate) request_ms: Histogram,
-    /// Playhead behind the wall clock, milliseconds.
-    pub(crate) live_latency_ms: Histogram,
+    /// Last byte minus `at` of CMSD-Static.
+    pub(crate) part_delay: Steps,
+    /// Wanted to last byte of what was not held: playlists, init sections, parts and segments.
+    pub(crate) playlist: Steps,
+    pub(crate) init: Steps,
+    pub(crate) part: Steps,
+    pub(crate) segment: Steps,
+    /// Playhead behind the wall clock.
+    pub(crate) live_latency: Steps,
 }
 
 impl Point {
@@ -55,9 +60,22 @@ impl Point {
         self.parts += other.parts;
         self.errors += other.errors;
         self.stalls += other.stalls;
-        self.part_delay_ms.add(&other.part_delay_ms);
-        self.request_ms.add(&other.request_ms);
-        self.live_latency_ms.add(&other.live_latency_ms);
+        self.part_delay.add(&other.part_delay);
+        self.playlist.add(&other.playlist);
+        self.init.add(&other.init);
+        self.part.add(&other.part);
+        self.segment.add(&other.segment);
+        self.live_latency.add(&other.live_latency);
+    }
+
+    /// A media object came, that long after it was wanted. Hinted parts do not count: they are held.
+    pub(crate) fn answered(&mut self, kind: Kind, took: Duration) {
+        match kind {
+            Kind::Init => self.init.record(took),
+            Kind::Part => self.part.record(took),
+            Kind::Segment => self.segment.record(took),
+            Kind::Hint => {}
+        }
     }
 }
 
@@ -124,7 +142,6 @@ impl Results {
     }
 
     /// Adds what another process measured at the same time.
-    #[allow(dead_code, reason = "reports merge")]
     pub(crate) fn add(&mut self, other: &Self) {
         self.started_at_ms = match (self.started_at_ms, other.started_at_ms) {
             (0, at) | (at, 0) => at,
@@ -143,11 +160,11 @@ impl Results {
                 None => self.slices.push(slice.clone()),
             }
         }
+        self.slices.sort_by(|a, b| a.key.cmp(&b.key));
         self.tester.add(&other.tester);
     }
 
     /// All slices' points of each second.
-    #[allow(dead_code, reason = "reports merge")]
     pub(crate) fn seconds_of_all(&self) -> BTreeMap<u64, Point> {
         let mut sum: BTreeMap<u64, Point> = BTreeMap::new();
         for slice in &self.slices {
@@ -165,9 +182,8 @@ impl Slice {
     }
 
     /// Adds what the same slice did elsewhere.
-    #[allow(dead_code, reason = "reports merge")]
     pub(crate) fn add(&mut self, other: &Self) {
-        if self.pop.is_empty() {
+        if self.pop.is_empty() || (!other.pop.is_empty() && other.pop < self.pop) {
             self.pop.clone_from(&other.pop);
         }
         for (at, point) in &other.seconds {
@@ -178,7 +194,6 @@ impl Slice {
 }
 
 impl Tester {
-    #[allow(dead_code, reason = "reports merge")]
     fn add(&mut self, other: &Self) {
         self.threads += other.threads;
         self.own_cpu_s += other.own_cpu_s;

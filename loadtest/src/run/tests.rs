@@ -3,6 +3,7 @@ use crate::adapt::Links;
 use crate::crowd::{Habits, Pick};
 use crate::dial::Protocol;
 use crate::fake::{self, Fake, Fault};
+use crate::merge::Recorded;
 use crate::player::Patience;
 use crate::report::Report;
 use crate::scenario::{CmcdIn, Limits, Phase, PhaseKind, Viewers, targets};
@@ -18,7 +19,9 @@ fn impatient(protocol: Protocol, request_timeout: Duration) -> Arc<Crowd> {
 
 async fn run(crowd: Arc<Crowd>, order: &Order, stop: impl Future<Output = ()>) -> Result<Report, RunError> {
     let protocol = crowd.dialer.protocol();
-    super::run(crowd, order, stop).await.map(|outcome| Report::new(&order.scenario, protocol, outcome))
+    super::run(crowd, order, stop)
+        .await
+        .map(|outcome| Report::new(Recorded::new(&order.scenario, protocol, outcome)))
 }
 
 fn habits(request_timeout: Duration) -> Habits {
@@ -73,8 +76,8 @@ async fn viewers_get_every_part_without_errors() {
         assert!(report.bodies_compared > 0);
         assert!(report.part_delay_ms.is_some() && report.playlist_hold_ms.is_some());
         assert_eq!(report.parts_undated, 0);
-        assert_eq!(report.servers.len(), 1);
-        assert!(report.servers[0].cpu_us_per_request.is_some());
+        assert_eq!(report.recorded.servers.len(), 1);
+        assert!(report.recorded.servers[0].cpu_us_per_request.is_some());
         assert!(report.to_string().contains("errors             0"));
         assert!(serde_json::to_string(&report).unwrap().contains("\"part_delay_ms\""));
     }

@@ -164,7 +164,7 @@ async fn reload(
 ) -> Result<(), ErrorKind> {
     let held = directives.is_blocking();
     let wanted = Instant::now();
-    let (answer, text) = asked(session, wire, (lane, track.index * 2), (path, held)).await?;
+    let (answer, text) = manifest(session, wire, (lane, track.index * 2), path).await?;
     if answer.status != 200 {
         return Err(ErrorKind::Status(answer.status));
     }
@@ -176,14 +176,15 @@ async fn reload(
         shelved = base.and_then(|base| shelf.merged(&base, &shelved)).ok_or(ErrorKind::BadDelta)?;
     }
     let seen = session.loaded(track.index, shelved);
+    let took = answer.ended.saturating_duration_since(wanted);
+    if !held {
+        session.count_playlist(took);
+    }
     session.count(|tally| {
         tally.playlists += 1;
         tally.deltas += u64::from(delta);
-        let took = answer.ended.saturating_duration_since(wanted);
         if held {
             tally.hold.record(took);
-        } else {
-            tally.playlist_time.record(took);
         }
         tally.errors_of(ErrorKind::Gap, seen.missed);
         tally.errors_of(ErrorKind::Regression, seen.regressed.into());
@@ -192,21 +193,12 @@ async fn reload(
     Ok(())
 }
 
-/// Gets a playlist that is not held.
+/// Gets a playlist, held or not.
 pub(super) async fn manifest(
     session: &Session,
     wire: &Wire,
-    lane: (&mut Lane, usize),
-    path: &str,
-) -> Result<(Answer, Vec<u8>), ErrorKind> {
-    asked(session, wire, lane, (path, false)).await
-}
-
-async fn asked(
-    session: &Session,
-    wire: &Wire,
     (lane, number): (&mut Lane, usize),
-    (path, held): (&str, bool),
+    path: &str,
 ) -> Result<(Answer, Vec<u8>), ErrorKind> {
     let wanted = Instant::now();
     let (said, headers) = session.says(Object::Manifest);
@@ -217,7 +209,7 @@ async fn asked(
     let mut text = Vec::new();
     let result = wire.get(lane, &ask, Some(&mut text)).await;
     session.came(number, result.as_ref().ok().map(|answer| (answer, false)));
-    session.requested(wanted, held, result.as_ref().ok());
+    session.requested(wanted, result.as_ref().ok());
     let answer = result.map_err(|error| {
         tracing::debug!(viewer = session.index, path, %error, "request failed");
         error.kind()
@@ -306,7 +298,7 @@ async fn object(
     let result = wire.get(lane, &ask, None).await;
     let media = want.kind != Kind::Init;
     session.came(number, result.as_ref().ok().filter(|_| media).map(|answer| (answer, true)));
-    session.requested(wanted, want.kind == Kind::Hint, result.as_ref().ok());
+    session.requested(wanted, result.as_ref().ok());
     let answer = result.map_err(|error| {
         tracing::debug!(viewer = session.index, path, %error, "request failed");
         error.kind()

@@ -262,7 +262,7 @@ impl Session {
     }
 
     /// A response, or none, to a request that the model wanted at `wanted`.
-    pub(super) fn requested(&self, wanted: Instant, held: bool, answer: Option<&Answer>) {
+    pub(super) fn requested(&self, wanted: Instant, answer: Option<&Answer>) {
         let mut state = self.state.borrow_mut();
         state.bytes += answer.map_or(0, |answer| answer.bytes);
         let slice = state.slice;
@@ -274,10 +274,6 @@ impl Session {
             point.bytes += answer.bytes;
             if !answer.dialled {
                 counts.send_lag.record(answer.sent.saturating_duration_since(wanted));
-            }
-            let point = &mut counts.live(slice).point;
-            if !held {
-                point.request_ms.record(millis(answer.ended.saturating_duration_since(wanted)));
             }
             counts.tally.bytes += answer.bytes;
         });
@@ -408,9 +404,18 @@ impl Session {
             let slice = state.slice;
             self.crowd.count(self.shard, |counts| {
                 counts.tally.live_latency.record(Duration::from_micros(us));
-                counts.live(slice).point.live_latency_ms.record(u32::try_from(us / 1000).unwrap_or(u32::MAX));
+                counts.live(slice).point.live_latency.record(Duration::from_micros(us));
             });
         }
+    }
+
+    /// A playlist came that was not held, that long after it was wanted.
+    pub(super) fn count_playlist(&self, took: Duration) {
+        let slice = self.state.borrow().slice;
+        self.crowd.count(self.shard, |counts| {
+            counts.tally.playlist_time.record(took);
+            counts.live(slice).point.playlist.record(took);
+        });
     }
 
     /// Counts a media object by its kind.
@@ -419,6 +424,7 @@ impl Session {
         let slice = self.state.borrow().slice;
         let ended_us = self.begun_unix_us + self.us(answer.ended);
         self.crowd.count(self.shard, |counts| {
+            counts.live(slice).point.answered(want.kind, whole);
             let tally = &mut counts.tally;
             match want.kind {
                 Kind::Init => {
@@ -606,14 +612,9 @@ impl Session {
     }
 }
 
-fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
-}
-
 fn delays(live: &mut crate::crowd::Live, (_, ended_us): (&Want, u64), at_ms: Option<u64>) {
     if let Some(at_ms) = at_ms {
-        let ms = (ended_us / 1000).saturating_sub(at_ms);
-        live.point.part_delay_ms.record(u32::try_from(ms).unwrap_or(u32::MAX));
+        live.point.part_delay.record(Duration::from_micros(ended_us.saturating_sub(at_ms * 1000)));
     }
 }
 

@@ -1,0 +1,162 @@
+//! What a report keeps of a run besides its figures, and `sigma-load merge`: the runs of several processes as one.
+//!
+//! Invariants: figures are worked out after adding, never added, so percentiles of a sum are exact; the order of the
+//! files does not matter to any figure. Deliberately absent: the figures (`report`).
+
+use crate::dial::Protocol;
+use crate::procstat::UsageReport;
+use crate::results::Results;
+use crate::run::Outcome;
+use crate::scenario::Scenario;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What a report says it is.
+const FORMAT: &str = "sigma-load run";
+/// Grows when a reader of the version before would misunderstand a report.
+const VERSION: u32 = 1;
+
+/// A report cannot be added.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MergeError {
+    #[error("{path}: {error}")]
+    File { path: PathBuf, error: std::io::Error },
+    #[error("{path}: not a report of `sigma-load run --json`: {reason}")]
+    Foreign { path: PathBuf, reason: String },
+    #[error("{path}: version {version} of the report is newer than this sigma-load, which reads {VERSION}")]
+    Newer { path: PathBuf, version: u32 },
+}
+
+/// All that a run left behind: what reports are made of and merge by.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Recorded {
+    /// [`FORMAT`] and [`VERSION`].
+    pub(crate) format: String,
+    pub(crate) version: u32,
+    /// Runs added up.
+    pub(crate) processes: u32,
+    /// Of viewers whose scenario says nothing else.
+    pub(crate) protocol: Protocol,
+    /// Errors up to this many are none.
+    pub(crate) max_errors: u64,
+    /// What casts doubt on the figures of a sum.
+    pub(crate) notes: Vec<String>,
+    /// What was asked for; equal ones once.
+    pub(crate) scenarios: Vec<Scenario>,
+    pub(crate) servers: Vec<UsageReport>,
+    pub(crate) results: Results,
+}
+
+impl Recorded {
+    pub(crate) fn new(scenario: &Scenario, protocol: Protocol, outcome: Outcome) -> Self {
+        Self {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            processes: 1,
+            protocol,
+            max_errors: scenario.limits.max_errors,
+            notes: Vec::new(),
+            scenarios: vec![scenario.clone()],
+            servers: outcome.servers,
+            results: outcome.results,
+        }
+    }
+
+    /// The URLs of all scenarios.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        let mut urls: Vec<String> = Vec::new();
+        for target in self.scenarios.iter().flat_map(|scenario| &scenario.targets) {
+            if !urls.contains(&target.url) {
+                urls.push(target.url.clone());
+            }
+        }
+        urls
+    }
+
+    /// The measured time, Unix milliseconds.
+    fn measured_ms(&self) -> (u64, u64) {
+        let begin = self.results.started_at_ms + (self.results.ramp_seconds * 1000.0) as u64;
+        (begin, begin + (self.results.seconds * 1000.0) as u64)
+    }
+
+    /// Adds another process's run.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let (mine, others) = (self.measured_ms(), other.measured_ms());
+        let shared = mine.1.min(others.1).saturating_sub(mine.0.max(others.0));
+        let longer = (mine.1 - mine.0).max(others.1 - others.0);
+        if shared * 10 < longer * 9 {
+            let note = "not all processes measured at the same time: rates are of the longest run";
+            if !self.notes.iter().any(|known| known == note) {
+                self.notes.push(note.to_owned());
+            }
+        }
+        for note in &other.notes {
+            if !self.notes.contains(note) {
+                self.notes.push(note.clone());
+            }
+        }
+        self.processes += other.processes;
+        self.max_errors = self.max_errors.saturating_add(other.max_errors);
+        for scenario in &other.scenarios {
+            if !self.scenarios.contains(scenario) {
+                self.scenarios.push(scenario.clone());
+            }
+        }
+        self.servers.extend(other.servers.iter().cloned());
+        self.results.add(&other.results);
+    }
+}
+
+/// Reads what `run --json` or `merge --json` wrote.
+///
+/// # Errors
+/// There is no such file, or it is something else, or of a newer version: the caller's fault.
+pub(crate) fn read(path: &Path) -> Result<Recorded, MergeError> {
+    let text = std::fs::read(path).map_err(|error| MergeError::File { path: path.to_owned(), error })?;
+    parse(&text).map_err(|error| match error {
+        Wrong::Foreign(reason) => MergeError::Foreign { path: path.to_owned(), reason },
+        Wrong::Newer(version) => MergeError::Newer { path: path.to_owned(), version },
+    })
+}
+
+#[derive(Debug, PartialEq)]
+enum Wrong {
+    Foreign(String),
+    Newer(u32),
+}
+
+fn parse(text: &[u8]) -> Result<Recorded, Wrong> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: String,
+        version: u32,
+    }
+    let foreign = |error: serde_json::Error| Wrong::Foreign(error.to_string());
+    let head: Head = serde_json::from_slice(text).map_err(foreign)?;
+    if head.format != FORMAT {
+        return Err(Wrong::Foreign(format!("it says it is {:?}", head.format)));
+    }
+    if head.version > VERSION {
+        return Err(Wrong::Newer(head.version));
+    }
+    serde_json::from_slice(text).map_err(foreign)
+}
+
+/// The runs of several reports as one; `None` without any.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn merge(paths: &[PathBuf]) -> Result<Option<Recorded>, MergeError> {
+    let mut sum: Option<Recorded> = None;
+    for path in paths {
+        let one = read(path)?;
+        match &mut sum {
+            Some(sum) => sum.add(&one),
+            None => sum = Some(one),
+        }
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests;
