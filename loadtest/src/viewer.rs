@@ -176,7 +176,7 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
                 session.ending();
                 session.calls_off();
                 Box::pin(wire.close()).await;
-                break Leaving::End;
+                break if session.for_good.get() { Leaving::Sleep } else { Leaving::End };
             }
         }
     };
@@ -265,6 +265,7 @@ async fn act(session: &Session, (plan, place): (&Plan, usize), acts: &mut &[(Dur
             // What it asked for still comes; then it is there, and does nothing.
             Act::Leave(Leaving::Sleep) => {
                 session.sleeps();
+                session.for_good.set(true);
                 tokio::time::sleep(session.crowd.habits.slept).await;
                 return Exit::Leave(Leaving::Sleep);
             }

@@ -53,6 +53,8 @@ pub(super) struct Session {
     begun_unix_us: u64,
     hashes: bool,
     pub(super) asleep: Cell<bool>,
+    /// It does not wake up again.
+    pub(super) for_good: Cell<bool>,
     /// Changes when there may be something new to get.
     pub(super) version: Cell<u32>,
     pub(super) state: RefCell<State>,
@@ -148,6 +150,7 @@ impl Session {
             begun_unix_us: u64::try_from(begun_unix.as_micros()).unwrap_or_default(),
             hashes: index < HASHED_FIRST || index.is_multiple_of(HASHED_EVERY),
             asleep: Cell::new(false),
+            for_good: Cell::new(false),
             version: Cell::new(0),
             state: RefCell::new(state),
             crowd,
