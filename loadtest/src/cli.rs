@@ -115,9 +115,6 @@ pub(crate) struct RunArgs {
     /// Write the report as a page with plots, complete in one file
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// A line every 5 s instead of the live view
-    #[arg(long)]
-    pub(crate) plain: bool,
     #[command(flatten)]
     pub(crate) behaviour: Behaviour,
     #[command(flatten)]
@@ -305,6 +302,9 @@ mod tests {
             (vec!["run", url, "--ca", "x", "--insecure-loopback"], false),
             (vec!["herd", url, "--metric", "x{a=\"b\"}"], true),
             (vec!["herd", url, "--metric", "x y"], false),
+            (vec!["run", url, "--json", "a.json", "--html", "a.html"], true),
+            (vec!["merge", "a.json", "b.json", "--html", "c.html", "--json", "-"], true),
+            (vec!["merge"], false),
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--loop"], false),
             (vec!["procstat", "--pid", "1", "--seconds", "5"], true),
             (vec!["verify", "--truth", "a", "--truth", "b", "--channel", "bench"], true),
