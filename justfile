@@ -19,6 +19,7 @@ bench minutes="5":
     node e2e/latency.mjs --minutes {{minutes}}
     ./scripts/bench
     ./scripts/bench-edge
+    ./scripts/bench-accounting
     ./scripts/bench-attacks
     ./scripts/bench-playlists
     ./scripts/bench-transcode

@@ -90,7 +90,8 @@ key = "${data}/pop-1.key"
 `;
 }
 
-function start(program, config) {
+/** Starts a server with this configuration. */
+export function start(program, config) {
   const child = spawn(program, ['serve', '--config', config], { stdio: ['ignore', 'ignore', 'pipe'] });
   let said = '';
   child.stderr.on('data', (bytes) => {
@@ -106,7 +107,8 @@ function start(program, config) {
   return { child, exited, log: () => said };
 }
 
-async function ready(port, { log }) {
+/** Resolves when the server with this ops port serves. */
+export async function ready(port, { log }) {
   try {
     await until(`/readyz on ${port}`, 20_000, async () => (await fetch(`http://127.0.0.1:${port}/readyz`)).ok);
   } catch (error) {
@@ -114,7 +116,7 @@ async function ready(port, { log }) {
   }
 }
 
-async function freePorts(count) {
+export async function freePorts(count) {
   const servers = await Promise.all(Array.from({ length: count }, () => new Promise((resolve, reject) => {
     const server = createServer();
     server.once('error', reject);

@@ -51,13 +51,13 @@ impl Sampling {
 }
 
 impl Account {
-    /// Begins with a request that just arrived.
+    /// Begins with a request that just arrived. In a box, as it goes from hand to hand while thousands wait.
     pub(crate) fn open(
         metrics: &Arc<Metrics>,
         request: &Request<()>,
         peer: IpAddr,
         sampling: Sampling,
-    ) -> Self {
+    ) -> Box<Self> {
         let line = sampling.takes(fastrand::u32(..)).then(|| {
             Box::new(Line {
                 method: request.method().clone(),
@@ -69,7 +69,7 @@ impl Account {
             })
         });
         let (metrics, version) = (Arc::clone(metrics), request.version());
-        Self {
+        Box::new(Self {
             bytes: 0,
             complete: false,
             began: Instant::now(),
@@ -78,7 +78,7 @@ impl Account {
             line,
             visit: None,
             in_use: None,
-        }
+        })
     }
 
     /// Keeps a session in use until the end of the answer.

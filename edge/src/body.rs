@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 /// A viewer's response body.
 pub(crate) struct EdgeBody {
     source: Source,
-    account: Account,
+    account: Box<Account>,
 }
 
 enum Source {
@@ -37,16 +37,16 @@ impl Source {
 
 impl EdgeBody {
     /// A body that is there as a whole.
-    pub(crate) fn whole(bytes: Bytes, account: Account) -> Self {
+    pub(crate) fn whole(bytes: Bytes, account: Box<Account>) -> Self {
         Self::new(if bytes.is_empty() { Source::Ended } else { Source::Whole(bytes) }, account)
     }
 
     /// A body that is still being fetched.
-    pub(crate) fn following(follower: Follower, content_length: Option<u64>, account: Account) -> Self {
+    pub(crate) fn following(follower: Follower, content_length: Option<u64>, account: Box<Account>) -> Self {
         Self::new(Source::Following { follower, position: 0, left: content_length }, account)
     }
 
-    fn new(source: Source, mut account: Account) -> Self {
+    fn new(source: Source, mut account: Box<Account>) -> Self {
         account.complete(source.is_complete());
         Self { source, account }
     }

@@ -69,7 +69,7 @@ enum Answer {
     /// The object is on its way.
     Coming(Follower, Served),
     /// Nothing to do with the cache.
-    Own(Response<Full<Bytes>>),
+    Own(Box<Response<Full<Bytes>>>),
     /// The policy, perhaps once it changed.
     Policy {
         query: Option<Box<str>>,
@@ -132,7 +132,7 @@ impl Handler {
             Answer::Report(Box::new(Reported { client, named, body }))
         } else {
             let visitor = Visitor::of(&request, address, trusted);
-            self.route(&request, &visitor, &mut account).unwrap_or_else(|refusal| Answer::Own(*refusal))
+            self.route(&request, &visitor, &mut account).unwrap_or_else(Answer::Own)
         };
         self.deliver(answer, head_only, account)
     }
@@ -141,11 +141,11 @@ impl Handler {
         self: Arc<Self>,
         answer: Answer,
         head_only: bool,
-        mut account: Account,
+        mut account: Box<Account>,
     ) -> Response<EdgeBody> {
         match answer {
             Answer::Stored(stored, known) => self.hit(&stored, known, head_only, account),
-            Answer::Own(response) => own(response, head_only, account),
+            Answer::Own(response) => own(*response, head_only, account),
             Answer::Policy { query, trusted } => {
                 own(Box::pin(self.policy(query.as_deref(), trusted)).await, false, account)
             }
@@ -176,9 +176,9 @@ impl Handler {
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => {
                 requests.preflight.inc();
-                return Ok(Answer::Own(preflight()));
+                return Ok(Answer::Own(Box::new(preflight())));
             }
-            _ => return Ok(Answer::Own(self.method_not_allowed())),
+            _ => return Ok(Answer::Own(Box::new(self.method_not_allowed()))),
         }
         let uri = request.uri();
         let key = match self.admission.admit(uri.path(), uri.query(), visitor) {
@@ -189,7 +189,9 @@ impl Handler {
                 }
                 self.key(resource, request)?
             }
-            Admitted::Elsewhere if uri.path() == PROBE_PATH => return Ok(Answer::Own(self.health())),
+            Admitted::Elsewhere if uri.path() == PROBE_PATH => {
+                return Ok(Answer::Own(Box::new(self.health())));
+            }
             Admitted::Elsewhere => return Err(self.page(request)),
             Admitted::Answer(response) => return Err(response),
         };
@@ -211,7 +213,7 @@ impl Handler {
                 let problem =
                     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are waiting here")
                         .retry_after_s(retry_after_s);
-                Ok(Answer::Own(problem.response()))
+                Ok(Answer::Own(Box::new(problem.response())))
             }
         }
     }
@@ -264,7 +266,13 @@ impl Handler {
         })
     }
 
-    fn hit(&self, stored: &Stored, known: bool, head_only: bool, mut account: Account) -> Response<EdgeBody> {
+    fn hit(
+        &self,
+        stored: &Stored,
+        known: bool,
+        head_only: bool,
+        mut account: Box<Account>,
+    ) -> Response<EdgeBody> {
         let now = Instant::now();
         let status = if known { StatusCode::NOT_MODIFIED } else { stored.head.status };
         let delay = account.answered_with(status, Some(Served::Hit), stored.head.object);
@@ -281,7 +289,7 @@ impl Handler {
         head: &Head,
         served: Served,
         follower: Option<Follower>,
-        mut account: Account,
+        mut account: Box<Account>,
     ) -> Response<EdgeBody> {
         let delay = account.answered_with(head.status, Some(served), head.object);
         self.metrics.hold_seconds.observe(delay.as_secs_f64());
@@ -303,7 +311,7 @@ impl Handler {
     }
 }
 
-fn own(response: Response<Full<Bytes>>, head_only: bool, mut account: Account) -> Response<EdgeBody> {
+fn own(response: Response<Full<Bytes>>, head_only: bool, mut account: Box<Account>) -> Response<EdgeBody> {
     account.answered(response.status());
     let response = if head_only { without_body(response) } else { response };
     response.map(|body| EdgeBody::whole(body.into_inner().unwrap_or_default(), account))

@@ -71,6 +71,9 @@ enum Command {
         /// Configuration file (TOML)
         #[arg(long, value_name = "FILE", env = "SIGMA_EDGE_CONFIG")]
         config: PathBuf,
+        /// Refuse SIGUSR2: for a supervisor that takes the end of this very process for a failure
+        #[arg(long)]
+        no_successor: bool,
     },
     /// Say whether a configuration file is right, and what is wrong with it
     CheckConfig {
@@ -86,9 +89,9 @@ fn main() -> ExitCode {
         Command::CheckConfig { file } => {
             check(&file).map(|()| say(&mut std::io::stdout(), &format!("{}: ok", file.display())))
         }
-        Command::Serve { config } => {
+        Command::Serve { config, no_successor } => {
             logging::init(cli.log_format);
-            serve(&config)
+            serve(&config, !no_successor)
         }
     };
     match outcome {
@@ -111,7 +114,7 @@ fn say(to: &mut impl Write, line: &str) {
     let _ = writeln!(to, "{line}");
 }
 
-fn serve(file: &Path) -> Result<(), String> {
+fn serve(file: &Path, replaceable: bool) -> Result<(), String> {
     // Before there is a second thread: it takes what systemd or a predecessor left in the environment.
     let sockets = Sockets::from_environment();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -121,13 +124,13 @@ fn serve(file: &Path) -> Result<(), String> {
         _ => Builder::new_multi_thread(),
     };
     let runtime = runtime.enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
-    let served = runtime.block_on(serve_until_drained(file, &sockets));
+    let served = runtime.block_on(serve_until_drained(file, &sockets, replaceable));
     // What still looks up a name or reads a file does not keep the process.
     runtime.shutdown_background();
     served
 }
 
-async fn serve_until_drained(file: &Path, sockets: &Sockets) -> Result<(), String> {
+async fn serve_until_drained(file: &Path, sockets: &Sockets, replaceable: bool) -> Result<(), String> {
     let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
     let running = Arc::new(app::start(&config, sockets).map_err(|error| error.to_string())?);
     logging::apply(&config.log);
@@ -140,7 +143,8 @@ async fn serve_until_drained(file: &Path, sockets: &Sockets) -> Result<(), Strin
                 reloaded.apply(config);
             });
         }
-        Wish::Restart => again.restart(&drain),
+        Wish::Restart if replaceable => again.restart(&drain),
+        Wish::Restart => tracing::warn!("SIGUSR2 is refused: this edge was started with --no-successor"),
     };
     signals::listen(running.drain.clone(), on_wish).map_err(|error| error.to_string())?;
     tracing::info!(

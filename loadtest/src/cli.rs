@@ -6,8 +6,10 @@ use crate::check::report::FailOn;
 use crate::crowd::Pick;
 use crate::dial::Protocol;
 use crate::prometheus::Selector;
+use crate::scenario::preset::Preset;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -35,7 +37,7 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Many LL-HLS viewers: blocking reload and every new part, as a real player does
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Reports of several processes as one, with exact percentiles
     Merge(MergeArgs),
     /// Many identical blocking requests at once: is everybody answered, and what did the upstream see?
@@ -64,9 +66,15 @@ pub(crate) struct Target {
     /// Permit targets that are not this machine. Test only what is yours
     #[arg(long)]
     pub(crate) allow_remote: bool,
-    /// Longest wait for a complete response, held or not
-    #[arg(long, value_name = "S", default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=300))]
-    pub(crate) timeout_seconds: u64,
+    /// Longest wait for a complete response, held or not; default: 12
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub(crate) timeout_seconds: Option<u64>,
+}
+
+impl Target {
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds.unwrap_or(12))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -79,16 +87,26 @@ pub(crate) struct Output {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sigma-load run http://127.0.0.1:7070/live/bench/index.m3u8 --viewers 1000 --seconds 60 --ramp-seconds 5\n  \
-    sigma-load run https://127.0.0.1:8443/live/demo/index.m3u8 --ca data/dev-ca.pem --viewers 200 --seconds 60 \
---server-pid $(pidof sigma-edge) --json report.json\n\n\
+    sigma-load run https://127.0.0.1:8443/live/demo/index.m3u8 --ca data/ca.pem --viewers 200 --seconds 60 \
+--server-pid $(pidof sigma-edge) --json report.json\n  \
+    sigma-load run --scenario churn --viewers 500 --threads 2 --ca data/ca.pem --truth truth.jsonl --verify \
+--origin-token-file data/admin.token \\\n      \
+        https://127.0.0.1:8443/live/bench/index.m3u8 https://127.0.0.1:8543/live/bench/index.m3u8\n  \
+    sigma-load run --scenario-file configs/load/churn.toml --seed 7 --ca data/ca.pem\n\n\
     Part delay is the last byte at the viewer minus `at` of the part's CMSD-Static header, which the origin sets to \
 the wall clock at which it had the part: origin and viewers must share a clock.\n\
     Rates, delays and CPU are measured after the ramp; errors and start-up times are of the whole run. Parts missed \
 (gap), playlists that go back (msn_regression) and differing bytes (hash_mismatch) are errors too.")]
 pub(crate) struct RunArgs {
     /// Multivariant playlists (or media playlists); viewers take turns on them
-    #[arg(required = true, num_args = 1..=256, value_name = "URL")]
+    #[arg(required_unless_present = "scenario_file", num_args = 1..=256, value_name = "URL")]
     pub(crate) urls: Vec<Address>,
+    /// Who comes when, and what they do
+    #[arg(long, value_enum, default_value = "ramp")]
+    pub(crate) scenario: Preset,
+    /// A scenario of your own (configs/load has examples); URLs take the place of its targets, other flags of its values
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["scenario", "viewers", "seconds", "ramp_seconds"])]
+    pub(crate) scenario_file: Option<PathBuf>,
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub(crate) viewers: u32,
     /// Time measured, after the ramp
@@ -97,9 +115,9 @@ pub(crate) struct RunArgs {
     /// Time over which the viewers start
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     pub(crate) ramp_seconds: u64,
-    /// auto (rate adaptation), first, lowest, highest, or a number from 0
-    #[arg(long, default_value = "first")]
-    pub(crate) variant: Pick,
+    /// auto (rate adaptation), first, lowest, highest, or a number from 0; default: first
+    #[arg(long)]
+    pub(crate) variant: Option<Pick>,
     /// Leave the audio rendition out
     #[arg(long)]
     pub(crate) video_only: bool,
@@ -109,18 +127,49 @@ pub(crate) struct RunArgs {
     /// Include the servers' child processes
     #[arg(long)]
     pub(crate) server_children: bool,
-    /// Errors up to this many still exit 0
-    #[arg(long, default_value_t = 0)]
-    pub(crate) max_errors: u64,
+    /// Errors up to this many still exit 0; default: none
+    #[arg(long)]
+    pub(crate) max_errors: Option<u64>,
     /// Write the report as a page with plots, complete in one file
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) behaviour: Behaviour,
     #[command(flatten)]
+    pub(crate) proof: ProofArgs,
+    #[command(flatten)]
     pub(crate) target: Target,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// Whether the origin's numbers are held against the run.
+#[derive(Debug, Args)]
+pub(crate) struct ProofArgs {
+    /// Afterwards, compare the origin's statistics with --truth, as `sigma-load verify` does; a difference is a failure
+    #[arg(long, requires = "truth")]
+    pub(crate) verify: bool,
+    /// The origin's API
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SIGMA_URL",
+        default_value = "http://127.0.0.1:7070",
+        requires = "verify"
+    )]
+    pub(crate) origin: Address,
+    /// Token of the API
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "SIGMA_TOKEN",
+        hide_env_values = true,
+        conflicts_with = "origin_token_file"
+    )]
+    pub(crate) origin_token: Option<String>,
+    /// File with the token: `admin.token` in the origin's data_dir
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub(crate) origin_token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -172,7 +221,7 @@ pub(crate) struct MergeArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sigma-load check http://127.0.0.1:7070/live/demo/index.m3u8\n  \
-    sigma-load check https://127.0.0.1:8443/live/demo/index.m3u8 --ca data/dev-ca.pem --fail-on ours \\\n      \
+    sigma-load check https://127.0.0.1:8443/live/demo/index.m3u8 --ca data/ca.pem --fail-on ours \\\n      \
         --compare http://127.0.0.1:7070/live/demo/index.m3u8 --json check.json\n\n\
     Levels: M a MUST of the specification (draft-pantos-hls-rfc8216bis and its low-latency server profile), S a \
 SHOULD, R recommended, A a rule of Apple's authoring specification, O a rule of this project.\n\
@@ -222,8 +271,8 @@ pub(crate) struct PublishArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    sigma-load verify --truth truth.jsonl --channel bench --token-file data/origin/admin.token\n  \
-    sigma-load verify --truth a.jsonl --truth b.jsonl --url https://127.0.0.1:7443 --ca data/dev-ca.pem \\\n      \
+    sigma-load verify --truth truth.jsonl --channel bench --token-file data/admin.token\n  \
+    sigma-load verify --truth a.jsonl --truth b.jsonl --url https://127.0.0.1:7443 --ca data/ca.pem \\\n      \
         --channel bench --token-file admin.token --json verify.json\n\n\
     The logs are those of all load testers that watched the channel at the time: a viewer that is in none of them is \
 an error. Sessions that ended before the first of the logs are left out.\n\
@@ -246,7 +295,7 @@ pub(crate) struct VerifyArgs {
     pub(crate) token_file: Option<PathBuf>,
     #[arg(long)]
     pub(crate) channel: sigma_shared::id::ChannelId,
-    /// Duration of a part, by which one session's watch time may be off; default: the mean of the parts got
+    /// Duration of a part, by which one session's watch time may be off; default: the longest part got
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) part_ms: Option<u64>,
     /// Wait for the numbers to be final, at most this long
@@ -300,6 +349,13 @@ mod tests {
             (vec!["run", url, "--seconds", "86401"], false),
             (vec!["run", url, "--variant", "best"], false),
             (vec!["run", url, "--ca", "x", "--insecure-loopback"], false),
+            (vec!["run", url, "--scenario", "churn", "--leave", "1,1,1,1", "--seed", "7"], true),
+            (vec!["run", url, "--scenario", "stampede"], false),
+            (vec!["run", "--scenario-file", "x.toml", "--seed", "7"], true),
+            (vec!["run", "--scenario-file", "x.toml", "--viewers", "7"], false),
+            (vec!["run", "--scenario-file", "x.toml", "--scenario", "churn"], false),
+            (vec!["run", url, "--verify"], false),
+            (vec!["run", url, "--verify", "--truth", "t", "--origin-token-file", "x"], true),
             (vec!["herd", url, "--metric", "x{a=\"b\"}"], true),
             (vec!["herd", url, "--metric", "x y"], false),
             (vec!["run", url, "--json", "a.json", "--html", "a.html"], true),

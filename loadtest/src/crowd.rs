@@ -88,7 +88,8 @@ pub(crate) struct Habits {
     pub(crate) hints: f64,
     pub(crate) deltas: f64,
     pub(crate) conduct: Conduct,
-    /// How long the connection of a viewer stays that vanished, or that sleeps for good; at most to the end of the run.
+    /// How long the connection of a viewer stays that vanished, and how long one sleeps for good; at most to the end of
+    /// the run.
     pub(crate) vanished: Duration,
     pub(crate) slept: Duration,
     /// Sessions that share a token.

@@ -31,8 +31,18 @@ pub(crate) struct Record {
     pub(crate) last_response_at_ms: Option<u64>,
     pub(crate) left: Leaving,
     pub(crate) present_ms: Vec<[u64; 2]>,
+    /// Of the channel's timeline, each moment once.
     pub(crate) watched_us: u64,
+    /// Parts and segments that brought something new of it.
     pub(crate) parts: u64,
+    /// Of the parts.
+    pub(crate) longest_part_us: u64,
+    /// It left while media that it had asked for was on its way or still to come: the server may have sent it.
+    pub(crate) asking: bool,
+    /// Of who vanished: what that would have brought, microseconds. Its server sent it, and cannot know that nobody got it.
+    pub(crate) unseen_us: u64,
+    /// How often it let go of a connection or a rendition with media under way: each time, a part may have been sent.
+    pub(crate) called_off: u64,
     pub(crate) bytes: u64,
     pub(crate) stalls: u64,
     pub(crate) stalled_ms: u64,
@@ -137,6 +147,10 @@ mod tests {
             present_ms: vec![[n + 1, n + 2]],
             watched_us: 1,
             parts: 2,
+            longest_part_us: 1,
+            asking: false,
+            unseen_us: 0,
+            called_off: 0,
             bytes: 3,
             stalls: 0,
             stalled_ms: 0,

@@ -65,6 +65,13 @@ use tls::Trust;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// Viewers that open files are asked for, at most.
+const OPEN_VIEWERS_MAX: u32 = 100_000;
+/// How long after a run its numbers may take to be final.
+const PROOF_WAIT: Duration = Duration::from_secs(30);
+/// The longest wait for a connection.
+const DIAL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
@@ -138,7 +145,7 @@ fn dialer(target: &Target, addresses: &[Address]) -> Result<Dialer, Failure> {
         protocol,
         trust,
         allow_remote: target.allow_remote,
-        timeout: Duration::from_secs(target.timeout_seconds.min(10)),
+        timeout: target.timeout().min(DIAL_TIMEOUT_MAX),
     }))
 }
 
@@ -152,13 +159,14 @@ fn raise_open_files(viewers: u32) {
 }
 
 async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
-    raise_open_files(arguments.viewers);
-    let dialer = dialer(&arguments.target, &arguments.urls)?;
-    let protocol = dialer.protocol();
     let scenario = behaviour::scenario(arguments)?;
+    raise_open_files(u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX).min(OPEN_VIEWERS_MAX));
+    let addresses = scenario.addresses();
+    let dialer = dialer(&arguments.target, &addresses)?;
+    let protocol = dialer.protocol();
     let habits = Habits::of(&scenario);
     let mut crowd = Crowd::new(dialer, habits, arguments.behaviour.threads.into());
-    crowd.tokens = arguments.behaviour.tokens()?;
+    crowd.tokens = arguments.behaviour.tokens(&scenario)?;
     crowd.seed = scenario.seed;
     if let Some(path) = &arguments.behaviour.truth {
         let log = ground::GroundLog::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -171,24 +179,71 @@ async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
     };
     let outcome = run::run(Arc::new(crowd), &order, interrupted()).await?;
     let report = Report::new(Recorded::new(&order.scenario, protocol, outcome));
-    hand_out(&arguments.output, arguments.html.as_deref(), &report)
+    let proven = match &arguments.behaviour.truth {
+        Some(truth) if arguments.proof.verify && report.passed => prove(arguments, truth, &addresses).await,
+        _ => Ok(Vec::new()),
+    };
+    // What was measured is worth having whatever the proof said.
+    let verification = proven.as_deref().unwrap_or_default();
+    let good = hand_out(&arguments.output, arguments.html.as_deref(), (&report, verification))?;
+    Ok(good && proven?.iter().all(|verification| verification.passed))
 }
 
 fn run_merge(arguments: &MergeArgs) -> Result<bool, Failure> {
     let Some(recorded) = merge::merge(&arguments.reports)? else { return Err("no report".into()) };
-    hand_out(&arguments.output, arguments.html.as_deref(), &Report::new(recorded))
+    hand_out(&arguments.output, arguments.html.as_deref(), (&Report::new(recorded), &[]))
 }
 
-/// Writes a report wherever it was wanted. Returns whether the run was good.
-fn hand_out(output: &Output, html: Option<&Path>, report: &Report) -> Result<bool, Failure> {
+/// Writes a report, and what the origin says of it, wherever it was wanted. Returns whether the run was good.
+fn hand_out(
+    output: &Output,
+    html: Option<&Path>,
+    (report, verification): (&Report, &[verify::compare::Verification]),
+) -> Result<bool, Failure> {
     if let Some(path) = html {
         write_file(path, &report::html::page(report))?;
     }
-    write(output, report)?;
+    write(output, &verify::Verified { report, verification })?;
     for failure in &report.failures {
         tracing::error!("{failure}");
     }
     Ok(report.passed)
+}
+
+/// The origin's numbers of every channel that was watched, held against the ground truth.
+async fn prove(
+    arguments: &RunArgs,
+    truth: &Path,
+    addresses: &[Address],
+) -> Result<Vec<verify::compare::Verification>, Failure> {
+    let proof = &arguments.proof;
+    let dialer = dialer(&arguments.target, std::slice::from_ref(&proof.origin))?;
+    let token = token(proof.origin_token.as_ref(), proof.origin_token_file.as_deref())?;
+    let mut channels: Vec<String> =
+        addresses.iter().map(|address| viewer::channel_of(&address.path)).collect();
+    channels.sort();
+    channels.dedup();
+    let mut proven = Vec::new();
+    for channel in channels {
+        let order = verify::Order {
+            truth: vec![truth.to_owned()],
+            url: proof.origin.clone(),
+            token: token.clone(),
+            channel,
+            bars: verify::compare::Bars::default(),
+            wait: PROOF_WAIT,
+            timeout: arguments.target.timeout(),
+        };
+        proven.push(verify::run(&dialer, &order).await?);
+    }
+    Ok(proven)
+}
+
+/// A token of the API, given or in a file.
+fn token(given: Option<&String>, file: Option<&Path>) -> Result<Option<String>, Failure> {
+    let Some(path) = file else { return Ok(given.cloned()) };
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Some(text.trim().to_owned()))
 }
 
 async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
@@ -198,7 +253,7 @@ async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
         address: arguments.url,
         requests: arguments.requests,
         lead: Duration::from_millis(arguments.lead_ms),
-        timeout: Duration::from_secs(arguments.target.timeout_seconds),
+        timeout: arguments.target.timeout(),
         metrics: arguments.metrics.map(|address| (address, arguments.metric)),
     };
     let report = herd::run(dialer, &herd).await?;
@@ -215,7 +270,7 @@ async fn run_check(arguments: &CheckArgs) -> Result<bool, Failure> {
     for address in &addresses {
         dialer.resolve(&address.authority).await?;
     }
-    let wire = check::wire::Wire::new(dialer, Duration::from_secs(arguments.target.timeout_seconds));
+    let wire = check::wire::Wire::new(dialer, arguments.target.timeout());
     let plan = check::Plan {
         address: arguments.url.clone(),
         compare: arguments.compare.clone(),
@@ -240,13 +295,7 @@ async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
 }
 
 async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
-    let token = match &arguments.token_file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path);
-            Some(text.map_err(|error| format!("{}: {error}", path.display()))?.trim().to_owned())
-        }
-        None => arguments.token,
-    };
+    let token = token(arguments.token.as_ref(), arguments.token_file.as_deref())?;
     let dialer = dialer(&arguments.target, std::slice::from_ref(&arguments.url))?;
     let order = verify::Order {
         truth: arguments.truth,
@@ -255,7 +304,7 @@ async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
         channel: arguments.channel.to_string(),
         bars: verify::compare::Bars { part_ms: arguments.part_ms },
         wait: Duration::from_secs(arguments.wait_seconds),
-        timeout: Duration::from_secs(arguments.target.timeout_seconds),
+        timeout: arguments.target.timeout(),
     };
     let verification = verify::run(&dialer, &order).await?;
     write(&arguments.output, &verification)?;

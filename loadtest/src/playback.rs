@@ -26,6 +26,8 @@ enum State {
     Stalled(u64),
     /// Went elsewhere, and waits for media there: no stall.
     Seeking,
+    /// Stands still until it goes elsewhere.
+    Paused,
 }
 
 /// What happened that somebody may want to count.
@@ -160,7 +162,8 @@ impl Playback {
 
     fn resume(&mut self, now_us: u64) -> Happened {
         let mut happened = Happened::default();
-        if self.state == State::Playing || self.ahead_us() < self.enough_us.max(1) {
+        let stays = matches!(self.state, State::Playing | State::Paused);
+        if stays || self.ahead_us() < self.enough_us.max(1) {
             return happened;
         }
         match self.state {
@@ -174,7 +177,7 @@ impl Playback {
                 self.startup_us = Some(startup);
                 happened.started_us = Some(startup);
             }
-            State::Seeking | State::Playing => {}
+            State::Seeking | State::Playing | State::Paused => {}
         }
         self.state = State::Playing;
         happened
@@ -244,6 +247,13 @@ impl Playback {
         self.playhead_us = None;
         self.ends_us = [None; 2];
         self.holes.clear();
+        happened
+    }
+
+    /// Nobody looks any more: the playhead stands still until the next seek.
+    pub(crate) fn pause(&mut self, now_us: u64) -> Happened {
+        let happened = self.seek(now_us);
+        self.state = State::Paused;
         happened
     }
 

@@ -23,7 +23,6 @@ const PHASES_MAX: usize = 64;
 /// A scenario that cannot be run: its author's fault, a retry does not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ScenarioError {
-    #[allow(dead_code, reason = "of files")]
     /// Not TOML, or a key that is unknown, missing or of another type; the text names line and key.
     #[error("{0}")]
     Syntax(String),
@@ -287,7 +286,6 @@ impl Scenario {
     ///
     /// # Errors
     /// The text is not a scenario; the author has to change it.
-    #[allow(dead_code, reason = "files")]
     pub(crate) fn from_toml(text: &str, urls: &[Address]) -> Result<Self, ScenarioError> {
         let mut scenario: Self =
             toml::from_str(text).map_err(|error| ScenarioError::Syntax(error.to_string()))?;

@@ -26,6 +26,9 @@ use tokio::sync::Notify;
 /// Redirects followed to the multivariant playlist: the signed path, and one to another edge.
 const REDIRECTS_MAX: u32 = 2;
 
+/// Turns of the event loop until what has arrived is read: from the socket, by the connection, by who asked for it.
+const SETTLING_TURNS: u32 = 3;
+
 /// Where viewers can be.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -140,11 +143,12 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
             tokio::select! {
                 biased;
                 exit = playing => exit,
-                () = household.stopping() => Exit::Stop,
+                () = async { household.stopping().await; settled().await } => Exit::Stop,
             }
         };
         match exit {
             Exit::Move(_) | Exit::Flee(_) => {
+                session.calls_off();
                 Box::pin(wire.close()).await;
                 let to = match exit {
                     Exit::Flee(number) => flight(&plan, number, place),
@@ -163,12 +167,14 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
             Exit::Elsewhere => Box::pin(wire.close()).await,
             Exit::Leave(how) => {
                 session.ending();
+                session.calls_off();
                 depart(wire, how, &household, &crowd).await;
                 break how;
             }
             exit => {
                 session.count(|tally| tally.ended += u64::from(exit == Exit::Ended));
                 session.ending();
+                session.calls_off();
                 Box::pin(wire.close()).await;
                 break Leaving::End;
             }
@@ -185,8 +191,6 @@ async fn depart(wire: Wire, how: Leaving, household: &Household, crowd: &Crowd) 
             wire.vanish();
             household.vanished.borrow_mut().push((Instant::now() + crowd.habits.vanished, wire));
         }
-        // It is there, and does nothing.
-        Leaving::Sleep => household.vanished.borrow_mut().push((Instant::now() + crowd.habits.slept, wire)),
         _ => Box::pin(wire.close()).await,
     }
 }
@@ -205,7 +209,7 @@ fn flight(plan: &Plan, number: usize, place: usize) -> Option<usize> {
 }
 
 /// The channel in a path, or the path.
-fn channel_of(path: &str) -> String {
+pub(crate) fn channel_of(path: &str) -> String {
     let path = path.split('?').next().unwrap_or_default();
     let channel = path.split_once("/live/").and_then(|(_, rest)| rest.split('/').next());
     channel.unwrap_or(path).to_owned()
@@ -230,10 +234,22 @@ async fn until_exit(
     at: &mut Address,
     (plan, place, acts): (&Plan, usize, &mut &[(Duration, Act)]),
 ) -> Exit {
+    let acting = async {
+        let exit = act(session, (plan, place), acts).await;
+        settled().await;
+        exit
+    };
     tokio::select! {
         biased;
-        exit = act(session, (plan, place), acts) => exit,
         exit = playing(session, wire, at) => exit,
+        exit = acting => exit,
+    }
+}
+
+/// Resolves when what had arrived by now was read: a tester that is late must not take for lost what only waits for it.
+async fn settled() {
+    for _ in 0..SETTLING_TURNS {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -246,9 +262,15 @@ async fn act(session: &Session, (plan, place): (&Plan, usize), acts: &mut &[(Dur
         }
         *acts = rest;
         match *act {
+            // What it asked for still comes; then it is there, and does nothing.
+            Act::Leave(Leaving::Sleep) => {
+                session.sleeps();
+                tokio::time::sleep(session.crowd.habits.slept).await;
+                return Exit::Leave(Leaving::Sleep);
+            }
             Act::Seek(share) => session.seek(Some(share)),
             Act::Live => session.seek(None),
-            Act::Sleep => session.asleep.set(true),
+            Act::Sleep => session.sleeps(),
             Act::Wake => {
                 session.asleep.set(false);
                 session.seek(None);
@@ -272,7 +294,10 @@ async fn playing(session: &Session, wire: &Wire, at: &mut Address) -> Exit {
             Ok(true) => {
                 failures = 0;
                 match play::play(session, wire, at).await {
-                    Exit::Restart(after) => after,
+                    Exit::Restart(after) => {
+                        session.calls_off();
+                        after
+                    }
                     exit => return exit,
                 }
             }

@@ -1,108 +1,54 @@
 //! The ground truth of one playback session: what it watched, and when it was present.
 //!
-//! Definitions as in the contract of viewer accounting: watched is the sum of the durations of distinct (Media Sequence
-//! Number, part), whatever the rendition and however often; present is from the first byte of media to the last
-//! completed response of media or a playlist. Invariant: memory is bounded, however long the session.
+//! Definitions as in the contract of viewer accounting: watched is what it got of the channel's timeline, each moment once,
+//! whatever the rendition and however often; present is from the first byte of media to the last completed response of
+//! media or a playlist. Invariant: memory is bounded, however long the session.
 #![deny(clippy::disallowed_methods)]
 
-use crate::listing::Position;
-use std::collections::BTreeMap;
-
-/// Segments whose parts are told apart; older ones are known as a whole.
-const RECENT_MAX: usize = 24;
-/// Segments that were got in part only and are remembered beyond that.
-const PARTIAL_MAX: usize = 96;
-/// Sums of rounded durations differ by this much and are the same, microseconds.
-const ROUNDING_US: u64 = 5_000;
+/// Dates of neighbours that touch differ by no more than this, as playlists round them; microseconds.
+const ROUNDING_US: u64 = 3_000;
+/// Stretches of the timeline that do not touch.
+const STRETCHES_MAX: usize = 4096;
 /// Stretches of presence kept.
 const SPANS_MAX: usize = 4096;
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Got {
-    parts: u128,
-    us: u64,
-}
-
-/// What a session watched.
-#[derive(Debug, Default)]
+/// What a session watched. Positions are media time, microseconds.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Watched {
-    got: BTreeMap<u64, Got>,
-    /// Segments got whole, first and last.
-    whole: Vec<(u64, u64)>,
-    total_us: u64,
-    parts: u64,
+    /// In order, and apart.
+    stretches: Vec<(u64, u64)>,
+    objects: u64,
 }
 
 impl Watched {
-    /// A part was delivered; returns whether for the first time.
-    pub(crate) fn part(&mut self, (msn, part): Position, duration_us: u64) -> bool {
-        let bit = 1u128 << part.min(127);
-        if self.is_whole(msn) {
+    /// A part or segment was delivered; returns whether something of it is new.
+    pub(crate) fn add(&mut self, (start, end): (u64, u64)) -> bool {
+        let first = self.stretches.partition_point(|known| known.1 + ROUNDING_US < start);
+        let last = first + self.stretches[first..].partition_point(|known| known.0 <= end + ROUNDING_US);
+        let touched = &self.stretches[first..last];
+        if start >= end || (touched.is_empty() && self.stretches.len() >= STRETCHES_MAX) {
             return false;
         }
-        let got = self.got.entry(msn).or_default();
-        if got.parts & bit != 0 {
-            return false;
-        }
-        got.parts |= bit;
-        got.us += duration_us;
-        self.total_us += duration_us;
-        self.parts += 1;
-        true
+        let (known_start, known_end) = (touched.first(), touched.last());
+        let all = (
+            known_start.map_or(start, |known| known.0.min(start)),
+            known_end.map_or(end, |known| known.1.max(end)),
+        );
+        let known_us: u64 = touched.iter().map(|known| known.1 - known.0).sum();
+        self.stretches.splice(first..last, [all]);
+        let new = all.1 - all.0 > known_us + ROUNDING_US;
+        self.objects += u64::from(new);
+        new
     }
 
-    /// A whole segment was delivered.
-    pub(crate) fn segment(&mut self, msn: u64, duration_us: u64) {
-        if self.is_whole(msn) {
-            return;
-        }
-        let got = self.got.remove(&msn).unwrap_or_default();
-        self.total_us += duration_us.saturating_sub(got.us);
-        self.parts += 1;
-        self.add_whole(msn);
-    }
-
-    /// Forgets the parts of old segments; `lasts` says what a segment lasts, where that is known.
-    pub(crate) fn tidy(&mut self, lasts: impl Fn(u64) -> Option<u64>) {
-        while self.got.len() > RECENT_MAX {
-            let complete = self.got.iter().rev().skip(RECENT_MAX / 2).find_map(|(msn, got)| {
-                lasts(*msn).filter(|lasts| got.us + ROUNDING_US >= *lasts).map(|_| *msn)
-            });
-            let over = self.got.len() > PARTIAL_MAX;
-            let oldest = self.got.keys().next().copied().filter(|_| over);
-            let Some(msn) = complete.or(oldest) else { return };
-            self.got.remove(&msn);
-            self.add_whole(msn);
-        }
-    }
-
-    fn is_whole(&self, msn: u64) -> bool {
-        self.whole.iter().rev().any(|(first, last)| (*first..=*last).contains(&msn))
-    }
-
-    fn add_whole(&mut self, msn: u64) {
-        let at = self.whole.partition_point(|(_, last)| *last < msn);
-        let joins_before = at > 0 && self.whole[at - 1].1 + 1 == msn;
-        let joins_after = self.whole.get(at).is_some_and(|(first, _)| msn + 1 == *first);
-        match (joins_before, joins_after) {
-            (true, true) => {
-                self.whole[at - 1].1 = self.whole[at].1;
-                self.whole.remove(at);
-            }
-            (true, false) => self.whole[at - 1].1 = msn,
-            (false, true) => self.whole[at].0 = msn,
-            (false, false) => self.whole.insert(at, (msn, msn)),
-        }
-    }
-
-    /// Sum of the durations, microseconds.
+    /// Sum of the lengths, microseconds.
     pub(crate) fn total_us(&self) -> u64 {
-        self.total_us
+        self.stretches.iter().map(|known| known.1 - known.0).sum()
     }
 
-    /// Distinct parts, and segments that had no parts listed.
-    pub(crate) fn parts(&self) -> u64 {
-        self.parts
+    /// Parts and segments that brought something new.
+    pub(crate) fn objects(&self) -> u64 {
+        self.objects
     }
 }
 
@@ -188,42 +134,46 @@ mod tests {
     #[test]
     fn nothing_is_watched_twice() {
         let mut watched = Watched::default();
-        assert!(watched.part((7, 0), 200_000));
-        assert!(!watched.part((7, 0), 200_000), "another rendition, or a retry");
-        assert!(watched.part((7, 1), 200_000));
-        watched.segment(7, 800_000);
-        assert_eq!(watched.total_us(), 800_000, "a segment after two of its parts");
-        assert!(!watched.part((7, 2), 200_000));
-        watched.segment(7, 800_000);
-        assert_eq!((watched.total_us(), watched.parts()), (800_000, 3));
+        assert!(watched.add((7_000_000, 7_166_660)));
+        assert!(!watched.add((7_000_000, 7_166_660)), "another rendition, or a retry");
+        assert!(watched.add((7_166_660, 7_333_320)), "the next one");
+        assert!(watched.add((7_192_000, 7_384_000)), "audio is cut elsewhere, and a little ahead");
+        assert_eq!(watched.total_us(), 384_000);
+        assert!(watched.add((7_000_000, 8_000_000)), "a segment after some of its parts");
+        assert!(!watched.add((7_333_320, 7_499_980)));
+        assert_eq!((watched.total_us(), watched.objects()), (1_000_000, 4));
+        assert!(watched.add((9_000_000, 9_100_000)) && !watched.add((5, 5)), "elsewhere; nothing at all");
+        assert_eq!(watched.total_us(), 1_100_000);
     }
 
     proptest! {
-        /// In any order, with any repetition, over a session as long as it likes, and tidied at any time.
+        /// In any order, with any repetition.
         #[test]
-        fn the_sum_is_that_of_the_set(events in proptest::collection::vec((0u64..60, 0u32..4), 1..600)) {
+        fn the_sum_is_that_of_the_set(events in proptest::collection::vec((0u64..200, 1u64..9), 1..300)) {
             let mut watched = Watched::default();
             let mut set = BTreeSet::new();
-            for (msn, part) in events {
-                watched.part((msn, part), 200_000);
-                set.insert((msn, part));
-                watched.tidy(|_| Some(800_000));
+            for (start, length) in events {
+                watched.add((start * 100_000, (start + length) * 100_000));
+                set.extend(start..start + length);
             }
-            prop_assert_eq!(watched.total_us(), set.len() as u64 * 200_000);
+            prop_assert_eq!(watched.total_us(), set.len() as u64 * 100_000);
         }
     }
 
     #[test]
     fn a_day_takes_no_memory() {
         let mut watched = Watched::default();
-        for msn in 0..86_400 {
-            for part in 0..5 {
-                watched.part((msn, part), 200_000);
-            }
-            watched.tidy(|_| Some(1_000_000));
+        for part in 0..432_000 {
+            // Listed with five digits, and dated anew with every segment.
+            let start = part / 12 * 2_000_000 + part % 12 * 166_660;
+            watched.add((start, start + 166_660));
         }
-        assert_eq!(watched.total_us(), 86_400_000_000);
-        assert!(watched.got.len() <= RECENT_MAX && watched.whole.len() == 1);
+        assert_eq!(watched.total_us(), 431_999 / 12 * 2_000_000 + 12 * 166_660);
+        assert_eq!(watched.stretches.len(), 1);
+        for n in 0..10_000 {
+            watched.add((n * 10_000_000_000, n * 10_000_000_000 + 1));
+        }
+        assert_eq!(watched.stretches.len(), STRETCHES_MAX);
     }
 
     #[test]

@@ -190,8 +190,11 @@ impl Wire {
         poll_fn(|cx| {
             self.drive(cx);
             let done = work.as_mut().poll(cx);
-            // What was just asked for goes out now.
-            self.drive(cx);
+            // What was just asked for goes out now. When the work is over nothing does: what it let go of would be called
+            // off, and whoever vanishes says nothing.
+            if done.is_pending() {
+                self.drive(cx);
+            }
             done
         })
         .await
@@ -459,3 +462,6 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

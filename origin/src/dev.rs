@@ -11,6 +11,7 @@ mod processes;
 use clap::Args;
 use layout::Layout;
 use processes::Processes;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,9 +56,13 @@ pub(crate) async fn run(args: &DevArgs) -> Result<(), String> {
 
     layout.check_ports()?;
     let mut processes = Processes::new()?;
-    processes.start("origin", &own, &layout.origin_config())?;
+    let config = OsStr::new("--config");
+    processes.start("origin", &own, &[config, layout.origin_config().as_os_str()])?;
     for n in 0..args.edges {
-        processes.start(&layout::pop(n), &edge, &layout.edge_config(n))?;
+        // A successor would be nobody's child here.
+        let file = layout.edge_config(n);
+        let arguments = [config, file.as_os_str(), OsStr::new("--no-successor")];
+        processes.start(&layout::pop(n), &edge, &arguments)?;
     }
     let ready = tokio::time::timeout(START_TIMEOUT, layout.wait_until_ready());
     let outcome = tokio::select! {

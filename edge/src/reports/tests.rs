@@ -1,5 +1,7 @@
 //! The reporter against an origin in memory, in virtual time.
 
+mod away;
+
 use super::*;
 use crate::ledger::{Ended, Who};
 use bytes::Bytes;

@@ -252,7 +252,7 @@ async fn more_fills_than_the_upstream_has_streams() {
     let mut fake = Fake::start(dir.path(), "127.0.0.1:0".parse().unwrap(), 4);
     let edge = app::start(&config(dir.path(), fake.addr), &Sockets::none()).unwrap();
     let viewer = Viewer::h2(edge.http[0]).await;
-    let viewers: Vec<_> = (0..50)
+    let viewers: Vec<_> = (0..80)
         .map(|n| {
             let mut viewer = viewer.clone();
             tokio::spawn(
@@ -260,8 +260,8 @@ async fn more_fills_than_the_upstream_has_streams() {
             )
         })
         .collect();
-    within(until(|| edge.metrics.waiters.get() == 50)).await;
-    for _ in 0..50 {
+    within(until(|| edge.metrics.waiters.get() == 80)).await;
+    for _ in 0..80 {
         within(fake.asks.recv()).await.unwrap().answer(200, 12, "segment").await;
     }
     for viewer in viewers {

@@ -43,6 +43,7 @@ pub(super) async fn watch(peer: Arc<Peer>) {
 }
 
 async fn probe(peer: &Arc<Peer>, question: &Question) {
+    let began = std::time::Instant::now();
     let answer = timeout(peer.config.connect_timeout(), peer.ask_now(question)).await;
     match answer {
         Ok(Ok(response)) if !response.status().is_server_error() => {
@@ -51,7 +52,8 @@ async fn probe(peer: &Arc<Peer>, question: &Question) {
         }
         // Its keeper knows more.
         Ok(Err(_)) if !peer.is_connected() => {}
-        Err(_elapsed) if peer.is_busy() => {}
+        // It answers others meanwhile: the probe may have waited for a free stream.
+        Err(_elapsed) if peer.is_busy() || peer.board().is_fresh(peer.index, began) => {}
         Ok(_) | Err(_) => {
             peer.counters.probes_failed.inc();
             peer.failed(Fault::Probe);

@@ -120,3 +120,18 @@ proptest! {
         prop_assert!((played + once.stalled_us() + startup).abs_diff(at * MS) <= MS, "no edge, so no catching up");
     }
 }
+
+#[test]
+fn a_tab_that_sleeps_plays_nothing_and_does_not_stall() {
+    let (mut playback, _) = played(&[10, 20, 30], 100);
+    playback.pause(100 * MS);
+    // What was asked for still comes.
+    playback.appended(150 * MS, 0, (2_000 * MS, 2_400 * MS));
+    let asleep = playback.advance(30_000 * MS);
+    assert_eq!((asleep.played_us, playback.stalls()), (0, 0));
+    playback.seek(30_000 * MS);
+    listed(&mut playback);
+    playback.appended(30_010 * MS, 0, (31_000 * MS, 31_400 * MS));
+    assert!(playback.advance(30_200 * MS).played_us > 0);
+    assert_eq!((playback.stalls(), playback.stalled_us()), (0, 0));
+}

@@ -42,6 +42,7 @@ pub(super) async fn play(session: &Session, wire: &Wire, at: &Address) -> Exit {
             }
         };
         let Exit::Switch(to) = exit else { return exit };
+        session.calls_off();
         let mut state = session.state.borrow_mut();
         let rate = |index: usize| state.sources.variants.get(index).map(|variant| variant.bandwidth_bps);
         let up = rate(to) > rate(state.sources.chosen);
@@ -203,7 +204,7 @@ pub(super) async fn manifest(
     let (said, headers) = session.says(Object::Manifest);
     let saying = said.map(|said| with_parameter(path, &said));
     let ask = Ask { path: saying.as_deref().unwrap_or(path), headers: &headers, hash: false };
-    session.waits(number);
+    session.waits(number, None);
     // Kept only while it is read: thousands of viewers wait for theirs.
     let mut text = Vec::new();
     let result = wire.get(lane, &ask, Some(&mut text)).await;
@@ -293,7 +294,7 @@ async fn object(
     let path = saying.as_deref().unwrap_or(&address.path);
     let ask = Ask { path, headers: &headers, hash: session.hashes() };
     let number = track.index * 2 + 1;
-    session.waits(number);
+    session.waits(number, Some(want));
     let result = wire.get(lane, &ask, None).await;
     let media = want.kind != Kind::Init;
     session.came(number, result.as_ref().ok().filter(|_| media).map(|answer| (answer, true)));

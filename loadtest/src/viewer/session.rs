@@ -65,11 +65,14 @@ pub(super) struct State {
     pub(super) estimate: Estimate,
     watched: Watched,
     presence: Presence,
+    longest_part_us: u64,
     hinted: Vec<Hinted>,
     pub(super) sources: Sources,
     protocols: Vec<Protocol>,
     edges: Vec<String>,
+    /// Where it got media, and where it is now, until that is noted.
     pops: Vec<String>,
+    pop: Option<String>,
     slice: usize,
     /// Counted as a viewer of its slice, and as a stalled one.
     present: bool,
@@ -82,8 +85,22 @@ pub(super) struct State {
     starved_us: Option<u64>,
     startup_us: Option<u64>,
     requests: u64,
-    /// Requests under way, Unix milliseconds.
-    waiting: [Option<u64>; 4],
+    /// Requests under way.
+    waiting: [Option<Waiting>; 4],
+    /// It left while it was waiting for media.
+    asking: bool,
+    /// What that would have brought.
+    unseen_us: u64,
+    /// How often media was called off.
+    called_off: u64,
+}
+
+/// A request under way.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    sent_ms: u64,
+    /// Start and duration of the media asked for; 0 where the duration is not known yet.
+    media: Option<(u64, u64)>,
 }
 
 impl Session {
@@ -102,11 +119,13 @@ impl Session {
             estimate: Estimate::default(),
             watched: Watched::default(),
             presence: Presence::default(),
+            longest_part_us: 0,
             hinted: Vec::new(),
             sources,
             protocols: Vec::new(),
             edges: Vec::new(),
             pops: Vec::new(),
+            pop: None,
             slice: 0,
             present: false,
             stalled: false,
@@ -118,6 +137,9 @@ impl Session {
             startup_us: None,
             requests: 0,
             waiting: [None; 4],
+            asking: false,
+            unseen_us: 0,
+            called_off: 0,
         };
         let session = Self {
             shard,
@@ -170,6 +192,7 @@ impl Session {
         let (present, stalled) = (state.present, state.stalled);
         self.gauges(&mut state, false, false);
         state.slice = slice;
+        state.pop = None;
         self.gauges(&mut state, present, stalled);
         if !state.edges.contains(&key.edge) {
             state.edges.push(key.edge);
@@ -203,22 +226,30 @@ impl Session {
         self.hashes
     }
 
-    /// A request goes out on a lane: it waits from now on.
-    pub(super) fn waits(&self, lane: usize) {
-        let now_ms = self.unix_ms(Instant::now());
-        self.state.borrow_mut().waiting[lane] = Some(now_ms);
+    /// A request goes out on a lane: it waits from now on, for that stretch of media or for something else.
+    pub(super) fn waits(&self, lane: usize, media: Option<&Want>) {
+        let sent_ms = self.unix_ms(Instant::now());
+        let media = media.filter(|want| want.kind != Kind::Init);
+        let media = media.map(|want| (want.start_us, want.duration_us));
+        self.state.borrow_mut().waiting[lane] = Some(Waiting { sent_ms, media });
     }
 
     /// It waits no more; what came is accounted for.
     pub(super) fn came(&self, lane: usize, result: Option<(&Answer, bool)>) {
         let mut state = self.state.borrow_mut();
+        let state = &mut *state;
         state.waiting[lane] = None;
         let Some((answer, media)) = result else { return };
-        if let Some(pop) = &answer.pop
-            && !state.pops.contains(pop)
-        {
-            state.pops.push(pop.clone());
+        if let Some(pop) = &answer.pop {
             self.crowd.name_pop(state.slice, pop);
+            state.pop = Some(pop.clone());
+        }
+        // Where it got media it was; a playlist alone is not watched.
+        if media
+            && answer.status == 200
+            && let Some(pop) = state.pop.take_if(|pop| !state.pops.contains(pop))
+        {
+            state.pops.push(pop);
         }
         if answer.status == 200 {
             state.presence.touched(&Touch {
@@ -276,9 +307,10 @@ impl Session {
     }
 
     fn watched(&self, state: &mut State, hinted: &Hinted, lasts_us: u64) -> Happened {
-        state.watched.part(hinted.at, lasts_us);
         self.crowd.count(self.shard, |counts| counts.tally.media_us += lasts_us);
         let span = (hinted.start_us, hinted.start_us + lasts_us);
+        state.watched.add(span);
+        state.longest_part_us = state.longest_part_us.max(lasts_us);
         let now_us = self.now_us().max(hinted.arrived_us);
         state.playback.appended(now_us, hinted.track, span)
     }
@@ -316,20 +348,14 @@ impl Session {
                     }
                 }
             }
-            Kind::Part => {
-                state.watched.part(want.at, want.duration_us);
-                state.playback.appended(now_us, track, span)
-            }
-            Kind::Segment => {
-                state.watched.segment(want.at.0, want.duration_us);
+            Kind::Part | Kind::Segment => {
+                if want.kind == Kind::Part {
+                    state.longest_part_us = state.longest_part_us.max(want.duration_us);
+                }
+                state.watched.add(span);
                 state.playback.appended(now_us, track, span)
             }
         };
-        let players = &state.players;
-        state.watched.tidy(|msn| {
-            let segment = players[0].listing()?.segment(msn)?;
-            segment.uri.as_ref().map(|_| segment.duration_us)
-        });
         self.happened(state, &happened);
         if !state.present {
             self.gauges(state, true, false);
@@ -453,6 +479,15 @@ impl Session {
         self.happened(&mut state, &happened);
     }
 
+    /// The tab falls asleep: it asks for nothing, and nothing is played.
+    pub(super) fn sleeps(&self) {
+        self.asleep.set(true);
+        let now_us = self.now_us();
+        let mut state = self.state.borrow_mut();
+        let happened = state.playback.pause(now_us);
+        self.happened(&mut state, &happened);
+    }
+
     pub(super) fn seek(&self, to: Option<f64>) {
         let now_us = self.now_us();
         let mut state = self.state.borrow_mut();
@@ -506,14 +541,30 @@ impl Session {
         }
     }
 
+    /// Everything that is under way is called off: it kept the viewer present until now.
+    pub(super) fn calls_off(&self) {
+        let now_ms = self.unix_ms(Instant::now());
+        let mut state = self.state.borrow_mut();
+        let waiting = std::mem::take(&mut state.waiting);
+        state.called_off += u64::from(waiting.iter().flatten().any(|waiting| waiting.media.is_some()));
+        for waiting in waiting.into_iter().flatten() {
+            state.presence.waited(waiting.sent_ms, now_ms);
+        }
+    }
+
     /// The viewer goes: what waits for an answer kept it present until now.
     pub(super) fn ending(&self) {
         self.advance();
-        let now_ms = self.unix_ms(Instant::now());
         let mut state = self.state.borrow_mut();
-        for sent_ms in std::mem::take(&mut state.waiting).into_iter().flatten() {
-            state.presence.waited(sent_ms, now_ms);
+        let state = &mut *state;
+        let media: Vec<_> = state.waiting.iter().flatten().filter_map(|waiting| waiting.media).collect();
+        state.asking = !media.is_empty();
+        let mut all = state.watched.clone();
+        for (start, duration) in media {
+            let lasts = if duration > 0 { duration } else { state.longest_part_us };
+            all.add((start, start + lasts));
         }
+        state.unseen_us = all.total_us() - state.watched.total_us();
     }
 
     /// The end. `sid` is of the signed path, if there was one.
@@ -523,9 +574,11 @@ impl Session {
         let state = &mut *state;
         for hinted in std::mem::take(&mut state.hinted) {
             if let Some(lasts) = hinted.lasts_us {
-                state.watched.part(hinted.at, lasts);
+                state.watched.add((hinted.start_us, hinted.start_us + lasts));
             }
         }
+        // Everybody else calls off what is under way.
+        let unseen_us = if left == Leaving::Vanish { state.unseen_us } else { 0 };
         let running_us = state.playback.stalled_us();
         if state.present {
             self.gauges(state, false, false);
@@ -544,7 +597,11 @@ impl Session {
             left,
             present_ms: state.presence.spans().to_vec(),
             watched_us: state.watched.total_us(),
-            parts: state.watched.parts(),
+            parts: state.watched.objects(),
+            longest_part_us: state.longest_part_us,
+            asking: state.asking,
+            unseen_us,
+            called_off: state.called_off,
             bytes: state.bytes,
             stalls: state.playback.stalls(),
             stalled_ms: running_us / 1000,

@@ -340,8 +340,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Where the timeline began, Unix milliseconds as EXT-X-PROGRAM-DATE-TIME has them; a session that was restored does not
-    /// know.
+    /// Where the timeline began, Unix milliseconds: the start of the cell of the grid, on the timeline by which viewers' watch
+    /// time is counted. EXT-X-PROGRAM-DATE-TIME is later by less than a segment. A session that was restored does not know.
     #[must_use]
     pub fn began_ms(&self) -> Option<i64> {
         self.began_ms
@@ -389,9 +389,7 @@ impl Stream {
             frames: 0,
             held_audio: VecDeque::new(),
         });
-        if let Some(run) = &self.run {
-            self.began_ms.get_or_insert(run.timeline.program_date_time_ms(start));
-        }
+        self.began_ms.get_or_insert(start / TICKS_PER_MS);
         self.runs += 1;
         self.add_publisher_renditions()?;
         let boundary = self.plan.start_run(msn, start);

@@ -1,6 +1,7 @@
 //! The processes of `dev`: started, watched, stopped in the order in which nobody loses an answer.
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 use tokio::process::{Child, Command};
@@ -30,11 +31,10 @@ impl Processes {
         Ok(Self { list: Mutex::new(Vec::new()), pids: Vec::new(), terminate: Mutex::new(streams) })
     }
 
-    pub(super) fn start(&mut self, name: &str, binary: &Path, config: &Path) -> Result<(), String> {
+    pub(super) fn start(&mut self, name: &str, binary: &Path, arguments: &[&OsStr]) -> Result<(), String> {
         let child = Command::new(binary)
             .arg("serve")
-            .arg("--config")
-            .arg(config)
+            .args(arguments)
             // Its own group: Ctrl-C reaches `dev` alone, which stops the others in order.
             .process_group(0)
             .kill_on_drop(true)

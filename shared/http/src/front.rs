@@ -13,6 +13,7 @@ use crate::quic::{BoundUdp, QuicError};
 use crate::request_body::RequestBody;
 use crate::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
 use bytes::Bytes;
+use futures_util::future::{self, FutureExt};
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{Either, Full};
@@ -198,14 +199,15 @@ impl Front {
             let (handler, challenges) = (handler.clone(), challenges.cloned());
             server.serve(bound, None, move |request, from| {
                 let proof = challenges.as_ref().and_then(|open| open.answer(request.uri().path()));
-                let answer = match proof {
-                    Some(proof) => Err(proof),
-                    None => Ok(handler(request.map(Into::into), from)),
-                };
-                async move {
-                    match answer {
-                        Ok(answer) => answer.await.map(Either::Left),
-                        Err(proof) => proof.map(|bytes| Either::Right(Full::new(bytes))),
+                // Not in an `async` block: that would hold the handler's future twice.
+                match proof {
+                    Some(proof) => {
+                        let proof = proof.map(|bytes| Either::Right(Full::new(bytes)));
+                        future::Either::Left(future::ready(proof))
+                    }
+                    None => {
+                        let answer = handler(request.map(Into::into), from);
+                        future::Either::Right(answer.map(|response| response.map(Either::Left)))
                     }
                 }
             });

@@ -14,10 +14,11 @@ pub use crate::limits::{Limits, loopback};
 use crate::problem::Problem;
 use crate::tls;
 use bytes::Bytes;
+use futures_util::future::{self, FutureExt};
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
-use http_body_util::{Either, Full};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -364,14 +365,21 @@ impl Server {
         let service = service_fn(move |request: Request<Incoming>| {
             let in_flight = requests.begin();
             let screened = Screened::of(&request, &malformed);
-            let answer = match screened.refusal {
-                Some(words) => Err(words),
-                None => Ok(handler(request, asking.clone())),
-            };
             let alt_svc = alt_svc.clone();
-            async move {
-                let response = screened.seal(answered(answer, alt_svc).await);
+            let sealed = move |response| {
+                let response = screened.seal(announced(response, alt_svc));
                 Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
+            };
+            // Not in an `async` block: that would hold the handler's future twice, and thousands wait at once.
+            match screened.refusal {
+                Some(words) => {
+                    let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response().map(Either::Right);
+                    future::Either::Left(future::ready(sealed(refusal)))
+                }
+                None => {
+                    let answer = handler(request, asking.clone());
+                    future::Either::Right(answer.map(|response| sealed(response.map(Either::Left))))
+                }
             }
         });
         // In a box of its own: connections are of one kind or the other, and there are many.
@@ -521,18 +529,8 @@ impl Leaving {
     }
 }
 
-/// The handler's answer, or the refusal in its place, with what every answer says of its server.
-async fn answered<F, B>(
-    answer: Result<F, &'static str>,
-    alt_svc: Option<HeaderValue>,
-) -> Response<Either<B, Full<Bytes>>>
-where
-    F: Future<Output = Response<B>>,
-{
-    let mut response = match answer {
-        Ok(answer) => answer.await.map(Either::Left),
-        Err(words) => Problem::new(StatusCode::BAD_REQUEST, words).response().map(Either::Right),
-    };
+/// The answer with what every answer says of its server.
+fn announced<B>(mut response: Response<B>, alt_svc: Option<HeaderValue>) -> Response<B> {
     if let Some(alt_svc) = alt_svc {
         response.headers_mut().insert(header::ALT_SVC, alt_svc);
     }

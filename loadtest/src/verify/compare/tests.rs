@@ -17,6 +17,11 @@ fn truth() -> Vec<Truth> {
                 present_ms: vec![[start, start + 20_000]],
                 watched_us: 20_000_000,
                 parts: 100,
+                started_at_ms: start,
+                longest_part_us: 200_000,
+                asking: false,
+                unseen_us: 0,
+                called_off: 1,
             }
         })
         .collect()
@@ -72,6 +77,45 @@ fn what_is_right_passes() {
     assert_eq!((measured("joins seen"), measured("leaves seen")), ("1 s".into(), "3 s".into()));
 }
 
+#[test]
+fn who_is_counted_while_the_first_byte_is_on_its_way_is_no_error() {
+    let earlier = truth();
+    let late = |truth: &Truth, by: u64| Truth {
+        present_ms: vec![[truth.present_ms[0][0] + by, truth.present_ms[0][1]]],
+        ..truth.clone()
+    };
+    let told = told(&earlier, 0, 4000);
+    let all = |by| earlier.iter().map(|truth| late(truth, by)).collect::<Vec<_>>();
+    assert_eq!(failed(&all(900), &told), [""; 0]);
+    assert!(failed(&all(2100), &told).contains(&"viewers each second".into()), "longer than anything takes");
+}
+
+#[test]
+fn who_left_while_its_first_part_was_on_its_way_is_a_view_or_none() {
+    let all = truth();
+    let told = told(&all, 0, 4000);
+    let mut without = all.clone();
+    (without[7].parts, without[7].watched_us, without[7].present_ms) = (0, 0, vec![]);
+    let extra = failed(&without, &told);
+    assert!(extra.contains(&"total views".into()) && extra.contains(&"sessions".into()), "{extra:?}");
+    without[7].asking = true;
+    let open = failed(&without, &told);
+    assert!(!open.contains(&"total views".into()) && !open.contains(&"sessions".into()), "{open:?}");
+    assert!(!open.contains(&"total watch time".into()), "{open:?}");
+}
+
+#[test]
+fn what_was_sent_to_who_had_vanished_is_no_error() {
+    let mut all = truth();
+    let mut told = told(&all, 0, 4000);
+    told.watch_ms += 100 * 180;
+    assert_eq!(failed(&all, &told), ["total watch time"]);
+    all.iter_mut().filter(|truth| truth.left == Leaving::Vanish).for_each(|truth| truth.unseen_us = 200_000);
+    assert_eq!(failed(&all, &told), [""; 0]);
+    told.watch_ms += 9_000;
+    assert_eq!(failed(&all, &told), ["total watch time"], "but no more than that");
+}
+
 type Change = fn(&mut Told);
 
 #[test]
@@ -109,6 +153,11 @@ fn what_is_wrong_fails() {
         change(&mut told);
         assert_eq!(failed(&truth, &told), metrics, "{what}");
     }
+    // Who moved let go twice.
+    let (mut moved, mut told) = (truth.clone(), told(&truth, 0, 4000));
+    told.sessions[3].watch_ms += 400;
+    moved[3].called_off = 2;
+    assert_eq!(failed(&moved, &told), [""; 0]);
     assert!(!compare(&[], &Told::default(), Bars::default()).passed, "nothing proves nothing");
 }
 
