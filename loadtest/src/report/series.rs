@@ -148,8 +148,13 @@ pub(super) fn charts(axis: Axis, results: &Results) -> Vec<Chart> {
             lines: vec![
                 line("stalls begun", &row, |point| per_second(point.stalls)),
                 line("errors", &row, |point| per_second(point.errors)),
-                line("viewers stalled (at most)", &row, |point| Some(point.stalled as f64)),
             ],
+        },
+        Chart {
+            title: "Viewers stalled",
+            unit: "viewers",
+            caption: "Sessions whose buffer was empty at the end of a second.",
+            lines: vec![line("stalled", &row, |point| Some(point.stalled as f64))],
         },
         Chart {
             title: "Throughput",
