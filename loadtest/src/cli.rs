@@ -37,7 +37,7 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Many LL-HLS viewers: blocking reload and every new part, as a real player does
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Many identical blocking requests at once: is everybody answered, and what did the upstream see?
     Herd(HerdArgs),
     /// Is this a server that the LL-HLS specification describes? Every rule, with evidence

@@ -35,7 +35,7 @@ async fn seen(protocol: Protocol, leave: impl FnOnce(Wire) -> Option<Wire>) -> s
             _ = wire.get(&mut lane, &ask, None) => panic!("nobody answers"),
         }
     };
-    let peer = wire.driving(interrupted).await;
+    let peer = Box::pin(wire.driving(interrupted)).await;
     let _kept = leave(wire);
     // Without the runtime: what was sent on this machine is there.
     peer.into_std().unwrap().read(&mut [0; 64])
@@ -48,13 +48,13 @@ async fn who_vanishes_says_nothing() {
             wire.vanish();
             Some(wire)
         };
-        let silence = seen(protocol, vanish).await.unwrap_err();
+        let silence = Box::pin(seen(protocol, vanish)).await.unwrap_err();
         assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock, "{protocol:?}");
         let reset = |wire: Wire| {
             wire.reset();
             None
         };
-        let cut = seen(protocol, reset).await.unwrap_err();
+        let cut = Box::pin(seen(protocol, reset)).await.unwrap_err();
         assert_eq!(cut.kind(), std::io::ErrorKind::ConnectionReset, "{protocol:?}");
     }
 }
