@@ -3,6 +3,8 @@
 //! Invariants: nothing here waits; what is counted of a response is what that response said. Times are microseconds
 //! since the session began, or Unix milliseconds where the name says so.
 
+mod under_way;
+
 use super::Sources;
 use crate::adapt::{Estimate, Link, choose};
 use crate::cmcd::{self, Object};
@@ -17,12 +19,13 @@ use crate::results::SliceKey;
 use crate::scenario::CmcdIn;
 use crate::shelf::Shelved;
 use crate::tally::{ErrorKind, Leaving, Tally};
-use crate::watched::{Presence, Touch, Watched};
+use crate::watched::{Presence, Watched};
 use crate::wire::Answer;
 use http::{HeaderName, HeaderValue};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use under_way::Waiting;
 
 /// Clocks of one machine may differ by this much without saying anything.
 const CLOCK_TOLERANCE_US: u64 = 5_000;
@@ -95,14 +98,6 @@ pub(super) struct State {
     unseen_us: u64,
     /// How often media was called off.
     called_off: u64,
-}
-
-/// A request under way.
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
-    sent_ms: u64,
-    /// Start and duration of the media asked for; 0 where the duration is not known yet.
-    media: Option<(u64, u64)>,
 }
 
 impl Session {
@@ -227,41 +222,6 @@ impl Session {
     /// Whether bodies are compared.
     pub(super) fn hashes(&self) -> bool {
         self.hashes
-    }
-
-    /// A request goes out on a lane: it waits from now on, for that stretch of media or for something else.
-    pub(super) fn waits(&self, lane: usize, media: Option<&Want>) {
-        let sent_ms = self.unix_ms(Instant::now());
-        let media = media.filter(|want| want.kind != Kind::Init);
-        let media = media.map(|want| (want.start_us, want.duration_us));
-        self.state.borrow_mut().waiting[lane] = Some(Waiting { sent_ms, media });
-    }
-
-    /// It waits no more; what came is accounted for.
-    pub(super) fn came(&self, lane: usize, result: Option<(&Answer, bool)>) {
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        state.waiting[lane] = None;
-        let Some((answer, media)) = result else { return };
-        if let Some(pop) = &answer.pop {
-            self.crowd.name_pop(state.slice, pop);
-            state.pop = Some(pop.clone());
-        }
-        // Where it got media it was; a playlist alone is not watched.
-        if media
-            && answer.status == 200
-            && let Some(pop) = state.pop.take_if(|pop| !state.pops.contains(pop))
-        {
-            state.pops.push(pop);
-        }
-        if answer.status == 200 {
-            state.presence.touched(&Touch {
-                sent_ms: self.unix_ms(answer.sent),
-                first_byte_ms: self.unix_ms(answer.first_byte),
-                ended_ms: self.unix_ms(answer.ended),
-                media,
-            });
-        }
     }
 
     /// A response, or none, to a request that the model wanted at `wanted`.
@@ -542,32 +502,6 @@ impl Session {
             CmcdIn::Query => (Some(said.query(object)), Vec::new()),
             _ => (None, said.headers(object)),
         }
-    }
-
-    /// Everything that is under way is called off: it kept the viewer present until now.
-    pub(super) fn calls_off(&self) {
-        let now_ms = self.unix_ms(Instant::now());
-        let mut state = self.state.borrow_mut();
-        let waiting = std::mem::take(&mut state.waiting);
-        state.called_off += u64::from(waiting.iter().flatten().any(|waiting| waiting.media.is_some()));
-        for waiting in waiting.into_iter().flatten() {
-            state.presence.waited(waiting.sent_ms, now_ms);
-        }
-    }
-
-    /// The viewer goes: what waits for an answer kept it present until now.
-    pub(super) fn ending(&self) {
-        self.advance();
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        let media: Vec<_> = state.waiting.iter().flatten().filter_map(|waiting| waiting.media).collect();
-        state.asking = !media.is_empty();
-        let mut all = state.watched.clone();
-        for (start, duration) in media {
-            let lasts = if duration > 0 { duration } else { state.longest_part_us };
-            all.add((start, start + lasts));
-        }
-        state.unseen_us = all.total_us() - state.watched.total_us();
     }
 
     /// The end. `sid` is of the signed path, if there was one.
