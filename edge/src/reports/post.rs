@@ -100,6 +100,7 @@ mod tests {
             (200, "ok"),
             (403, ""),
             (404, ""),
+            (415, "a version that is not known there yet"),
             (429, ""),
             (500, ""),
             (503, ""),

@@ -216,21 +216,63 @@ async fn gone(links: &mut watch::Receiver<Option<Link>>) {
     let _ = links.wait_for(Option::is_none).await;
 }
 
-/// Returns when packets were sent and nothing came back for too long.
+/// Returns when packets that ask for an answer were sent, and nothing came back for too long.
 async fn unanswered(connection: &quinn::Connection) {
-    let mut waiting_since = None;
-    let mut before = connection.stats();
+    let mut silence = Silence::new(Seen::of(&connection.stats()));
     loop {
         sleep(WATCH_INTERVAL).await;
-        let now = connection.stats();
-        if now.udp_rx.datagrams != before.udp_rx.datagrams {
-            (waiting_since, before) = (None, now);
-        } else if now.udp_tx.datagrams != before.udp_tx.datagrams {
-            let since = *waiting_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= UNANSWERED_MAX.max(3 * connection.rtt()) {
-                return;
-            }
+        let lasted = silence.look(Seen::of(&connection.stats()), Instant::now());
+        if lasted >= UNANSWERED_MAX.max(3 * connection.rtt()) {
+            return;
         }
+    }
+}
+
+/// What a connection has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    /// Datagrams that came.
+    received: u64,
+    /// Frames that went out and have to be acknowledged.
+    asked: u64,
+}
+
+impl Seen {
+    fn of(stats: &quinn::ConnectionStats) -> Self {
+        let sent = &stats.frame_tx;
+        // Acknowledgements are not acknowledged; a probe for the size of packets may be too large to arrive.
+        let pings = sent.ping.saturating_sub(stats.path.sent_plpmtud_probes);
+        let flow = sent.max_data
+            + sent.max_stream_data
+            + sent.max_streams_bidi
+            + sent.max_streams_uni
+            + sent.data_blocked
+            + sent.stream_data_blocked
+            + sent.streams_blocked_bidi
+            + sent.streams_blocked_uni;
+        let asked = pings + sent.stream + sent.crypto + sent.reset_stream + sent.stop_sending + flow;
+        Self { received: stats.udp_rx.datagrams, asked }
+    }
+}
+
+/// For how long a connection has been asked without an answer.
+struct Silence {
+    before: Seen,
+    since: Option<Instant>,
+}
+
+impl Silence {
+    fn new(before: Seen) -> Self {
+        Self { before, since: None }
+    }
+
+    fn look(&mut self, seen: Seen, now: Instant) -> Duration {
+        if seen.received != self.before.received {
+            (self.before, self.since) = (seen, None);
+        } else if seen.asked != self.before.asked {
+            return now.duration_since(*self.since.get_or_insert(now));
+        }
+        Duration::ZERO
     }
 }
 
@@ -242,4 +284,42 @@ async fn answered(connection: &quinn::Connection, received: u64) {
 
 fn upgrade_rest() -> Duration {
     UPGRADE_INTERVAL.mul_f64(0.75 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_asks_for_an_answer_is_waited_for() {
+        let began = Instant::now();
+        // Looks, 100 ms apart: datagrams that came, frames sent that have to be acknowledged; milliseconds of silence then.
+        let cases: [(&str, &[(u64, u64, u64)]); 4] = [
+            ("idle, or only acknowledging", &[(5, 5, 0), (5, 5, 0), (5, 5, 0), (5, 5, 0)]),
+            ("answered", &[(5, 6, 0), (6, 6, 0), (6, 6, 0), (6, 6, 0)]),
+            ("asked in vain", &[(5, 6, 0), (5, 6, 100), (5, 7, 200), (5, 7, 300)]),
+            ("answered late, asked again", &[(5, 6, 0), (5, 6, 100), (6, 6, 0), (6, 7, 0), (6, 7, 100)]),
+        ];
+        for (case, looks) in cases {
+            let mut silence = Silence::new(Seen { received: 5, asked: 5 });
+            for (n, (received, asked, expected)) in (1u32..).zip(looks) {
+                let seen = Seen { received: *received, asked: *asked };
+                let lasted = silence.look(seen, began + n * WATCH_INTERVAL);
+                assert_eq!(lasted, Duration::from_millis(*expected), "{case}, look {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn acknowledgements_and_probes_for_size_ask_nothing() {
+        let mut stats = quinn::ConnectionStats::default();
+        let quiet = Seen::of(&stats);
+        stats.udp_tx.datagrams += 2;
+        stats.frame_tx.acks += 1;
+        stats.frame_tx.ping += 1;
+        stats.path.sent_plpmtud_probes += 1;
+        assert_eq!(Seen::of(&stats), quiet);
+        stats.frame_tx.ping += 1;
+        assert_ne!(Seen::of(&stats), quiet);
+    }
 }

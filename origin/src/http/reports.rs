@@ -10,7 +10,7 @@ use http_body_util::Full;
 use serde_json::json;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::{BodyError, RequestBody};
-use sigma_report::report::{self, BYTES_MAX, POP_HEADER};
+use sigma_report::report::{self, BYTES_MAX, InvalidReport, POP_HEADER};
 use sigma_stats::keeper::{Ack, ReportError, Stats};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// When a POP may come again with what could not be taken, seconds.
 const RETRY_AFTER_S: u32 = 1;
+/// When it may come again with a report of a version that is not known here.
+const VERSION_RETRY_AFTER_S: u32 = 5;
 
 /// Takes one.
 pub(super) async fn take(
@@ -53,11 +55,32 @@ async fn taken(
     let pop = report::reporter(client, header)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("{POP_HEADER}: {error}")))?;
     let bytes = body.read(BYTES_MAX, PATIENCE).await.map_err(BodyError::problem)?;
-    stats.report(pop, bytes).await.map_err(|error| match error {
+    stats.report(pop, bytes).await.map_err(|error| problem_of(&error))
+}
+
+fn problem_of(error: &ReportError) -> Problem {
+    match error {
+        // Of an edge that is newer, or older, than this origin: it keeps the report for one that knows the version.
+        ReportError::Invalid(InvalidReport::Version(_)) => {
+            Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string())
+                .retry_after_s(VERSION_RETRY_AFTER_S)
+        }
         ReportError::Invalid(_) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
         ReportError::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
         ReportError::Busy => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after_s(RETRY_AFTER_S)
         }
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_is_not_known_is_not_for_ever() {
+        let status = |error: InvalidReport| problem_of(&error.into()).response().status();
+        assert_eq!(status(InvalidReport::Version(9)), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert_eq!(status(InvalidReport::Range("length")), StatusCode::BAD_REQUEST);
+    }
 }

@@ -19,7 +19,10 @@ pub(super) struct ClusterSecret(hmac::Key);
 impl ClusterSecret {
     /// Reads the file; white space at its end is no part of it.
     pub(super) fn read(path: &Path) -> Result<Self, PolicyError> {
-        let broken = |reason: String| PolicyError { path: path.to_owned(), reason };
+        let broken = |reason: String| PolicyError {
+            path: path.to_owned(),
+            reason: format!("playback.cluster_secret_file: {reason}"),
+        };
         let bytes = std::fs::read(path).map_err(|error| broken(error.to_string()))?;
         let secret = bytes.trim_ascii_end();
         if !(BYTES_MIN..=BYTES_MAX).contains(&secret.len()) {
@@ -77,6 +80,9 @@ mod tests {
         assert_ne!(other.issuer_seed(), one.issuer_seed());
         let short = ClusterSecret::read(&file("short", &text[1..])).expect_err("short").to_string();
         assert!(short.contains("short") && short.contains("31 bytes"), "{short}");
-        assert!(ClusterSecret::read(&folder.path().join("none")).is_err());
+        let none = ClusterSecret::read(&folder.path().join("none")).expect_err("none").to_string();
+        for error in [short, none] {
+            assert!(error.contains("playback.cluster_secret_file: "), "{error}");
+        }
     }
 }

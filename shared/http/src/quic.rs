@@ -59,6 +59,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How often a connection that was told goodbye is looked at, whether it can be closed.
 const LEAVING_LOOK: Duration = Duration::from_millis(200);
+/// How many requests more a peer may have asked, or ask, before the goodbye reaches it (RFC 9114 5.2: first a goodbye that
+/// refuses nothing, then the real one).
+const UNHEARD_GOODBYE_REQUESTS: usize = 1 << 20;
 /// What is written at once.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
 
@@ -335,7 +338,7 @@ impl QuicConnection {
         let activity = Activity::new(Instant::now());
         let mut drain = pin!(self.server.drain_of(&activity));
         let mut timer = pin!(tokio::time::sleep(limits.header_read_timeout));
-        let mut leaving = None;
+        let (mut leaving, mut bound) = (None, false);
         loop {
             tokio::select! {
                 accepted = http3.accept() => match (accepted, newest.take()) {
@@ -363,7 +366,9 @@ impl QuicConnection {
                 },
                 _ = &mut drain, if leaving.is_none() => {}
                 () = &mut timer => {
+                    let due = leaving.is_some() && !bound;
                     match self.look(connection, &activity, leaving) {
+                        _ if due => {}
                         Look::Later(next) => {
                             timer.as_mut().reset(tokio::time::Instant::now() + next);
                             continue;
@@ -373,11 +378,14 @@ impl QuicConnection {
                     }
                 }
             }
-            leaving = Some(Instant::now() + limits.drain_timeout);
-            if http3.shutdown(0).await.is_err() {
+            // What was asked before the first goodbye was heard is answered: the second refuses what comes later than that.
+            bound = leaving.is_some();
+            leaving.get_or_insert_with(|| Instant::now() + limits.drain_timeout);
+            let more = if bound { 0 } else { UNHEARD_GOODBYE_REQUESTS };
+            if http3.shutdown(more).await.is_err() {
                 return;
             }
-            let rest = limits.drain_timeout.min(LEAVING_LOOK);
+            let rest = limits.drain_timeout.min(LEAVING_LOOK.max(2 * connection.rtt()));
             timer.as_mut().reset(tokio::time::Instant::now() + rest);
         }
     }

@@ -271,6 +271,35 @@ async fn drain_does_not_wait_for_who_asks_for_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_asked_before_the_goodbye_is_heard_is_answered() {
+    let lab = Lab::new(Limits::default());
+    let endpoint = lab.client();
+    let connection = within(endpoint.connect(lab.addr, "localhost").unwrap()).await.unwrap();
+    // Nobody reads what the server says of the connection: the goodbye is not heard.
+    let client = h3::client::new(h3_quinn::Connection::new(connection.clone()));
+    let (_deaf, mut ask) = within(client).await.unwrap();
+    get(&mut ask, "/").await.unwrap();
+    let _held = begin(&mut ask, "/hold").await;
+    lab.until_holding(1).await;
+    let before = connection.stats().frame_rx.stream;
+    lab.drain.start();
+    within(until(|| connection.stats().frame_rx.stream > before)).await;
+    for _ in 0..3 {
+        get(&mut ask, "/").await.expect("it may have been on its way");
+    }
+    let refused = async {
+        loop {
+            if let Err(error) = get(&mut ask, "/").await {
+                return error;
+            }
+        }
+    };
+    let error = within(refused).await;
+    let rejected = h3::error::Code::H3_REQUEST_REJECTED;
+    assert!(matches!(error, StreamError::RemoteTerminate { code, .. } if code == rejected), "{error:?}");
+}
+
+#[tokio::test]
 async fn drain_refuses_who_comes_new() {
     let lab = Lab::new(Limits::default());
     let endpoint = lab.client();
