@@ -294,7 +294,8 @@ mod tests {
     fn only_what_asks_for_an_answer_is_waited_for() {
         let began = Instant::now();
         // Looks, 100 ms apart: datagrams that came, frames sent that have to be acknowledged; milliseconds of silence then.
-        let cases: [(&str, &[(u64, u64, u64)]); 4] = [
+        type Looks = &'static [(u64, u64, u64)];
+        let cases: [(&str, Looks); 4] = [
             ("idle, or only acknowledging", &[(5, 5, 0), (5, 5, 0), (5, 5, 0), (5, 5, 0)]),
             ("answered", &[(5, 6, 0), (6, 6, 0), (6, 6, 0), (6, 6, 0)]),
             ("asked in vain", &[(5, 6, 0), (5, 6, 100), (5, 7, 200), (5, 7, 300)]),

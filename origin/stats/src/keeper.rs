@@ -277,6 +277,8 @@ struct Keeper {
     setup: Setup,
     counters: Arc<Counters>,
     aggregate: Aggregate,
+    /// Memory is what state and journal of the database lead to: nothing else may be written, and no journal forgotten.
+    is_whole: bool,
     /// Of the journal.
     newest_id: u64,
     /// In the journal since the state was written.
@@ -305,6 +307,7 @@ impl Keeper {
                 break;
             }
             if let Err(error) = self.handle(&mut asks).await {
+                self.is_whole = false;
                 self.mend(error, &mut inbox).await;
             }
             if received.is_none() {
@@ -312,8 +315,12 @@ impl Keeper {
                 self.gauges.send_replace(gauges);
             }
         }
-        match self.checkpoint().await {
-            Ok(()) => self.store.close().await,
+        let written = if self.is_whole { self.checkpoint().await.map(|()| true) } else { Ok(false) };
+        match written {
+            Ok(true) => self.store.close().await,
+            Ok(false) => {
+                tracing::error!("the state was not written; the journal has it all, for the next start")
+            }
             Err(error) => tracing::error!(%error, "the journal of reports has what could not be written"),
         }
         if let Some(done) = self.closing.take() {

@@ -207,9 +207,22 @@ impl Store {
         write_sessions(&mut transaction, &sessions).await?;
         write_pieces(&mut transaction, &pieces).await?;
         write_viewers(&mut transaction, viewers).await?;
-        let delete = sqlx::query("DELETE FROM journal WHERE id <= $1").bind(journal_until.cast_signed());
+        let delete =
+            sqlx::query("DELETE FROM journal WHERE id > 0 AND id <= $1").bind(journal_until.cast_signed());
         delete.execute(&mut *transaction).await?;
         transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Takes a report that cannot be read out of the journal's way: it stays, under its negative number.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_aside(&self, id: u64) -> Result<(), StoreError> {
+        sqlx::query("UPDATE journal SET id = -id WHERE id = $1")
+            .bind(id.cast_signed())
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use crate::store::{KINDS_IN_MEMORY, Store, StoreError};
 use sigma_report::report::{InvalidReport, Report};
 use sigma_shared::id::PopId;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -35,6 +36,7 @@ impl Keeper {
             store,
             setup,
             counters,
+            is_whole: false,
             newest_id: 0,
             journal_bytes: 0,
             written: Instant::now(),
@@ -47,6 +49,7 @@ impl Keeper {
     /// Reads the state, and applies what the journal has beyond it.
     pub(super) async fn reload(&mut self) -> Result<(), StoreError> {
         let now = now_ms();
+        (self.is_whole, self.journal_bytes) = (false, 0);
         self.store.prepare().await?;
         self.aggregate = Aggregate::new(self.setup.retention);
         for kind in KINDS_IN_MEMORY {
@@ -69,7 +72,19 @@ impl Keeper {
             let page = self.store.journalled(applied, JOURNAL_PAGE).await?;
             let Some(last) = page.last().map(|last| last.id) else { break };
             for journalled in page {
-                let report = Report::decode(&journalled.report)?;
+                let report = match Report::decode(&journalled.report) {
+                    Ok(report) => report,
+                    Err(error) => {
+                        self.counters.invalid.fetch_add(1, Ordering::Relaxed);
+                        let (id, pop) = (journalled.id, &journalled.pop);
+                        tracing::error!(
+                            id, %pop, %error,
+                            "a report in the journal cannot be read; it is set aside under its negative id, for a version that can"
+                        );
+                        self.store.set_aside(id).await?;
+                        continue;
+                    }
+                };
                 self.apply(&journalled.pop, &report, journalled.received_ms).await?;
                 self.journal_bytes += journalled.report.len() as u64;
             }
@@ -77,6 +92,7 @@ impl Keeper {
         }
         // What a checkpoint that failed said of broadcast sessions is said again.
         self.setup.channels.iter_mut().for_each(|source| source.broadcasts.mark_changed());
+        self.is_whole = true;
         Ok(())
     }
 

@@ -203,3 +203,42 @@ async fn while_the_database_fails_reports_are_put_off_and_later_all_count() {
     assert!(kept.stats.counters().failures.load(Ordering::Relaxed) > 0);
     kept.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_failing_checkpoint_could_not_write_is_there_after_an_orderly_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let base_ms = now_ms() - 60_000;
+    let kept = start(folder.path());
+    kept.stats.report(pop(), bytes(&report(1, base_ms))).await.expect("taken");
+    let other = store(folder.path());
+    // The state cannot be written, the journal can be emptied.
+    other.execute("ALTER TABLE pieces RENAME TO elsewhere").await.expect("done");
+    assert!(kept.stats.checkpoint().await.is_err(), "not written");
+    kept.stats.close().await;
+    kept.stop().await;
+    other.execute("ALTER TABLE elsewhere RENAME TO pieces").await.expect("done");
+    let kept = start(folder.path());
+    assert_eq!(kept.summary(base_ms).await.totals.bytes, 1000);
+    kept.stop().await;
+}
+
+#[tokio::test]
+async fn a_report_in_the_journal_that_cannot_be_read_is_set_aside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let base_ms = now_ms() - 60_000;
+    let kept = start(folder.path());
+    kept.stats.report(pop(), bytes(&report(1, base_ms))).await.expect("taken");
+    kept.stop().await;
+    let other = store(folder.path());
+    other
+        .execute("INSERT INTO journal (id, pop, received_ms, report) VALUES (900, 'pop-1', 1, x'02ff')")
+        .await
+        .expect("done");
+    let kept = start(folder.path());
+    kept.stats.report(pop(), bytes(&report(2, base_ms))).await.expect("taken");
+    assert_eq!(kept.summary(base_ms).await.totals.bytes, 2000, "the rest goes on");
+    assert_eq!(kept.stats.counters().invalid.load(Ordering::Relaxed), 1);
+    kept.stop().await;
+    let aside = store(folder.path()).journalled(0, 10).await.expect("read");
+    assert!(aside.is_empty(), "out of the way");
+}
