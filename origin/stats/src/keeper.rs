@@ -319,7 +319,7 @@ impl Keeper {
         match written {
             Ok(true) => self.store.close().await,
             Ok(false) => {
-                tracing::error!("the state was not written; the journal has it all, for the next start")
+                tracing::error!("the state was not written; the journal has it all, for the next start");
             }
             Err(error) => tracing::error!(%error, "the journal of reports has what could not be written"),
         }

@@ -7,7 +7,7 @@
 //! without a listener in between, and what waits in its queue is accepted by whoever is left. From [`Sockets::close`] on,
 //! this process holds no port for a successor: a server that leaves for good refuses connections instead of keeping them.
 //! Deliberately absent: handing over connections; they are finished by the process that accepted them. QUIC's all come in
-//! over one socket that only one process can read. [`UdpPort::open`] waits until the predecessor has stopped reading it,
+//! over one socket that only one process can read. `UdpPort::open` waits until the predecessor has stopped reading it,
 //! which it does as soon as this process serves; from then on its datagrams are handed back to it (`quic_port`).
 
 use crate::drain::Drain;
