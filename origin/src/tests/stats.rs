@@ -46,7 +46,7 @@ async fn what_pops_report_is_counted_once_and_still_there_after_a_restart() {
     assert_eq!(behind.status, 200, "{}", behind.text());
     for (body, behind, status, said) in [
         (&bytes[..20], None, 400, "the report"),
-        (&[9][..], None, 400, "version 9"),
+        (&[9][..], None, 415, "version 9"),
         (&bytes[..], Some("POP 9"), 400, "sigma-pop: `POP 9`"),
         (&vec![1; (4 << 20) + 1][..], None, 413, "at most"),
     ] {
