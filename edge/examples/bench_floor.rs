@@ -1,8 +1,11 @@
 //! What the edge is made of, with nothing in it: the same HTTP and TLS libraries answering from memory. An edge's cost divided
 //! by this one's is what our own code costs. `bench_floor ADDRESS TLS_ADDRESS CERTIFICATE KEY`; paths as of `bench_upstream`,
-//! `obj` only.
+//! `obj` and, over TCP, `hold`.
 #![expect(clippy::print_stdout, reason = "it says where it listens")]
 
+mod bench_objects;
+
+use bench_objects::{number, stamped};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -16,20 +19,46 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Clone, Default)]
-struct Objects(Arc<Mutex<HashMap<usize, Bytes>>>);
+struct Objects {
+    made: Arc<Mutex<HashMap<u64, Bytes>>>,
+    /// By path: what is going to be there.
+    held: Arc<Mutex<HashMap<String, watch::Receiver<Bytes>>>>,
+}
 
 impl Objects {
     fn body(&self, path: &str) -> Bytes {
-        let wanted = path.split('/').nth(3).and_then(|words| words.strip_prefix('s')?.parse().ok());
-        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = wanted.unwrap_or(0_usize).min(1 << 24);
-        made.entry(bytes).or_insert_with(|| vec![b'x'; bytes].into()).clone()
+        let bytes = number(path.split('/').nth(3).unwrap_or(""), 's').min(1 << 24);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.entry(bytes).or_insert_with(|| vec![b'x'; bytes as usize].into()).clone()
+    }
+
+    async fn when_there(&self, path: &str) -> Bytes {
+        if path.split('/').nth(2) != Some("hold") {
+            return self.body(path);
+        }
+        let wanted = path.split('/').nth(3).unwrap_or("");
+        let mut held = {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = || {
+                let (make, made) = watch::channel(Bytes::new());
+                let (after, bytes) = (Duration::from_millis(number(wanted, 'h')), number(wanted, 's'));
+                tokio::spawn(async move {
+                    tokio::time::sleep(after).await;
+                    make.send_replace(stamped(bytes));
+                });
+                made
+            };
+            held.entry(path.to_owned()).or_insert_with(first).clone()
+        };
+        held.wait_for(|body| !body.is_empty()).await.map(|body| body.clone()).unwrap_or_default()
     }
 }
 
@@ -47,8 +76,8 @@ async fn serve_tcp(addr: SocketAddr, tls: Option<TlsAcceptor>, objects: Objects)
         let (tls, objects) = (tls.clone(), objects.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                let body = objects.body(request.uri().path());
-                async move { Ok::<_, Infallible>(answer(body)) }
+                let objects = objects.clone();
+                async move { Ok::<_, Infallible>(answer(objects.when_there(request.uri().path()).await)) }
             });
             let server = auto::Builder::new(TokioExecutor::new());
             let _ = match tls {

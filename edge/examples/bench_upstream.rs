@@ -6,6 +6,9 @@
 //! `/reset` forgets. Bodies start with `A` and the nanoseconds of the monotonic clock at which they were made.
 #![expect(clippy::print_stdout, reason = "it says where it listens")]
 
+mod bench_objects;
+
+use bench_objects::{number, stamped};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
@@ -44,22 +47,9 @@ impl http_body::Body for Fed {
     }
 }
 
-fn stamped(bytes: u64) -> Bytes {
-    // The same clock as CLOCK_MONOTONIC readers elsewhere.
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let mut body = format!("A{:020} ", now.tv_sec * 1_000_000_000 + now.tv_nsec).into_bytes();
-    body.resize(usize::try_from(bytes).unwrap_or(0).max(body.len()), b'x');
-    body.into()
-}
-
 fn whole(status: StatusCode, body: Bytes) -> Answer {
     let response = Response::builder().status(status).header("cache-control", "max-age=3600");
     response.body(Full::new(body).boxed()).unwrap_or_default()
-}
-
-/// The number after `letter` in `words`.
-fn number(words: &str, letter: char) -> u64 {
-    words.split('-').find_map(|word| word.strip_prefix(letter)?.parse().ok()).unwrap_or(0)
 }
 
 async fn answer(state: Arc<State>, path: String) -> Answer {
