@@ -98,6 +98,7 @@ fn append(window: &mut LiveWindow, msn: u64, part: u32) {
         window.open(Segment {
             msn,
             start,
+            boundary: start,
             duration: None,
             discontinuity: false,
             gap: false,

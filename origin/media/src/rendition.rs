@@ -342,7 +342,9 @@ impl Rendition {
                 return;
             }
             if self.window.open_segment().is_none() {
-                let boundary = Boundary { msn, start: at, presented: at, run_start: false, forced: false };
+                let planned = span.0;
+                let boundary =
+                    Boundary { msn, start: planned, presented: planned, run_start: false, forced: false };
                 self.open_segment(&boundary, at, pdt(at));
             }
             self.append_gap(next - at);
@@ -396,6 +398,7 @@ impl Rendition {
         self.window.open(Segment {
             msn: boundary.msn,
             start,
+            boundary: boundary.start,
             duration: None,
             discontinuity,
             gap: false,

@@ -35,6 +35,8 @@ pub struct Segment {
     pub msn: u64,
     /// Where it starts, ticks of 1/90000 s.
     pub start: i64,
+    /// Where the segments of this number are planned to start in all renditions; audio starts up to a frame later.
+    pub boundary: i64,
     /// `None` while it is open.
     pub duration: Option<u32>,
     /// EXT-X-DISCONTINUITY.
@@ -153,8 +155,10 @@ pub struct LiveWindow {
     limits: WindowLimits,
     segments: VecDeque<Arc<Segment>>,
     listing: Listing,
-    /// Where the listed segments end, ticks.
-    ends: VecDeque<i64>,
+    /// Where the listed segments are planned to start, ticks.
+    boundaries: VecDeque<i64>,
+    /// Where the last of them ends, ticks.
+    listed_until: Option<i64>,
     /// What the archive has.
     archived: Option<RangeInclusive<u64>>,
     frozen: Option<[Arc<Frozen>; 2]>,
@@ -203,7 +207,8 @@ impl LiveWindow {
             limits,
             segments: VecDeque::new(),
             listing: Listing::default(),
-            ends: VecDeque::new(),
+            boundaries: VecDeque::new(),
+            listed_until: None,
             archived: None,
             frozen: None,
             inits: VecDeque::new(),
@@ -250,7 +255,7 @@ impl LiveWindow {
         (self.discontinuity_sequence, self.passed) =
             (first.discontinuity_sequence, first.discontinuity_sequence);
         for segment in segments {
-            self.list(segment.line, segment.start + i64::from(segment.line.duration));
+            self.list(segment.line, segment.start, segment.start + i64::from(segment.line.duration));
         }
         self.archived = Some(first.line.msn..=last.line.msn);
         for (of, (peak_bps, average_bps)) in [&mut self.rates, &mut self.iframe_rates].into_iter().zip(rates)
@@ -295,13 +300,13 @@ impl LiveWindow {
         }
         segment.duration = Some(segment.parts_duration());
         segment.gap = gap;
-        let (line, end, size) = (segment.line(), segment.end(), segment.size());
+        let (line, boundary, end, size) = (segment.line(), segment.boundary, segment.end(), segment.size());
         let iframe = line.independent.then(|| fmp4::random_access_point(&segment.parts[0].bytes)).flatten();
         if !gap {
             self.rates.add(size, line.duration);
             self.iframe_rates.add(iframe.map_or(0, |bytes| bytes.len() as u64), line.duration);
         }
-        self.list(line, end);
+        self.list(line, boundary, end);
         self.emit(|| Event::Finish { gap });
         self.evict();
     }
@@ -330,7 +335,7 @@ impl LiveWindow {
     /// Where what it holds ends, ticks of 1/90000 s.
     #[must_use]
     pub fn tip_tick(&self) -> Option<i64> {
-        self.segments.back().map(|last| last.end()).or(self.ends.back().copied())
+        self.segments.back().map(|last| last.end()).or(self.listed_until)
     }
 
     /// The newest complete segment's number.
@@ -437,11 +442,15 @@ impl LiveWindow {
     /// off the list when they are before its start or can no longer be had. Without an archive, what leaves the list is
     /// in memory for as long again as the playlist is (EV-07).
     fn evict(&mut self) {
-        let Some(end) = self.ends.back().copied() else {
+        let (Some(newest), Some(end)) = (self.boundaries.back().copied(), self.listed_until) else {
             return;
         };
+        // Measured by boundaries alone, so that all renditions list from the same number on (MV-07): the newest segment is
+        // taken to be as long as the one before it.
+        let before = self.boundaries.iter().rev().nth(1).copied().unwrap_or(newest);
+        let until = 2 * newest - before;
         let listed_for = self.limits.window.max(self.limits.dvr);
-        while self.ends.len() > SEGMENTS_MIN && self.ends[0] <= end - listed_for {
+        while self.boundaries.len() > SEGMENTS_MIN && self.boundaries[1] <= until - listed_for {
             self.unlist();
         }
         let complete = |segment: &&Arc<Segment>| segment.duration.is_some();
@@ -462,26 +471,29 @@ impl LiveWindow {
             _ => in_memory,
         };
         // The last one stays: without it nothing says where the list goes on.
-        while self.ends.len() > 1 && self.listing.lines().front().is_some_and(|line| line.msn < had_from) {
+        while self.boundaries.len() > 1
+            && self.listing.lines().front().is_some_and(|line| line.msn < had_from)
+        {
             self.unlist();
         }
     }
 
-    fn list(&mut self, line: SegmentLine, end: i64) {
+    fn list(&mut self, line: SegmentLine, boundary: i64, end: i64) {
         self.frozen = None;
         if self.complete_msn().is_some_and(|last| last + 1 != line.msn) {
             // The listing begins anew with a number that does not follow.
-            self.ends.clear();
+            self.boundaries.clear();
             self.discontinuity_sequence = self.passed;
         }
         self.passed += u64::from(line.discontinuity);
         self.listing.push(line);
-        self.ends.push_back(end);
+        self.boundaries.push_back(boundary);
+        self.listed_until = Some(end);
     }
 
     fn unlist(&mut self) {
         self.frozen = None;
-        self.ends.pop_front();
+        self.boundaries.pop_front();
         let line = self.listing.pop_front();
         self.discontinuity_sequence += u64::from(line.is_some_and(|line| line.discontinuity)); // EV-02
     }

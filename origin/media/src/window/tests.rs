@@ -28,6 +28,7 @@ fn segment(msn: u64) -> Segment {
     Segment {
         msn,
         start: msn as i64 * i64::from(TICKS),
+        boundary: msn as i64 * i64::from(TICKS),
         duration: None,
         discontinuity: false,
         gap: false,
