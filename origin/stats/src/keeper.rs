@@ -10,7 +10,8 @@ mod loading;
 #[cfg(test)]
 mod tests;
 
-use crate::aggregate::{Aggregate, Broadcast, Retention};
+use crate::aggregate::{Aggregate, Broadcast, NotRemoved, Retention};
+use crate::key::Key;
 use crate::scope::Scope;
 use crate::series::{Point, Resolution};
 use crate::session::{Session, SessionId};
@@ -39,6 +40,12 @@ const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 /// How long a database that failed is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often is said that there are no statistics.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Pieces other than sessions that are loaded until the state is written and what is long ago leaves memory: 2 KB each.
+const LOADED_MAX: usize = 20_000;
+/// Pieces other than sessions in memory above which those of long ago leave it early.
+const HELD_MAX: usize = 40_000;
 
 /// What is kept of, and how.
 #[derive(Debug)]
@@ -92,6 +99,10 @@ enum Ask {
     Question(Question),
     /// Write the state now.
     Checkpoint(oneshot::Sender<()>),
+    /// Forget a POP.
+    Remove(PopId, oneshot::Sender<Result<(), NotRemoved>>),
+    /// Somebody else has seen that the database fails.
+    Failure(StoreError),
     /// Write the state and end.
     Close(oneshot::Sender<()>),
 }
@@ -191,10 +202,7 @@ impl Stats {
         let (id, of, range) = (channel.clone(), scope.clone(), numbers.clone());
         let held = self.ask(move |aggregate| aggregate.blocks(&id, &of, (resolution, range))).await?;
         let kept = self.store.blocks(channel, scope, (resolution, numbers)).await;
-        let kept = kept.map_err(|error| {
-            tracing::warn!(%error, "a series cannot be read");
-            Unavailable
-        })?;
+        let kept = kept.map_err(|error| self.unread(error))?;
         let blocks: BTreeMap<_, _> = kept.into_iter().chain(held).collect();
         let mut points = BTreeMap::new();
         for (number, block) in blocks {
@@ -221,10 +229,32 @@ impl Stats {
         if beyond.is_none() {
             self.checkpoint().await?;
         }
-        self.store.sessions(channel, beyond, at_most).await.map_err(|error| {
-            tracing::warn!(%error, "sessions cannot be read");
-            Unavailable
-        })
+        self.store.sessions(channel, beyond, at_most).await.map_err(|error| self.unread(error))
+    }
+
+    fn unread(&self, error: StoreError) -> Unavailable {
+        tracing::warn!(%error, "statistics cannot be read");
+        if error.is_broken_file() {
+            // When its queue is full, the next question says so.
+            drop(self.asks.try_send(Ask::Failure(error)));
+        }
+        Unavailable
+    }
+
+    /// Forgets a POP that is silent, until it reports again. What came by it stays counted.
+    ///
+    /// # Errors
+    /// Nobody is there to do it; or, inside, why it is not done.
+    pub async fn remove_pop(&self, pop: PopId) -> Result<Result<(), NotRemoved>, Unavailable> {
+        let (reply, done) = oneshot::channel();
+        self.asks.send(Ask::Remove(pop, reply)).await.map_err(|_| Unavailable)?;
+        done.await.map_err(|_| Unavailable)
+    }
+
+    /// Whether reports are taken and questions answered.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.counters.available.load(Ordering::Relaxed) && !self.asks.is_closed()
     }
 
     /// Writes the state now.
@@ -272,6 +302,14 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How an attempt to read everything again ended.
+enum Ended {
+    Loaded,
+    Failed(StoreError),
+    /// Somebody waits for the end; or nobody is there any more.
+    Closing(Option<oneshot::Sender<()>>),
+}
+
 struct Keeper {
     store: Store,
     setup: Setup,
@@ -283,6 +321,8 @@ struct Keeper {
     newest_id: u64,
     /// In the journal since the state was written.
     journal_bytes: u64,
+    /// Pieces other than sessions that were loaded since then.
+    loaded: usize,
     written: Instant,
     swept: Option<Instant>,
     gauges: watch::Sender<Gauges>,
@@ -332,13 +372,19 @@ impl Keeper {
     /// Deals with what waited together: reports first, then questions.
     async fn handle(&mut self, asks: &mut Vec<Ask>) -> Result<(), StoreError> {
         let (mut reports, mut questions, mut writes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut removals, mut failure) = (Vec::new(), None);
         for ask in asks.drain(..) {
             match ask {
                 Ask::Report(incoming) => reports.push(incoming),
                 Ask::Question(question) => questions.push(question),
                 Ask::Checkpoint(done) => writes.push(done),
+                Ask::Remove(pop, reply) => removals.push((pop, reply)),
+                Ask::Failure(error) => failure = Some(error),
                 Ask::Close(done) => self.closing = Some(done),
             }
+        }
+        if let Some(error) = failure {
+            return Err(error);
         }
         self.hear_of_broadcasts().await?;
         let taken = self.take(reports).await;
@@ -346,13 +392,20 @@ impl Keeper {
             questions.into_iter().for_each(|question| question(&self.aggregate));
         }
         taken?;
-        let is_due = self.written.elapsed() >= CHECKPOINT_INTERVAL || self.journal_bytes > JOURNAL_BYTES_MAX;
+        let is_due = self.written.elapsed() >= CHECKPOINT_INTERVAL
+            || self.journal_bytes > JOURNAL_BYTES_MAX
+            || self.loaded > LOADED_MAX;
         if is_due || !writes.is_empty() {
             self.checkpoint().await?;
             for done in writes {
                 // Whoever asked may be gone.
                 let _ = done.send(());
             }
+        }
+        for (pop, reply) in removals {
+            let removed = self.remove(pop).await?;
+            // Whoever asked may be gone.
+            let _ = reply.send(removed);
         }
         if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_INTERVAL) {
             self.sweep().await?;
@@ -376,11 +429,28 @@ impl Keeper {
         if is_news { self.checkpoint().await } else { Ok(()) }
     }
 
+    async fn remove(&mut self, pop: PopId) -> Result<Result<(), NotRemoved>, StoreError> {
+        let removed = self.aggregate.remove_pop(&pop, now_ms());
+        if removed.is_ok() {
+            // The journal may speak of it.
+            self.checkpoint().await?;
+            if let Some(place) = Key::Pop(pop).place() {
+                self.store.remove(place).await?;
+            }
+        }
+        Ok(removed)
+    }
+
     /// Journals reports in one transaction, acknowledges them, and applies them.
     async fn take(&mut self, reports: Vec<Incoming>) -> Result<(), StoreError> {
+        let now_ms = now_ms();
+        let read = |bytes: &[u8]| {
+            let report = Report::decode(bytes)?;
+            report.check_times(now_ms).map(|()| report)
+        };
         let mut taken = Vec::with_capacity(reports.len());
         for incoming in reports {
-            match Report::decode(&incoming.bytes) {
+            match read(&incoming.bytes) {
                 Ok(report) => {
                     self.newest_id += 1;
                     taken.push((self.newest_id, incoming, report));
@@ -396,7 +466,6 @@ impl Keeper {
         if taken.is_empty() {
             return Ok(());
         }
-        let now_ms = now_ms();
         let rows: Vec<_> =
             taken.iter().map(|(id, incoming, _)| (*id, &incoming.pop, now_ms, &*incoming.bytes)).collect();
         let began = Instant::now();
@@ -420,42 +489,80 @@ impl Keeper {
                 let counter = if is_new { &self.counters.accepted } else { &self.counters.repeated };
                 counter.fetch_add(1, Ordering::Relaxed);
             }
-            // It is on disk whether or not it could be applied.
-            let _ = reply.send(Ok(ack));
+            // It is on disk whether or not it could be applied; but a broken file is read no more.
+            let is_lost = applied.as_ref().is_err_and(StoreError::is_broken_file);
+            let _ = reply.send(if is_lost { Err(ReportError::Busy) } else { Ok(ack) });
             applied?;
         }
         Ok(())
     }
 
     /// After a failure: what memory has may be half of something, so all of it is read again, for as long as it takes.
-    async fn mend(&mut self, error: StoreError, inbox: &mut mpsc::Receiver<Ask>) {
-        tracing::error!(%error, "the statistics' database fails; reports wait at their POPs");
+    async fn mend(&mut self, mut error: StoreError, inbox: &mut mpsc::Receiver<Ask>) {
+        self.counters.available.store(false, Ordering::Relaxed);
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        let mut complained: Option<Instant> = None;
         loop {
-            let pause = tokio::time::sleep(RETRY_AFTER);
-            tokio::pin!(pause);
-            loop {
-                // Whoever asks is told to come back, by the end of the reply's channel.
-                tokio::select! {
-                    () = &mut pause => break,
-                    ask = inbox.recv() => match ask {
-                        Some(Ask::Close(done)) => {
-                            self.closing = Some(done);
-                            return;
-                        }
-                        Some(ask) => drop(ask),
-                        None => return,
-                    },
-                }
+            if error.is_broken_file()
+                && let Err(failed) = self.begin_anew(&error).await
+            {
+                error = failed;
             }
-            match self.reload().await {
-                Ok(()) => {
-                    tracing::info!("the statistics' database is back");
+            if complained.is_none_or(|complained| complained.elapsed() >= COMPLAINT_INTERVAL) {
+                tracing::error!(
+                    %error,
+                    "there are no statistics while their database fails: reports wait at their POPs, the API answers 503; it \
+                     is tried again every second, and this said every minute"
+                );
+                complained = Some(Instant::now());
+            }
+            match self.reload_refusing(inbox).await {
+                Ended::Loaded => {
+                    tracing::info!("the statistics are there again");
                     return;
                 }
-                Err(error) => tracing::debug!(%error, "not yet"),
+                Ended::Failed(again) => {
+                    tracing::debug!(error = %again, "not yet");
+                    error = again;
+                }
+                Ended::Closing(done) => {
+                    self.closing = done;
+                    return;
+                }
             }
         }
+    }
+
+    /// Tries once more, after a rest. Whoever asks meanwhile is told to come back, by the end of the reply's channel.
+    async fn reload_refusing(&mut self, inbox: &mut mpsc::Receiver<Ask>) -> Ended {
+        let reloading = async {
+            tokio::time::sleep(RETRY_AFTER).await;
+            self.reload().await
+        };
+        tokio::pin!(reloading);
+        loop {
+            tokio::select! {
+                reloaded = &mut reloading => return reloaded.map_or_else(Ended::Failed, |()| Ended::Loaded),
+                ask = inbox.recv() => match ask {
+                    Some(Ask::Close(done)) => return Ended::Closing(Some(done)),
+                    Some(ask) => drop(ask),
+                    None => return Ended::Closing(None),
+                },
+            }
+        }
+    }
+
+    /// A file that is broken is out of the way then, and there is an empty one.
+    async fn begin_anew(&mut self, error: &StoreError) -> Result<(), StoreError> {
+        let Some(path) = self.store.replace_file().await? else { return Ok(()) };
+        self.counters.set_aside.database.fetch_add(1, Ordering::Relaxed);
+        let path = path.display();
+        tracing::error!(
+            %error, %path,
+            "the statistics' database is broken: it is set aside, and a new one is begun, so totals start at nothing. With the \
+             origin stopped, `sqlite3 {path} .recover | sqlite3 stats.sqlite` may get back what was in it"
+        );
+        Ok(())
     }
 
     fn look(&self) -> Gauges {
@@ -493,9 +600,13 @@ impl Keeper {
             self.store.checkpoint(&rows, &viewers, self.newest_id).await?;
             count_time(&self.counters.checkpoints, &self.counters.checkpoint_us, began);
         }
-        self.journal_bytes = 0;
+        (self.journal_bytes, self.loaded) = (0, 0);
         self.written = Instant::now();
-        self.aggregate.forget(now_ms());
+        let now_ms = now_ms();
+        self.aggregate.forget(now_ms);
+        if self.aggregate.pieces_held() > HELD_MAX {
+            self.aggregate.forget_before(loading::recent(now_ms));
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::aggregate::Refusals;
 use sigma_shared::id::{ChannelId, PopId};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What was counted of the counting.
 #[derive(Debug, Default)]
@@ -31,6 +31,21 @@ pub struct Counters {
     pub checkpoint_us: AtomicU64,
     /// Times that the database failed.
     pub failures: AtomicU64,
+    /// What could not be read and is out of the way.
+    pub set_aside: SetAside,
+    /// Reports are taken and questions answered.
+    pub available: AtomicBool,
+}
+
+/// What could not be read and is out of the way.
+#[derive(Debug, Default)]
+pub struct SetAside {
+    /// Pieces of the state.
+    pub pieces: AtomicU64,
+    /// Reports in the journal.
+    pub reports: AtomicU64,
+    /// Whole databases.
+    pub database: AtomicU64,
 }
 
 impl Counters {
