@@ -62,7 +62,8 @@ pub(crate) struct RouterParts {
 
 impl Router {
     pub(crate) fn new(parts: RouterParts) -> Self {
-        let RouterParts { channels, policies, metrics, held_requests_max, stats, shields, admin_token } = parts;
+        let RouterParts { channels, policies, metrics, held_requests_max, stats, shields, admin_token } =
+            parts;
         let api = Api::new(stats.clone(), Arc::clone(&channels), admin_token);
         let playback = Playback::new(channels, Arc::clone(&metrics), held_requests_max);
         let reports = Reports { stats, shields };

@@ -6,11 +6,10 @@
 
 use crate::ledger::Due;
 use sigma_report::bounds::{
-    ALL_SPANS_MAX, BYTES_MAX, MINUTES_MAX, Minutes, QUALITY_MAX, SESSIONS_MAX, SPAN_MS_MAX, SPANS_MAX, TRAFFIC_MAX,
+    ALL_SPANS_MAX, BYTES_MAX, MINUTES_MAX, Minutes, QUALITY_MAX, SESSIONS_MAX, SPAN_MS_MAX, SPANS_MAX,
+    TRAFFIC_MAX,
 };
-use sigma_report::report::{
-    PopDescription, Protocol, QualityReport, Report, SessionReport, TrafficReport,
-};
+use sigma_report::report::{PopDescription, Protocol, QualityReport, Report, SessionReport, TrafficReport};
 use sigma_report::spans::{Span, Spans};
 use std::collections::{BTreeMap, HashMap};
 

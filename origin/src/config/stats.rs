@@ -67,7 +67,11 @@ impl StatsConfig {
             database.map(|_| Problem::new("stats.database", "…", "postgres://USER:PASSWORD@HOST/DATABASE"));
         let shields = self.shields.iter().filter(|pop| pop.parse::<PopId>().is_err());
         let shields = shields.map(|pop| {
-            Problem::new("stats.shields", pop, "names of POPs, as in their certificates: 1 to 64 of a-z, 0-9, _ and -")
+            Problem::new(
+                "stats.shields",
+                pop,
+                "names of POPs, as in their certificates: 1 to 64 of a-z, 0-9, _ and -",
+            )
         });
         database.chain(shields).collect()
     }

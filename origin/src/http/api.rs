@@ -79,7 +79,8 @@ impl Api {
                 let is_method = problem.status == StatusCode::METHOD_NOT_ALLOWED;
                 let mut response = refusal(&problem);
                 if is_method {
-                    let allowed = if is_pop(request.uri().path()) { "GET, HEAD, DELETE" } else { "GET, HEAD" };
+                    let allowed =
+                        if is_pop(request.uri().path()) { "GET, HEAD, DELETE" } else { "GET, HEAD" };
                     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
                 }
                 response

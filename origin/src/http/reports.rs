@@ -53,6 +53,20 @@ async fn taken(
     request: &Request<()>,
     (client, body): (Option<&str>, RequestBody),
 ) -> Result<Ack, Problem> {
+    match reporter(reports, request, client) {
+        Ok(pop) => {
+            let bytes = body.read(BYTES_MAX, PATIENCE).await.map_err(BodyError::problem)?;
+            reports.stats.report(pop, bytes).await.map_err(|error| problem_of(&error))
+        }
+        Err(problem) => {
+            body.discard().await;
+            Err(problem)
+        }
+    }
+}
+
+/// Whose report it is, if whoever sends it may report for that POP.
+fn reporter(reports: &Reports, request: &Request<()>, client: Option<&str>) -> Result<PopId, Problem> {
     if request.method() != Method::POST {
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "reports are POSTed"));
     }
@@ -65,8 +79,7 @@ async fn taken(
     if pop.as_str() != client && !reports.shields.iter().any(|shield| shield.as_str() == client) {
         return Err(no_shield(client, &pop));
     }
-    let bytes = body.read(BYTES_MAX, PATIENCE).await.map_err(BodyError::problem)?;
-    reports.stats.report(pop, bytes).await.map_err(|error| problem_of(&error))
+    Ok(pop)
 }
 
 /// Whoever may speak for others could make their numbers.

@@ -99,7 +99,11 @@ async fn what_is_too_much_or_of_another_time_is_named() {
         (many, 413, "250000 entries of traffic; at most 16384"),
         (long, 400, "present span, in milliseconds, is 82802000; at most 3600000"),
         (ahead, 400, "reports.spool_dir"),
-        (Report { sequence: u64::MAX, ..whole.clone() }, 400, "sequence number is 18446744073709551615; at most"),
+        (
+            Report { sequence: u64::MAX, ..whole.clone() },
+            400,
+            "sequence number is 18446744073709551615; at most",
+        ),
     ] {
         let refused = post(&origin, "pop-1", (None, &report.encode().expect("written"))).await;
         assert_eq!(refused.status, status, "{}", refused.text());
@@ -108,7 +112,10 @@ async fn what_is_too_much_or_of_another_time_is_named() {
     // Nothing of it holds up what is true.
     assert_eq!(post(&origin, "pop-1", (None, &whole.encode().expect("written"))).await.status, 200);
     let pops = stats(origin.http(), origin.folder(), "pops").await;
-    assert_eq!((&pops["items"][0]["incarnation"], &pops["items"][0]["name"]), (&3.into(), &"Frankfurt".into()));
+    assert_eq!(
+        (&pops["items"][0]["incarnation"], &pops["items"][0]["name"]),
+        (&3.into(), &"Frankfurt".into())
+    );
 }
 
 #[tokio::test]

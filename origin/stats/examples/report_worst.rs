@@ -44,7 +44,8 @@ fn session(n: u64, present: Vec<Span>) -> SessionReport {
 
 /// Name and content.
 fn reports(now: u64) -> Vec<(&'static str, Report)> {
-    let hours: Vec<Span> = (1..24).map(|n| Span { start: now - n * SPAN_MS_MAX, end: now - (n - 1) * SPAN_MS_MAX }).collect();
+    let hours: Vec<Span> =
+        (1..24).map(|n| Span { start: now - n * SPAN_MS_MAX, end: now - (n - 1) * SPAN_MS_MAX }).collect();
     let day = (0..20).map(|n| session(n, hours.clone())).collect();
     // As many minutes as there may be, as far apart as they may be, over all three protocols.
     let apart = |n: u64| {
@@ -55,7 +56,13 @@ fn reports(now: u64) -> Vec<(&'static str, Report)> {
     let everybody = (0..SESSIONS_MAX as u64).map(apart).collect();
     let traffic = (0..TRAFFIC_MAX as u64).map(|n| {
         let protocol = [Protocol::H1, Protocol::H2, Protocol::H3][(n / MINUTES_MAX % 3) as usize];
-        TrafficReport { channel: 0, protocol, second: now / 1000 - n % MINUTES_MAX * 120, bytes: 1, requests: 1 }
+        TrafficReport {
+            channel: 0,
+            protocol,
+            second: now / 1000 - n % MINUTES_MAX * 120,
+            bytes: 1,
+            requests: 1,
+        }
     });
     // One session in as many pieces as fit, each before the ones that are known.
     let pieces = |n: u64| {
@@ -78,7 +85,7 @@ fn reports(now: u64) -> Vec<(&'static str, Report)> {
 fn memory() -> Result<u64, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/statm")?;
     let pages: u64 = status.split(' ').nth(1).unwrap_or("0").parse()?;
-    Ok(pages * 4096 >> 20)
+    Ok((pages * 4096) >> 20)
 }
 
 #[tokio::main]
@@ -105,7 +112,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         stats.checkpoint().await?;
         let written = began.elapsed().as_millis();
         let after = memory()?;
-        writeln!(out, "{name}: {size} KiB; taken in {taken} ms, written in {written} ms; memory {before} -> {after} MiB")?;
+        writeln!(
+            out,
+            "{name}: {size} KiB; taken in {taken} ms, written in {written} ms; memory {before} -> {after} MiB"
+        )?;
     }
     stats.close().await;
     drop(stats);

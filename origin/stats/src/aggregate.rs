@@ -436,8 +436,8 @@ fn add_to(channel: &mut Channel, scope: &Scope, delta: &ScopeDelta, now_ms: u64)
         while let Some((first, _)) = rest.first() {
             let period = after(*first);
             let end_ms = starts_ms.get(period).copied().unwrap_or(u64::MAX);
-            let (within, later) =
-                rest.split_at(rest.partition_point(|(second, _)| second.saturating_mul(1000) < end_ms).max(1));
+            let (within, later) = rest
+                .split_at(rest.partition_point(|(second, _)| second.saturating_mul(1000) < end_ms).max(1));
             rest = later;
             let start_ms = period.checked_sub(1).map(|index| starts_ms[index]);
             if let Some((_, counted)) = start_ms.and_then(|start_ms| channel.broadcasts.get_mut(&start_ms)) {

@@ -73,10 +73,12 @@ impl ScopeDelta {
     pub(crate) fn minutes(&self, within: &Range<u64>) -> Spans {
         let seconds = self.seconds.keys().map(|second| *second..second.saturating_add(1));
         let touched = seconds.chain(self.stretches().map(|(seconds, _)| seconds));
-        let within = |seconds: Range<u64>| {
-            Span::new(seconds.start.max(within.start), seconds.end.min(within.end))
-        };
-        touched.filter_map(within).filter_map(|span| Span::new(span.start / 60, (span.end - 1) / 60 + 1)).collect()
+        let within =
+            |seconds: Range<u64>| Span::new(seconds.start.max(within.start), seconds.end.min(within.end));
+        touched
+            .filter_map(within)
+            .filter_map(|span| Span::new(span.start / 60, (span.end - 1) / 60 + 1))
+            .collect()
     }
 
     /// A view that was not there, or began at another second than was known.

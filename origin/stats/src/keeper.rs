@@ -7,6 +7,7 @@
 
 mod counters;
 mod loading;
+mod mending;
 #[cfg(test)]
 mod tests;
 
@@ -38,10 +39,8 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// How often what is too old is removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
-/// How long a database that failed is left alone.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often is said that there are no statistics.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+/// How often is looked at what is the case, for metrics.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pieces other than sessions that are loaded until the state is written and what is long ago leaves memory: 2 KB each.
 const LOADED_MAX: usize = 20_000;
 /// Pieces other than sessions in memory above which those of long ago leave it early.
@@ -302,14 +301,6 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How an attempt to read everything again ended.
-enum Ended {
-    Loaded,
-    Failed(StoreError),
-    /// Somebody waits for the end; or nobody is there any more.
-    Closing(Option<oneshot::Sender<()>>),
-}
-
 struct Keeper {
     store: Store,
     setup: Setup,
@@ -335,7 +326,7 @@ impl Keeper {
             self.mend(error, &mut inbox).await;
         }
         let mut asks = Vec::with_capacity(GROUP_MAX);
-        let mut ticks = tokio::time::interval(RETRY_AFTER);
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.closing.is_none() {
             asks.clear();
@@ -494,74 +485,6 @@ impl Keeper {
             let _ = reply.send(if is_lost { Err(ReportError::Busy) } else { Ok(ack) });
             applied?;
         }
-        Ok(())
-    }
-
-    /// After a failure: what memory has may be half of something, so all of it is read again, for as long as it takes.
-    async fn mend(&mut self, mut error: StoreError, inbox: &mut mpsc::Receiver<Ask>) {
-        self.counters.available.store(false, Ordering::Relaxed);
-        self.counters.failures.fetch_add(1, Ordering::Relaxed);
-        let mut complained: Option<Instant> = None;
-        loop {
-            if error.is_broken_file()
-                && let Err(failed) = self.begin_anew(&error).await
-            {
-                error = failed;
-            }
-            if complained.is_none_or(|complained| complained.elapsed() >= COMPLAINT_INTERVAL) {
-                tracing::error!(
-                    %error,
-                    "there are no statistics while their database fails: reports wait at their POPs, the API answers 503; it \
-                     is tried again every second, and this said every minute"
-                );
-                complained = Some(Instant::now());
-            }
-            match self.reload_refusing(inbox).await {
-                Ended::Loaded => {
-                    tracing::info!("the statistics are there again");
-                    return;
-                }
-                Ended::Failed(again) => {
-                    tracing::debug!(error = %again, "not yet");
-                    error = again;
-                }
-                Ended::Closing(done) => {
-                    self.closing = done;
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Tries once more, after a rest. Whoever asks meanwhile is told to come back, by the end of the reply's channel.
-    async fn reload_refusing(&mut self, inbox: &mut mpsc::Receiver<Ask>) -> Ended {
-        let reloading = async {
-            tokio::time::sleep(RETRY_AFTER).await;
-            self.reload().await
-        };
-        tokio::pin!(reloading);
-        loop {
-            tokio::select! {
-                reloaded = &mut reloading => return reloaded.map_or_else(Ended::Failed, |()| Ended::Loaded),
-                ask = inbox.recv() => match ask {
-                    Some(Ask::Close(done)) => return Ended::Closing(Some(done)),
-                    Some(ask) => drop(ask),
-                    None => return Ended::Closing(None),
-                },
-            }
-        }
-    }
-
-    /// A file that is broken is out of the way then, and there is an empty one.
-    async fn begin_anew(&mut self, error: &StoreError) -> Result<(), StoreError> {
-        let Some(path) = self.store.replace_file().await? else { return Ok(()) };
-        self.counters.set_aside.database.fetch_add(1, Ordering::Relaxed);
-        let path = path.display();
-        tracing::error!(
-            %error, %path,
-            "the statistics' database is broken: it is set aside, and a new one is begun, so totals start at nothing. With the \
-             origin stopped, `sqlite3 {path} .recover | sqlite3 stats.sqlite` may get back what was in it"
-        );
         Ok(())
     }
 

@@ -106,15 +106,9 @@ impl Pop {
     /// From bytes, as they are kept; `None`: they are no POP.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         decoded(bytes).or_else(|| {
-            let Undated { description, newest, last_report_ms, clock_offset_ms, incarnations } = decoded(bytes)?;
-            Some(Self {
-                description,
-                newest,
-                last_report_ms,
-                clock_offset_ms,
-                incarnations,
-                described_ms: 0,
-            })
+            let Undated { description, newest, last_report_ms, clock_offset_ms, incarnations } =
+                decoded(bytes)?;
+            Some(Self { description, newest, last_report_ms, clock_offset_ms, incarnations, described_ms: 0 })
         })
     }
 

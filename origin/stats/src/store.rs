@@ -318,7 +318,8 @@ impl Store {
     /// The database cannot be read.
     pub async fn journalled(&self, beyond: u64, at_most: i64) -> Result<Vec<Journalled>, StoreError> {
         let select = "SELECT id, pop, received_ms, report FROM journal WHERE id > $1 ORDER BY id LIMIT $2";
-        let rows = sqlx::query(select).bind(beyond.cast_signed()).bind(at_most).fetch_all(&self.pool()).await?;
+        let rows =
+            sqlx::query(select).bind(beyond.cast_signed()).bind(at_most).fetch_all(&self.pool()).await?;
         let mut reports = Vec::new();
         for row in rows {
             reports.push(Journalled {
@@ -348,7 +349,13 @@ impl Store {
         for chunk in chunks(&places_of) {
             let row = |n: usize| {
                 let at = 4 * n;
-                format!("(CAST({n} AS BIGINT),${},${},${},CAST(${} AS BIGINT))", at + 1, at + 2, at + 3, at + 4)
+                format!(
+                    "(CAST({n} AS BIGINT),${},${},${},CAST(${} AS BIGINT))",
+                    at + 1,
+                    at + 2,
+                    at + 3,
+                    at + 4
+                )
             };
             let rows: Vec<String> = (0..chunk.len()).map(row).collect();
             // In this order, whatever SQLite thinks of how many there are: each is looked up by the primary key.

@@ -77,6 +77,15 @@ impl RequestBody {
         Self(Coming::Http3(Box::new(Http3Body(stream))))
     }
 
+    /// Throws it away as it comes, for a while: for a request that is refused whatever it brings, so that its sender, who reads
+    /// no answer before, learns why.
+    pub async fn discard(self) {
+        if let Coming::Hyper(body) = self.0 {
+            // A sender that takes longer, or has more, is cut off.
+            let _ = tokio::time::timeout(RUN_OUT_PATIENCE, run_out(body)).await;
+        }
+    }
+
     /// All of it, if that is at most `bytes_max` and arrives within `patience`.
     ///
     /// # Errors
@@ -93,8 +102,7 @@ impl RequestBody {
         match read {
             Ok(body) => Ok(body),
             Err(TooLarge(rest)) => {
-                // A sender that takes longer, or has more, is cut off.
-                let _ = tokio::time::timeout(RUN_OUT_PATIENCE, run_out(rest)).await;
+                Self(Coming::Hyper(rest)).discard().await;
                 Err(BodyError::TooLarge(bytes_max))
             }
         }

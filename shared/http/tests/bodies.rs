@@ -30,6 +30,10 @@ fn serve() -> SocketAddr {
     let limits = Limits { h2_control_frames_burst: 1 << 30, ..Limits::default() };
     let server = Server::new(limits, ConnectionMetrics::default(), Drain::new());
     server.serve(bound, None, |request: Request<hyper::body::Incoming>, _| async move {
+        if request.uri().path() == "/refused" {
+            RequestBody::from(request.into_body()).discard().await;
+            return Response::new(Full::default());
+        }
         match RequestBody::from(request.into_body()).read(TAKEN_MAX, PATIENCE).await {
             Ok(body) => Response::new(Full::new(Bytes::from(body.len().to_string()))),
             Err(error) => error.problem().response(),
@@ -49,7 +53,10 @@ impl Body for Long {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let length = self.left.min(16_384);
         self.left -= length;
         self.taken.fetch_add(length, Ordering::SeqCst);
@@ -67,7 +74,7 @@ impl Body for Long {
 }
 
 /// The answer to a body, and how much of it was sent.
-async fn post(version: Version, bytes: u64, sized: bool) -> (u16, String, u64) {
+async fn post(version: Version, path: &str, (bytes, sized): (u64, bool)) -> (u16, String, u64) {
     let taken = Arc::new(AtomicU64::new(0));
     let body = Long { left: bytes, taken: Arc::clone(&taken), sized };
     let io = TokioIo::new(TcpStream::connect(serve()).await.unwrap());
@@ -75,11 +82,13 @@ async fn post(version: Version, bytes: u64, sized: bool) -> (u16, String, u64) {
         let answer = if version == Version::HTTP_2 {
             let (mut ask, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
             tokio::spawn(connection);
-            ask.send_request(Request::post("http://localhost/").body(body).unwrap()).await.unwrap()
+            ask.send_request(Request::post(format!("http://localhost{path}")).body(body).unwrap())
+                .await
+                .unwrap()
         } else {
             let (mut ask, connection) = http1::handshake(io).await.unwrap();
             tokio::spawn(connection);
-            let request = Request::post("/").header("host", "localhost").body(body).unwrap();
+            let request = Request::post(path).header("host", "localhost").body(body).unwrap();
             ask.send_request(request).await.unwrap()
         };
         let (head, body) = answer.into_parts();
@@ -94,18 +103,20 @@ async fn post(version: Version, bytes: u64, sized: bool) -> (u16, String, u64) {
 async fn whoever_sends_too_much_sends_all_of_it_and_learns_so() {
     for version in [Version::HTTP_11, Version::HTTP_2] {
         for sized in [true, false] {
-            let (status, text, _) = post(version, TAKEN_MAX as u64, sized).await;
+            let (status, text, _) = post(version, "/", (TAKEN_MAX as u64, sized)).await;
             assert_eq!((status, text.as_str()), (200, "100000"), "{version:?}");
-            let (status, text, sent) = post(version, 5_000_000, sized).await;
+            let (status, text, sent) = post(version, "/", (5_000_000, sized)).await;
             assert_eq!((status, sent), (413, 5_000_000), "{version:?}, sized {sized}");
             assert!(text.contains("at most 100000 bytes are read"), "{text}");
+            let (status, _, sent) = post(version, "/refused", (5_000_000, sized)).await;
+            assert_eq!((status, sent), (200, 5_000_000), "{version:?}, sized {sized}, and nobody reads it");
         }
     }
 }
 
 #[tokio::test]
 async fn nobody_sends_for_ever() {
-    let (status, _, sent) = post(Version::HTTP_2, u64::MAX, false).await;
+    let (status, _, sent) = post(Version::HTTP_2, "/", (u64::MAX, false)).await;
     assert_eq!(status, 413);
     assert!(sent < 100 << 20, "{sent} bytes");
 }

@@ -120,11 +120,23 @@ fn nothing_that_is_made_is_beyond_what_is_taken() {
         present: (0..200).map(|n| Span { start: AT + n * DAY, end: AT + n * DAY + DAY / 2 }).collect(),
         ..session(99, 1, 0)
     };
-    let traffic = |n: u64| TrafficReport { channel: 0, protocol: Protocol::H1, second: AT / 1000 + n, bytes: 1, requests: 1 };
+    let traffic = |n: u64| TrafficReport {
+        channel: 0,
+        protocol: Protocol::H1,
+        second: AT / 1000 + n,
+        bytes: 1,
+        requests: 1,
+    };
     let due = Due {
-        sessions: (0..40_000).map(|n| session(n, 0, 1)).chain((0..5).map(long)).chain([apart.clone()]).collect(),
+        sessions: (0..40_000)
+            .map(|n| session(n, 0, 1))
+            .chain((0..5).map(long))
+            .chain([apart.clone()])
+            .collect(),
         traffic: (0..300_000).map(traffic).collect(),
-        quality: (0..9000).map(|minute| QualityReport { channel: 1, minute, ..QualityReport::default() }).collect(),
+        quality: (0..9000)
+            .map(|minute| QualityReport { channel: 1, minute, ..QualityReport::default() })
+            .collect(),
         ..Due::default()
     };
     let mut union = Union::default();

@@ -143,7 +143,10 @@ impl Aggregate {
                 let minutes = delta.minutes(&bounds.seconds);
                 for resolution in [Resolution::Second, Resolution::Minute, Resolution::Hour] {
                     let block = resolution.block_s() / 60;
-                    let blocks = minutes.as_slice().iter().flat_map(|span| span.start / block..=(span.end - 1) / block);
+                    let blocks = minutes
+                        .as_slice()
+                        .iter()
+                        .flat_map(|span| span.start / block..=(span.end - 1) / block);
                     let absent = |at: &u64| !channel.series.contains_key(&(scope.clone(), resolution, *at));
                     let key = |at| Key::Series(id.clone(), scope.clone(), resolution, at);
                     wanted.extend(blocks.filter(absent).map(key));
@@ -291,7 +294,8 @@ fn watch(
     (what, starts_us): &(&Entry<'_>, &Vec<u64>),
 ) -> (bool, bool) {
     let Entry { pop, entry, bounds } = what;
-    let length = |spans: Vec<Span>| spans.into_iter().fold(0, |sum: u64, span| sum.saturating_add(span.length()));
+    let length =
+        |spans: Vec<Span>| spans.into_iter().fold(0, |sum: u64, span| sum.saturating_add(span.length()));
     let (mut changed, mut is_broadcast_view) = (false, false);
     for span in entry.watched.iter().filter(|span| bounds.holds(**span, 1000)) {
         // Between two pieces of a span that are new lies one that is known: the same broadcast session has no two firsts.

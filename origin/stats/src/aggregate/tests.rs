@@ -393,7 +393,8 @@ fn a_day_of_presence_is_two_steps_and_nothing_is_loaded_for_what_is_not_counted(
     let totals = aggregate.summary(&demo(), &Scope::All, NOW).unwrap().totals;
     assert_eq!((totals.peak_viewers, totals.wall_ms / 20), (20, 23 * 3_600_000 - 9_500));
     let old = NOW - 31 * DAY_MS;
-    let traffic = |second: u64| TrafficReport { channel: 0, protocol: Protocol::H1, second, bytes: 1, requests: 1 };
+    let traffic =
+        |second: u64| TrafficReport { channel: 0, protocol: Protocol::H1, second, bytes: 1, requests: 1 };
     let quality = |minute: u64| QualityReport { channel: 0, minute, starvations: 1, ..Default::default() };
     let beyond = Report {
         sessions: vec![session(90, old, old + 1000), session(91, NOW + DAY_MS, NOW + DAY_MS + 1)],
@@ -438,13 +439,17 @@ fn forged_numbers_end_where_numbers_end() {
     assert_eq!((totals.bytes, totals.requests), (u64::MAX, u64::MAX));
     assert_eq!((totals.quality.starvations, totals.quality.starved_ms), (u64::MAX, u64::MAX));
     let blocks = aggregate.blocks(&demo(), &Scope::All, (Resolution::Hour, 0..=u64::MAX));
-    assert_eq!(blocks.iter().flat_map(|(_, block)| block.points()).map(|point| point.bytes).max(), Some(u64::MAX));
+    assert_eq!(
+        blocks.iter().flat_map(|(_, block)| block.points()).map(|point| point.bytes).max(),
+        Some(u64::MAX)
+    );
 }
 
 #[test]
 fn a_silent_pop_can_be_forgotten_and_what_came_by_it_stays() {
     let mut aggregate = new();
-    let traffic = TrafficReport { channel: 0, protocol: Protocol::H1, second: BASE / 1000, bytes: 7, requests: 1 };
+    let traffic =
+        TrafficReport { channel: 0, protocol: Protocol::H1, second: BASE / 1000, bytes: 7, requests: 1 };
     take(&mut aggregate, &(pop("pop-1"), Report { traffic: vec![traffic], ..empty(1, 1) }));
     assert_eq!(aggregate.remove_pop(&pop("pop-2"), NOW), Err(NotRemoved::Unknown));
     assert_eq!(aggregate.remove_pop(&pop("pop-1"), NOW + 9_999), Err(NotRemoved::Up));

@@ -93,7 +93,8 @@ impl Keeper {
         self.counters.set_aside.reports.fetch_add(1, Ordering::Relaxed);
         let error = error.map_or_else(|| "whose it is cannot be read".to_owned(), |error| error.to_string());
         tracing::error!(
-            id, error,
+            id,
+            error,
             "a report in the journal cannot be read; it is set aside under its negative id, for a version that can"
         );
         self.store.set_report_aside(id).await

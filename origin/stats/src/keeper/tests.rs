@@ -274,9 +274,17 @@ async fn a_row_that_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
     assert_eq!(counters.set_aside.reports.load(Ordering::Relaxed), 1);
     assert!(counters.set_aside.pieces.load(Ordering::Relaxed) >= 6, "{:?}", counters.set_aside);
     let all = kept.summary(base_ms + 2000).await.totals;
-    assert_eq!((all.bytes, all.requests), (2000, 20), "of the traffic that was spoilt, what is told again counts again");
-    let of_pop = kept.stats.ask(move |aggregate| aggregate.summary(&demo(), &Scope::Pop(pop()), base_ms)).await;
-    assert!(of_pop.expect("answered").is_some_and(|summary| summary.totals.bytes >= 2000), "what could be read stays");
+    assert_eq!(
+        (all.bytes, all.requests),
+        (2000, 20),
+        "of the traffic that was spoilt, what is told again counts again"
+    );
+    let of_pop =
+        kept.stats.ask(move |aggregate| aggregate.summary(&demo(), &Scope::Pop(pop()), base_ms)).await;
+    assert!(
+        of_pop.expect("answered").is_some_and(|summary| summary.totals.bytes >= 2000),
+        "what could be read stays"
+    );
     let broadcasts = kept.stats.ask(|aggregate| aggregate.broadcasts(&demo())).await.expect("answered");
     assert_eq!(broadcasts.iter().map(|broadcast| broadcast.start_ms).collect::<Vec<_>>(), [base_ms]);
     kept.stop().await;
@@ -336,7 +344,10 @@ async fn a_file_that_breaks_in_the_middle_is_set_aside_too() {
     let kept = start(folder.path());
     eventually_taken(&kept, &report(2, base_ms)).await;
     assert_eq!(kept.summary(base_ms).await.totals.bytes, 1000, "the second report's");
-    assert_eq!(aside(folder.path()).iter().filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm")).count(), 1);
+    assert_eq!(
+        aside(folder.path()).iter().filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm")).count(),
+        1
+    );
     kept.stop().await;
 }
 
@@ -400,8 +411,14 @@ async fn what_is_beyond_the_bounds_is_refused_before_it_is_journalled() {
     for (beyond, named) in [
         (too_many, "250000 entries of traffic; at most 16384"),
         (long(), "length of a present span, in milliseconds, is 82801000; at most 3600000"),
-        (Report { incarnation: u64::MAX, ..report(1, base_ms) }, "incarnation is 18446744073709551615; at most"),
-        (Report { sequence: 1 << 62, ..report(1, base_ms) }, "sequence number is 4611686018427387904; at most"),
+        (
+            Report { incarnation: u64::MAX, ..report(1, base_ms) },
+            "incarnation is 18446744073709551615; at most",
+        ),
+        (
+            Report { sequence: 1 << 62, ..report(1, base_ms) },
+            "sequence number is 4611686018427387904; at most",
+        ),
         (Report { made_at_ms: 1, ..report(1, base_ms) }, "made_at_ms is 1; at least"),
     ] {
         let refused = kept.stats.report(pop(), bytes(&beyond)).await.expect_err("beyond").to_string();

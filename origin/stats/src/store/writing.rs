@@ -43,7 +43,10 @@ pub(super) async fn write_pieces(to: &mut Transaction<'_, Any>, rows: &[&Row]) -
     Ok(())
 }
 
-pub(super) async fn write_viewers(to: &mut Transaction<'_, Any>, viewers: &ScopedViewers) -> Result<(), sqlx::Error> {
+pub(super) async fn write_viewers(
+    to: &mut Transaction<'_, Any>,
+    viewers: &ScopedViewers,
+) -> Result<(), sqlx::Error> {
     for (channel, scope, viewers) in viewers {
         for chunk in chunks(viewers) {
             let insert = format!(

@@ -109,8 +109,10 @@ async fn postgresql_keeps_the_same_and_one_origin_at_a_time_has_it() {
     store.close().await;
     let again = start_at(cluster.store());
     again.stats.report(pop(), bytes(&report(6, base_ms))).await.expect("taken");
-    let (pieces, totals) =
-        (again.stats.counters().set_aside.pieces.load(Ordering::Relaxed), again.summary(base_ms).await.totals);
+    let (pieces, totals) = (
+        again.stats.counters().set_aside.pieces.load(Ordering::Relaxed),
+        again.summary(base_ms).await.totals,
+    );
     assert!(pieces >= 3, "{pieces}");
     assert_eq!(totals.bytes, 1000, "they begin anew");
     again.stop().await;
