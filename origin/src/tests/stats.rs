@@ -164,13 +164,10 @@ async fn a_spoilt_database_stops_nothing() {
     let origin = Origin { running: start(data.path(), "", "").await, data };
     let metrics = ask(origin.running.ops, "GET", "/metrics", "").await;
     assert!(metrics.text().contains("sigma_origin_stats_available 0"), "{}", metrics.text());
-    let back = async {
-        let bytes: Bytes = report(1, now_ms() - 2000).encode().expect("written").into();
-        while origin.running.stats.report("pop-1".parse().expect("an id"), bytes.clone()).await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(BOUND, back).await.expect("in time");
+    let stats = &origin.running.stats;
+    tokio::time::timeout(BOUND, stats.available()).await.expect("in time").expect("there");
+    let bytes: Bytes = report(1, now_ms() - 2000).encode().expect("written").into();
+    assert!(stats.report("pop-1".parse().expect("an id"), bytes).await.is_ok());
     let metrics = ask(origin.running.ops, "GET", "/metrics", "").await;
     for line in ["stats_available 1", "stats_set_aside_total{what=\"database\"} 1"] {
         assert!(metrics.text().contains(&format!("sigma_origin_{line}")), "{}", metrics.text());

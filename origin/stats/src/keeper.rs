@@ -121,6 +121,7 @@ pub struct Stats {
     store: Store,
     counters: Arc<Counters>,
     gauges: watch::Receiver<Gauges>,
+    available: watch::Receiver<bool>,
     final_wait_ms: u64,
 }
 
@@ -140,14 +141,14 @@ impl Stats {
         let (asks, inbox) = mpsc::channel(QUEUE_MAX);
         let final_wait_ms = setup.final_wait_ms;
         let mut keeper = Keeper::new(store.clone(), setup, Arc::clone(&counters));
-        let gauges = keeper.gauges.subscribe();
+        let (gauges, available) = (keeper.gauges.subscribe(), keeper.available.subscribe());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || {
             runtime.block_on(keeper.run(inbox));
         };
         let thread = std::thread::Builder::new().name("stats".to_owned()).spawn(run)?;
         let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
-        Ok((Self { asks, room, store, counters, gauges, final_wait_ms }, thread))
+        Ok((Self { asks, room, store, counters, gauges, available, final_wait_ms }, thread))
     }
 
     /// Takes a report of a POP. When this returns it is on disk, or an error says what to do.
@@ -253,7 +254,15 @@ impl Stats {
     /// Whether reports are taken and questions answered.
     #[must_use]
     pub fn is_available(&self) -> bool {
-        self.counters.available.load(Ordering::Relaxed) && !self.asks.is_closed()
+        *self.available.borrow() && !self.asks.is_closed()
+    }
+
+    /// Waits until they are.
+    ///
+    /// # Errors
+    /// Nobody is there any more.
+    pub async fn available(&self) -> Result<(), Unavailable> {
+        self.available.clone().wait_for(|available| *available).await.map(drop).map_err(|_| Unavailable)
     }
 
     /// Writes the state now.
@@ -317,6 +326,7 @@ struct Keeper {
     written: Instant,
     swept: Option<Instant>,
     gauges: watch::Sender<Gauges>,
+    available: watch::Sender<bool>,
     closing: Option<oneshot::Sender<()>>,
 }
 

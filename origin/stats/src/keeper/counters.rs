@@ -2,7 +2,7 @@
 
 use crate::aggregate::Refusals;
 use sigma_shared::id::{ChannelId, PopId};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What was counted of the counting.
 #[derive(Debug, Default)]
@@ -33,8 +33,6 @@ pub struct Counters {
     pub failures: AtomicU64,
     /// What could not be read and is out of the way.
     pub set_aside: SetAside,
-    /// Reports are taken and questions answered.
-    pub available: AtomicBool,
 }
 
 /// What could not be read and is out of the way.

@@ -42,6 +42,7 @@ impl Keeper {
             written: Instant::now(),
             swept: None,
             gauges: watch::Sender::default(),
+            available: watch::Sender::default(),
             closing: None,
         }
     }
@@ -84,7 +85,7 @@ impl Keeper {
         // What a checkpoint that failed said of broadcast sessions is said again.
         self.setup.channels.iter_mut().for_each(|source| source.broadcasts.mark_changed());
         self.is_whole = true;
-        self.counters.available.store(true, Ordering::Relaxed);
+        self.available.send_replace(true);
         Ok(())
     }
 

@@ -24,7 +24,7 @@ enum Ended {
 impl Keeper {
     /// After a failure: what memory has may be half of something, so all of it is read again, for as long as it takes.
     pub(super) async fn mend(&mut self, mut error: StoreError, inbox: &mut mpsc::Receiver<Ask>) {
-        self.counters.available.store(false, Ordering::Relaxed);
+        self.available.send_replace(false);
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
         let mut complained: Option<Instant> = None;
         loop {

@@ -193,12 +193,7 @@ async fn while_the_database_fails_reports_are_put_off_and_later_all_count() {
     let refused = kept.stats.report(pop(), bytes(&report(2, base_ms))).await;
     assert!(matches!(refused, Err(ReportError::Busy)), "{refused:?}");
     other.execute("ALTER TABLE elsewhere RENAME TO journal").await.expect("done");
-    let again = async {
-        while kept.stats.report(pop(), bytes(&report(2, base_ms))).await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), again).await.expect("mended");
+    eventually_taken(&kept, &report(2, base_ms)).await;
     assert_eq!(kept.summary(base_ms).await.totals.bytes, 2000);
     assert!(kept.stats.counters().failures.load(Ordering::Relaxed) > 0);
     kept.stop().await;
@@ -295,14 +290,14 @@ async fn a_row_that_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
     again.stop().await;
 }
 
-/// Asks until there is an answer.
+/// Tells it as a POP does: again when the statistics are there again.
 async fn eventually_taken(kept: &Kept, report: &Report) {
     let taking = async {
         while kept.stats.report(pop(), bytes(report)).await.is_err() {
-            tokio::task::yield_now().await;
+            kept.stats.available().await.expect("somebody is there");
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), taking).await.expect("mended");
+    tokio::time::timeout(Duration::from_secs(60), taking).await.expect("mended");
 }
 
 fn aside(folder: &Path) -> Vec<String> {
