@@ -3,6 +3,8 @@
 use super::policy::{connect_tls, with_pops};
 use super::*;
 use crate::http::api::tests::report;
+use crate::{Cli, Command, cli};
+use clap::Parser;
 use serde_json::Value;
 use sigma_report::report::{MEDIA_TYPE, PATH, Report};
 use sigma_stats::keeper::now_ms;
@@ -123,10 +125,10 @@ async fn a_pop_that_is_no_more_can_be_deleted() {
     let data = tempfile::tempdir().expect("a folder");
     let store = Store::file(&data.path().join("stats").join("stats.sqlite")).expect("a folder");
     store.prepare().await.expect("made");
-    // One was heard a minute ago, one will be up.
+    // Two were heard a minute ago, one will be up.
     let (gone, at) = ("pop-gone".parse().expect("an id"), now_ms() - 60_000);
-    let bytes = report(1, at).encode().expect("written");
-    store.journal(&[(1, &gone, at, &bytes)]).await.expect("written");
+    let (old, bytes) = ("pop-old".parse().expect("an id"), report(1, at).encode().expect("written"));
+    store.journal(&[(1, &gone, at, &bytes), (2, &old, at, &bytes)]).await.expect("written");
     store.close().await;
     let origin = Origin { running: start(data.path(), "", "").await, data };
     let bytes = report(1, now_ms() - 2000).encode().expect("written").into();
@@ -146,6 +148,9 @@ async fn a_pop_that_is_no_more_can_be_deleted() {
         assert!(answer.text().contains(said), "{}", answer.text());
     }
     assert_eq!(request(&origin, "DELETE", "/api/v1/pops/pop-up", "").await.status, 401);
+    assert_eq!(delete_by_command(&origin, "pop-old").await, Ok("pop-old: deleted\n".to_owned()));
+    let refused = delete_by_command(&origin, "pop-up").await.expect_err("it is up");
+    assert!(refused.contains("409: pop: `pop-up` is up"), "{refused}");
     let pops = stats(origin.http(), origin.folder(), "pops").await;
     let left: Vec<_> = pops["items"].as_array().into_iter().flatten().map(|pop| pop["id"].as_str()).collect();
     assert_eq!(left, [Some("pop-up")]);
@@ -153,7 +158,22 @@ async fn a_pop_that_is_no_more_can_be_deleted() {
     for field in ["views", "watch_ms", "bytes", "unique_viewers"] {
         assert_eq!(after[field], before[field], "{field} stays");
     }
-    assert_eq!(after["by"].as_array().map(Vec::len), Some(2), "by its name, too");
+    assert_eq!(after["by"].as_array().map(Vec::len), Some(3), "by its name, too");
+}
+
+/// `sigma-origin pop delete`, as an operator types it.
+async fn delete_by_command(origin: &Origin, pop: &str) -> Result<String, String> {
+    let (url, token) = (format!("http://{}", origin.http()), origin.folder().join("admin.token"));
+    let token = token.to_str().expect("text");
+    let typed = ["sigma-origin", "pop", "delete", pop, "--url", &url, "--token-file", token];
+    let Command::Pop { command } = Cli::try_parse_from(typed).expect("a command").command else {
+        panic!("another command")
+    };
+    let deleting = tokio::task::spawn_blocking(move || {
+        let mut said = Vec::new();
+        cli::pop(&command, &mut said).map(|()| String::from_utf8(said).expect("text"))
+    });
+    deleting.await.expect("no panic")
 }
 
 #[tokio::test]

@@ -21,25 +21,39 @@ enum Ended {
     Closing(Option<oneshot::Sender<()>>),
 }
 
+/// When it was last said that there are no statistics.
+#[derive(Debug, Default)]
+struct Complaints(Option<Instant>);
+
+impl Complaints {
+    /// Whether it is to be said now; it counts as said then.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.0.is_none_or(|last| now.duration_since(last) >= COMPLAINT_INTERVAL);
+        if is_due {
+            self.0 = Some(now);
+        }
+        is_due
+    }
+}
+
 impl Keeper {
     /// After a failure: what memory has may be half of something, so all of it is read again, for as long as it takes.
     pub(super) async fn mend(&mut self, mut error: StoreError, inbox: &mut mpsc::Receiver<Ask>) {
         self.available.send_replace(false);
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
-        let mut complained: Option<Instant> = None;
+        let mut complaints = Complaints::default();
         loop {
             if error.is_broken_file()
                 && let Err(failed) = self.begin_anew(&error).await
             {
                 error = failed;
             }
-            if complained.is_none_or(|complained| complained.elapsed() >= COMPLAINT_INTERVAL) {
+            if complaints.is_due(Instant::now()) {
                 tracing::error!(
                     %error,
                     "there are no statistics while their database fails: reports wait at their POPs, the API answers 503; it \
                      is tried again every second, and this said every minute"
                 );
-                complained = Some(Instant::now());
             }
             match self.reload_refusing(inbox).await {
                 Ended::Loaded => {
@@ -88,5 +102,17 @@ impl Keeper {
              origin stopped, `sqlite3 {path} .recover | sqlite3 stats.sqlite` may get back what was in it"
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_tried_every_second_is_complained_of_every_minute() {
+        let (mut complaints, began) = (Complaints::default(), Instant::now());
+        let due = (0..300).filter(|second| complaints.is_due(began + Duration::from_secs(*second)));
+        assert_eq!(due.collect::<Vec<_>>(), [0, 60, 120, 180, 240]);
     }
 }
