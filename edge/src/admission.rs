@@ -287,6 +287,7 @@ impl Admission {
             Refusal::Query => {
                 Problem::new(refusal.status(), "mode: one of ultra, low and normal is expected, once")
             }
+            Refusal::Tokens => Problem::new(refusal.status(), "token: a token is expected, once"),
             _ => Problem::new(refusal.status(), "not allowed here"),
         };
         problem.response()

@@ -172,6 +172,8 @@ pub(crate) struct ReportsConfig {
     pub(crate) spool_dir: Option<PathBuf>,
     pub(crate) spool_bytes_max: u64,
     pub(crate) sessions_max: usize,
+    /// POPs behind this edge that pass on reports of POPs behind them.
+    pub(crate) shields: Vec<String>,
 }
 
 /// `[limits]`
@@ -277,6 +279,7 @@ impl Default for ReportsConfig {
             spool_dir: None,
             spool_bytes_max: 256 * MIB,
             sessions_max: 200_000,
+            shields: Vec::new(),
         }
     }
 }
@@ -509,6 +512,8 @@ impl Validate for Config {
         found.extend(self.log.problems());
         self.upstream.problems(&mut found);
         self.pop_description.problems(&mut found);
+        let no_pops = self.reports.shields.iter().filter(|pop| pop.parse::<PopId>().is_err());
+        found.extend(no_pops.map(|pop| Problem::new("reports.shields", pop, "names of POPs")));
         let (upstream, cache, limits, sessions) = (&self.upstream, &self.cache, &self.limits, &self.sessions);
         for (key, value, low, high, unit) in [
             ("upstream.connect_timeout_ms", upstream.connect_timeout_ms, 10, 60_000, "milliseconds"),

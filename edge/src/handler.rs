@@ -55,11 +55,13 @@ pub(crate) struct Handler {
     own: Own,
 }
 
-/// What this edge says of itself in its answers.
+/// What this edge is by its configuration.
 struct Own {
     /// The start of every `CMSD-Dynamic`.
     pop: String,
     sampling: Sampling,
+    /// POPs behind it that pass on reports.
+    shields: Vec<String>,
 }
 
 /// What can be said at once about a request.
@@ -104,7 +106,7 @@ impl Handler {
         let (counting, counted) = (Arc::clone(&viewers), Arc::clone(&metrics));
         let admission = Admission::new(&config.sessions, policy.clone(), counting, counted);
         let sampling = Sampling(config.access_log.one_in);
-        let own = Own { pop: config.pop.clone(), sampling };
+        let own = Own { pop: config.pop.clone(), sampling, shields: config.reports.shields.clone() };
         Arc::new(Self { store, metrics, pages: Assets::new(), admission, policy, upstream, viewers, own })
     }
 
@@ -151,7 +153,7 @@ impl Handler {
             }
             Answer::Report(reported) => {
                 let Reported { client, named, body } = *reported;
-                let passing = pass_on(&self.upstream, (&client, named), body);
+                let passing = pass_on(&self.upstream, &self.own.shields, (&client, named), body);
                 own(Box::pin(passing).await, false, account)
             }
             Answer::Coming(follower, served) => {

@@ -128,7 +128,7 @@ impl SessionRefusals {
             Refusal::Revoked => &self.revoked,
             Refusal::Mode => &self.mode,
             Refusal::Sessions => &self.sessions,
-            Refusal::Query => &self.query,
+            Refusal::Query | Refusal::Tokens => &self.query,
         };
         counter.inc();
     }

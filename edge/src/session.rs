@@ -76,6 +76,8 @@ pub(crate) enum Refusal {
     Sessions,
     /// `?mode=` is none or more than one.
     Query,
+    /// `?token=` more than once.
+    Tokens,
 }
 
 impl Refusal {
@@ -85,7 +87,7 @@ impl Refusal {
             Self::NoPolicy => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoChannel => StatusCode::NOT_FOUND,
             Self::NoToken => StatusCode::UNAUTHORIZED,
-            Self::Query => StatusCode::BAD_REQUEST,
+            Self::Query | Self::Tokens => StatusCode::BAD_REQUEST,
             _ => StatusCode::FORBIDDEN,
         }
     }
@@ -126,9 +128,14 @@ impl Asked<'_> {
         matches!(self.resource, LiveResource::Multivariant(_)) || self.resource.is_media_playlist()
     }
 
-    /// The playback token in the query; the first one counts.
-    fn token(&self) -> Option<&str> {
-        self.query?.split('&').find_map(|pair| pair.strip_prefix("token=")).filter(|token| !token.is_empty())
+    /// The playback token in the query. Of two, servers in a row might each look at another one.
+    fn token(&self) -> Result<Option<&str>, Refusal> {
+        let pairs = self.query.unwrap_or_default().split('&');
+        let mut tokens = pairs.filter_map(|pair| pair.strip_prefix("token="));
+        match (tokens.next(), tokens.next()) {
+            (token, None) => Ok(token.filter(|token| !token.is_empty())),
+            (_, Some(_)) => Err(Refusal::Tokens),
+        }
     }
 }
 
@@ -210,7 +217,7 @@ fn public(id: SessionId, asked: &Asked<'_>) -> Session {
 }
 
 fn verified(gate: &Gate, asked: &Asked<'_>, how: &Minting<'_>) -> Result<Claims, Refusal> {
-    let token = asked.token().ok_or(Refusal::NoToken)?;
+    let token = asked.token()?.ok_or(Refusal::NoToken)?;
     let expected = Expected {
         channel: asked.resource.channel(),
         address: asked.address,

@@ -108,6 +108,7 @@ pub(crate) async fn start(config: &Config, sockets: &Sockets) -> Result<Running,
         metrics: Arc::clone(&metrics),
         held_requests_max: config.live.held_requests_max,
         stats: stats.clone(),
+        shields: config.stats.shields(),
         admin_token: AdminToken::load(&config.data_dir)?,
     }));
     let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());

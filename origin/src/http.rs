@@ -19,12 +19,14 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use playback::Playback;
+use reports::Reports;
 use sigma_http::assets::Assets;
 use sigma_http::headers;
 use sigma_http::listener::PeerConnection;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::RequestBody;
 use sigma_report::report;
+use sigma_shared::id::{ChannelId, PopId};
 use sigma_shared::resource::{LiveResource, MediaResource};
 use sigma_stats::keeper::Stats;
 use std::sync::Arc;
@@ -42,7 +44,7 @@ pub(crate) struct Router {
     assets: Assets<Console>,
     metrics: Arc<Metrics>,
     api: Api,
-    stats: Stats,
+    reports: Reports,
 }
 
 /// What answers are made of.
@@ -53,15 +55,19 @@ pub(crate) struct RouterParts {
     /// Requests that may wait for something.
     pub(crate) held_requests_max: usize,
     pub(crate) stats: Stats,
+    /// POPs that pass on reports of others.
+    pub(crate) shields: Vec<PopId>,
     pub(crate) admin_token: AdminToken,
 }
 
 impl Router {
     pub(crate) fn new(parts: RouterParts) -> Self {
-        let RouterParts { channels, policies, metrics, held_requests_max, stats, admin_token } = parts;
+        let RouterParts { channels, policies, metrics, held_requests_max, stats, shields, admin_token } =
+            parts;
         let api = Api::new(stats.clone(), Arc::clone(&channels), admin_token);
         let playback = Playback::new(channels, Arc::clone(&metrics), held_requests_max);
-        Self { playback, policies, assets: Assets::new(), metrics, api, stats }
+        let reports = Reports { stats, shields };
+        Self { playback, policies, assets: Assets::new(), metrics, api, reports }
     }
 
     /// Answers one request, whenever that may be.
@@ -75,7 +81,7 @@ impl Router {
         let client = from.client.as_deref();
         let (kind, response) = match request.uri().path() {
             report::PATH => {
-                let response = reports::take(&self.stats, &request, (client, body)).await;
+                let response = reports::take(&self.reports, &request, (client, body)).await;
                 (RequestKind::Report, response.map(Body::Left))
             }
             path if api::is_below(path) => {
@@ -113,7 +119,7 @@ impl Router {
                 return (RequestKind::Other, playback::not_found("no such resource").map(Body::Left));
             };
             if client.is_none() && self.policies.wants_token(resource.channel()) {
-                return (kind_of(&resource), token_wanted().map(Body::Left));
+                return (kind_of(&resource), for_edges(resource.channel()).map(Body::Left));
             }
             let response = self.playback.respond(&resource, query, request.headers());
             return (kind_of(&resource), response.await);
@@ -140,9 +146,14 @@ impl Router {
     }
 }
 
-/// Viewers of a channel with tokens are let in by edges, which the origin knows by their certificates.
-fn token_wanted() -> Response<Full<Bytes>> {
-    Problem::new(StatusCode::UNAUTHORIZED, "not allowed here").response()
+/// Viewers of a channel with tokens are let in by edges, which know and count their sessions, and which the origin knows by their
+/// certificates. No token helps here, so this is not 401.
+fn for_edges(channel: &ChannelId) -> Response<Full<Bytes>> {
+    let detail = format!(
+        "`{channel}` wants playback tokens, and those are for edges: the origin gives it to POPs alone, by their client \
+         certificate. Ask an edge for /live/{channel}/index.m3u8?token=TOKEN"
+    );
+    Problem::new(StatusCode::FORBIDDEN, detail).response()
 }
 
 fn kind_of(resource: &LiveResource) -> RequestKind {

@@ -113,7 +113,18 @@ impl Collector for StatsMetrics {
         write("stats_commit_seconds", "Time they took", &seconds(&counters.commit_us))?;
         write("stats_checkpoints", "Times that the state was written", &count(&counters.checkpoints))?;
         write("stats_checkpoint_seconds", "Time that took", &seconds(&counters.checkpoint_us))?;
-        write("stats_database_failures", "Times that the database failed", &count(&counters.failures))
+        write("stats_database_failures", "Times that the database failed", &count(&counters.failures))?;
+        let aside = Family::<_, Counted>::default();
+        for (what, counter) in [
+            ("row", &counters.set_aside.pieces),
+            ("report", &counters.set_aside.reports),
+            ("database", &counters.set_aside.database),
+        ] {
+            aside.get_or_create(&[("what", what)]).inc_by(counter.load(Ordering::Relaxed));
+        }
+        write("stats_set_aside", "What of the database could not be read and is set aside", &aside)?;
+        let available = gauge(u64::from(self.0.is_available()));
+        write("stats_available", "1 while reports are taken and questions answered", &available)
     }
 }
 

@@ -1,13 +1,15 @@
-//! Reports made of what the ledger told, none larger than a report may be; and many reports made into few.
+//! Reports made of what the ledger told, none beyond the bounds of a report; and many reports made into few.
 //!
 //! Invariants: only the last of the reports of a moment says that everything before it is said; uniting adds nothing and
 //! loses nothing: of sessions, sets are united. Pure.
 #![deny(clippy::disallowed_methods)]
 
 use crate::ledger::Due;
-use sigma_report::report::{
-    BYTES_MAX, PopDescription, Protocol, QualityReport, Report, SPANS_MAX, SessionReport, TrafficReport,
+use sigma_report::bounds::{
+    ALL_SPANS_MAX, BYTES_MAX, MINUTES_MAX, Minutes, QUALITY_MAX, SESSIONS_MAX, SPAN_MS_MAX, SPANS_MAX,
+    TRAFFIC_MAX,
 };
+use sigma_report::report::{PopDescription, Protocol, QualityReport, Report, SessionReport, TrafficReport};
 use sigma_report::spans::{Span, Spans};
 use std::collections::{BTreeMap, HashMap};
 
@@ -33,19 +35,65 @@ struct Composer<'a> {
     reports: Vec<Report>,
     /// Numbers of channels in the report that is being made.
     places: HashMap<u32, u32>,
+    /// What is in it.
     bytes: usize,
+    spans: usize,
+    minutes: Minutes,
+}
+
+/// An entry of a report.
+#[derive(Debug)]
+enum Told {
+    Session(SessionReport),
+    Traffic(TrafficReport),
+    Quality(QualityReport),
+}
+
+impl Told {
+    fn channel(&mut self) -> &mut u32 {
+        match self {
+            Self::Session(session) => &mut session.channel,
+            Self::Traffic(traffic) => &mut traffic.channel,
+            Self::Quality(quality) => &mut quality.channel,
+        }
+    }
+
+    fn spans(&self) -> usize {
+        match self {
+            Self::Session(session) => session.watched.len() + session.present.len(),
+            Self::Traffic(_) | Self::Quality(_) => 0,
+        }
+    }
+
+    /// At most so many on the wire.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Session(_) => 40 + 20 * self.spans(),
+            Self::Traffic(_) => 40,
+            Self::Quality(_) => 1400,
+        }
+    }
+
+    fn count_minutes(&self, minutes: &mut Minutes) {
+        match self {
+            Self::Session(session) => minutes.add_session(session),
+            Self::Traffic(traffic) => minutes.add_traffic(traffic),
+            Self::Quality(quality) => minutes.add_quality(quality),
+        }
+    }
 }
 
 impl<'a> Composer<'a> {
     fn new(names: &'a [String], moment: &'a Moment) -> Self {
-        let mut composer = Self { names, moment, reports: Vec::new(), places: HashMap::new(), bytes: 0 };
+        let (places, minutes) = (HashMap::new(), Minutes::default());
+        let mut composer = Self { names, moment, reports: Vec::new(), places, bytes: 0, spans: 0, minutes };
         composer.begin();
         composer
     }
 
     fn begin(&mut self) {
         self.places.clear();
-        self.bytes = 0;
+        (self.bytes, self.spans, self.minutes) = (0, 0, Minutes::default());
         self.reports.push(Report {
             incarnation: 0,
             sequence: 0,
@@ -59,27 +107,54 @@ impl<'a> Composer<'a> {
         });
     }
 
-    /// Makes room for something on a channel, and adds it.
-    fn add(&mut self, channel: u32, weight: usize, add: impl FnOnce(&mut Report, u32)) {
+    fn has_room(&self, bytes: usize, spans: usize) -> bool {
+        self.reports.last().is_some_and(|report| {
+            self.bytes + bytes <= CONTENT_MAX
+                && self.spans + spans <= ALL_SPANS_MAX
+                && self.minutes.count() <= MINUTES_MAX
+                && report.sessions.len() < SESSIONS_MAX
+                && report.traffic.len() < TRAFFIC_MAX
+                && report.quality.len() < QUALITY_MAX
+        })
+    }
+
+    /// Makes room for something, and adds it.
+    fn add(&mut self, mut told: Told) {
+        let channel = *told.channel();
         let Some(name) = self.names.get(channel as usize) else { return };
-        let weight = weight + name.len() + 4;
-        if self.bytes + weight > CONTENT_MAX {
+        let (bytes, spans) = (told.bytes() + name.len() + 4, told.spans());
+        told.count_minutes(&mut self.minutes);
+        if !self.has_room(bytes, spans) {
             self.begin();
+            told.count_minutes(&mut self.minutes);
         }
-        self.bytes += weight;
+        (self.bytes, self.spans) = (self.bytes + bytes, self.spans + spans);
         let Some(report) = self.reports.last_mut() else { return };
-        let place = *self.places.entry(channel).or_insert_with(|| {
+        *told.channel() = *self.places.entry(channel).or_insert_with(|| {
             report.channels.push(name.clone());
             u32::try_from(report.channels.len() - 1).unwrap_or(u32::MAX)
         });
-        add(report, place);
+        match told {
+            Told::Session(session) => report.sessions.push(session),
+            Told::Traffic(traffic) => report.traffic.push(traffic),
+            Told::Quality(quality) => report.quality.push(quality),
+        }
     }
 
-    fn session(&mut self, session: SessionReport) {
-        let weight = 40 + 20 * (session.watched.len() + session.present.len());
-        self.add(session.channel, weight, |report, channel| {
-            report.sessions.push(SessionReport { channel, ..session });
-        });
+    /// Adds a session, in as many entries as it takes.
+    fn session(&mut self, mut session: SessionReport) {
+        session.watched = cut(session.watched, SPAN_MS_MAX * 1000);
+        session.present = cut(session.present, SPAN_MS_MAX);
+        if session.watched.len().max(session.present.len()) <= SPANS_MAX {
+            return self.add(Told::Session(session));
+        }
+        let piece = |spans: &[Span], n: usize| {
+            spans.chunks(SPANS_MAX).nth(n).map(<[Span]>::to_vec).unwrap_or_default()
+        };
+        for n in 0..session.watched.len().max(session.present.len()).div_ceil(SPANS_MAX) {
+            let (watched, present) = (piece(&session.watched, n), piece(&session.present, n));
+            self.add(Told::Session(SessionReport { watched, present, ..session }));
+        }
     }
 
     fn finish(mut self) -> Vec<Report> {
@@ -88,6 +163,22 @@ impl<'a> Composer<'a> {
         }
         self.reports
     }
+}
+
+/// The same moments in spans that are not too long.
+fn cut(spans: Vec<Span>, most: u64) -> Vec<Span> {
+    if spans.iter().all(|span| span.length() <= most) {
+        return spans;
+    }
+    let mut pieces = Vec::new();
+    for Span { mut start, end } in spans {
+        while end - start > most {
+            pieces.push(Span { start, end: start + most });
+            start += most;
+        }
+        pieces.extend(Span::new(start, end));
+    }
+    pieces
 }
 
 /// The traffic that the shards of the ledger told, as one.
@@ -121,16 +212,8 @@ fn quality(due: &Due) -> impl Iterator<Item = QualityReport> {
 /// The reports of what is due. At least one.
 pub(crate) fn compose(due: Due, names: &[String], moment: &Moment) -> Vec<Report> {
     let mut composer = Composer::new(names, moment);
-    for told in traffic(&due) {
-        composer.add(told.channel, 40, |report, channel| {
-            report.traffic.push(TrafficReport { channel, ..told });
-        });
-    }
-    for told in quality(&due) {
-        composer.add(told.channel, 1400, |report, channel| {
-            report.quality.push(QualityReport { channel, ..told });
-        });
-    }
+    traffic(&due).for_each(|told| composer.add(Told::Traffic(told)));
+    quality(&due).for_each(|told| composer.add(Told::Quality(told)));
     due.sessions.into_iter().for_each(|session| composer.session(session));
     composer.finish()
 }
@@ -172,16 +255,9 @@ impl Union {
     /// Reports of the sessions alone.
     pub(crate) fn reports(self, moment: &Moment) -> Vec<Report> {
         let mut composer = Composer::new(&self.channels, moment);
-        for ((session, channel, protocol), sets) in self.sessions {
-            let (watched, present) = (sets.watched.as_slice(), sets.present.as_slice());
-            let piece = |spans: &[Span], n: usize| {
-                spans.chunks(SPANS_MAX).nth(n).map(<[Span]>::to_vec).unwrap_or_default()
-            };
-            for n in 0..watched.len().max(present.len()).div_ceil(SPANS_MAX) {
-                let (watched, present) = (piece(watched, n), piece(present, n));
-                let viewer = sets.viewer;
-                composer.session(SessionReport { session, viewer, channel, protocol, watched, present });
-            }
+        for ((session, channel, protocol), mut sets) in self.sessions {
+            let (viewer, watched, present) = (sets.viewer, sets.watched.take(), sets.present.take());
+            composer.session(SessionReport { session, viewer, channel, protocol, watched, present });
         }
         composer.finish()
     }

@@ -1,4 +1,7 @@
 //! A shield's part: the reports of POPs behind it go on to its own upstream, and the answers back.
+//!
+//! Invariant: whose report it is, is said by a certificate: the reporting POP's own, or that of a POP which the configuration
+//! says is a shield, too.
 
 use crate::upstream::Upstream;
 use bytes::{Bytes, BytesMut};
@@ -17,9 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// When the POP may come back, seconds.
 const RETRY_AFTER_S: u32 = 1;
 
-/// Passes a report on that came with a POP's certificate: its own, or one that it passes on itself and names.
+/// Passes a report on that came with a POP's certificate: its own, or, of one of the shields, one that it passes on itself and
+/// names.
 pub(crate) async fn pass_on(
     upstream: &Upstream,
+    shields: &[String],
     (client, named): (&str, Option<HeaderValue>),
     body: RequestBody,
 ) -> Response<Full<Bytes>> {
@@ -27,6 +32,14 @@ pub(crate) async fn pass_on(
     let Ok(pop) = reporter(client, named) else {
         return Problem::new(StatusCode::BAD_REQUEST, "sigma-pop names no POP").response();
     };
+    if pop.as_str() != client && !shields.iter().any(|shield| shield == client) {
+        body.discard().await;
+        let detail = format!(
+            "{POP_HEADER}: `{client}` may not pass on reports of `{pop}`; if it is a shield, add it to reports.shields of this \
+             edge's configuration: shields = [\"{client}\"]"
+        );
+        return Problem::new(StatusCode::FORBIDDEN, detail).response();
+    }
     let report = match body.read(BYTES_MAX, PATIENCE).await {
         Ok(report) => report,
         Err(error) => return error.problem().response(),

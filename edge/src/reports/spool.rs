@@ -251,7 +251,7 @@ impl Spool {
         let mut union = Union::default();
         let mut shells = Vec::with_capacity(oldest.len());
         for number in &oldest {
-            let read = self.read(*number).and_then(|bytes| Report::decode(&bytes).ok());
+            let read = self.read(*number).and_then(|bytes| Report::read(&bytes).ok());
             match read {
                 Some(mut report) => {
                     union.take(&mut report);

@@ -102,6 +102,22 @@ fn modes_of_the_token_hold_for_every_playlist() {
 }
 
 #[test]
+fn of_two_tokens_none_is_taken() {
+    let good = token(|_| {});
+    for query in [
+        format!("{good}&{good}"),
+        format!("token=x&{good}"),
+        format!("{good}&mode=low&token="),
+        "token=&token=".to_owned(),
+    ] {
+        assert_eq!(minted(&query, NOW_MS), Err(Refusal::Tokens), "{query}");
+    }
+    assert_eq!(Refusal::Tokens.status(), 400);
+    assert!(minted(&good, NOW_MS).is_ok());
+    assert_eq!(minted("token=", NOW_MS), Err(Refusal::NoToken));
+}
+
+#[test]
 fn what_the_leeway_let_in_lives_by_the_leeway() {
     let late = |by_s: u64| minted(&token(|claims| claims.exp = NOW_S - by_s), NOW_MS);
     assert_eq!(late(10).unwrap().session.expires_at_s, u32::try_from(NOW_S + 20).unwrap());

@@ -1,8 +1,12 @@
 //! An edge behind an edge: reports go through, under the name of the POP whose certificate they came with.
 
 use super::*;
+use crate::upstream::Upstream;
+use http::header::{HeaderMap, HeaderValue};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use sigma_report::report::{PATH, Report};
+use std::pin::pin;
+use std::sync::Arc;
 
 /// Writes a CA for POPs, and a certificate of `pop-2` by it.
 fn pops(dir: &Path) {
@@ -63,4 +67,54 @@ async fn reports_of_who_shows_no_certificate_are_not_passed_on() {
     let posted = request(Method::POST, PATH);
     assert_eq!(lab.viewer().await.send(posted).await.status(), 405);
     assert_eq!(lab.fake.count(), 0);
+}
+
+/// What a shield answers to a report that `pop-2` says is `pop-7`'s.
+async fn passed_on_for_another(shields: &[&str]) -> (u16, Option<String>) {
+    let mut shield = Lab::with(|config| {
+        let tls = config.tls.as_mut().unwrap();
+        let dir = tls.certificate.as_ref().unwrap().parent().unwrap();
+        pops(dir);
+        tls.client_ca = Some(dir.join("pops.pem"));
+        config.reports.enabled = false;
+        config.reports.shields = shields.iter().map(ToString::to_string).collect();
+    });
+    let dir = shield.dir.path();
+    let mut behind = config(dir, shield.edge.tls[0]);
+    behind.upstream.certificate = Some(dir.join("pop-2.pem"));
+    behind.upstream.key = Some(dir.join("pop-2.key"));
+    behind.reports.enabled = false;
+    let upstream = Upstream::start(&behind.upstream, Arc::clone(&shield.edge.metrics)).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("sigma-pop", HeaderValue::from_static("pop-7"));
+    let mut posting = pin!(async {
+        loop {
+            let posted = upstream.post(PATH, headers.clone(), Bytes::from_static(b"a report")).await;
+            if let Ok(answer) = posted {
+                return answer.status().as_u16();
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut named = None;
+    loop {
+        tokio::select! {
+            ask = shield.fake.asks.recv() => {
+                let asked = ask.unwrap();
+                if asked.path == PATH {
+                    named = Some(asked.headers["sigma-pop"].to_str().unwrap().to_owned());
+                    asked.answer(200, 0, "{}").await;
+                } else {
+                    asked.refuse(503).await;
+                }
+            }
+            status = within(&mut posting) => return (status, named),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_behind_a_shield_speaks_for_another_but_a_shield() {
+    assert_eq!(passed_on_for_another(&[]).await, (403, None));
+    assert_eq!(passed_on_for_another(&["pop-2"]).await, (200, Some("pop-7".to_owned())));
 }

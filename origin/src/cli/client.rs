@@ -6,8 +6,9 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, RequestBuilder};
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -90,8 +91,24 @@ impl Client {
     /// # Errors
     /// The origin cannot be reached, or refuses; in words for a person.
     pub(crate) fn get(&self, path: &str) -> Result<Value, String> {
+        self.ask(path, |agent, url| agent.get(url))
+    }
+
+    /// The same of deleting something.
+    ///
+    /// # Errors
+    /// As of [`Client::get`].
+    pub(crate) fn delete(&self, path: &str) -> Result<Value, String> {
+        self.ask(path, |agent, url| agent.delete(url))
+    }
+
+    fn ask(
+        &self,
+        path: &str,
+        request: impl FnOnce(&Agent, &str) -> RequestBuilder<WithoutBody>,
+    ) -> Result<Value, String> {
         let url = format!("{}{path}", self.url);
-        let request = self.agent.get(&url).header("Authorization", &self.authorization);
+        let request = request(&self.agent, &url).header("Authorization", &self.authorization);
         let mut response = request.call().map_err(|error| format!("{url}: {error}"))?;
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec();

@@ -1,9 +1,10 @@
-//! `sigma-origin pop list`: the points of presence and who watches through them.
+//! `sigma-origin pop list` and `pop delete`: the points of presence and who watches through them.
 
 use super::client::Server;
 use super::table::{cell, table};
 use clap::Subcommand;
 use serde_json::Value;
+use sigma_shared::id::PopId;
 use std::io::Write;
 
 /// What can be done with POPs.
@@ -17,12 +18,36 @@ pub(crate) enum PopCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Forget a POP that is no more: it leaves the list, and numbers are final without it; what came by it stays counted.
+    /// One that is up is refused; one that reports again is there again
+    Delete {
+        /// The POP, as `pop list` names it
+        #[arg(value_name = "ID")]
+        id: PopId,
+        #[command(flatten)]
+        server: Server,
+        /// Print the API's JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) fn run(command: &PopCommand, out: &mut impl Write) -> Result<(), String> {
-    let PopCommand::List { server, json } = command;
+    let text = match command {
+        PopCommand::List { server, json } => list(server, *json)?,
+        PopCommand::Delete { id, server, json } => {
+            let deleted = server.client()?.delete(&format!("/api/v1/pops/{id}"))?;
+            if *json { format!("{deleted:#}\n") } else { format!("{id}: deleted\n") }
+        }
+    };
+    // A reader that went away is no failure of ours.
+    let _ = out.write_all(text.as_bytes());
+    Ok(())
+}
+
+fn list(server: &Server, json: bool) -> Result<String, String> {
     let pops = server.client()?.list("/api/v1/pops")?;
-    let text = if *json {
+    Ok(if json {
         format!("{:#}\n", Value::Array(pops))
     } else {
         let row = |pop: &Value| {
@@ -40,8 +65,5 @@ pub(super) fn run(command: &PopCommand, out: &mut impl Write) -> Result<(), Stri
         };
         let head = ["POP", "STATUS", "VIEWERS", "CAPACITY", "REGION", "NAME", "VERSION", "CLOCK ms"];
         table(&head, &pops.iter().map(row).collect::<Vec<Vec<String>>>())
-    };
-    // A reader that went away is no failure of ours.
-    let _ = out.write_all(text.as_bytes());
-    Ok(())
+    })
 }

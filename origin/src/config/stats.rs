@@ -3,6 +3,7 @@
 use super::Ranges;
 use serde::Deserialize;
 use sigma_http::config::Problem;
+use sigma_shared::id::PopId;
 use sigma_stats::aggregate::Retention;
 
 /// `[stats]`
@@ -16,12 +17,22 @@ pub(crate) struct StatsConfig {
     pub(crate) hours_days: u64,
     pub(crate) sessions_days: u64,
     pub(crate) final_wait_s: u64,
+    /// POPs that pass on reports of POPs behind them.
+    pub(crate) shields: Vec<String>,
 }
 
 impl Default for StatsConfig {
     fn default() -> Self {
         let Retention { seconds_days, minutes_days, hours_days, sessions_days } = Retention::default();
-        Self { database: None, seconds_days, minutes_days, hours_days, sessions_days, final_wait_s: 86_400 }
+        Self {
+            database: None,
+            seconds_days,
+            minutes_days,
+            hours_days,
+            sessions_days,
+            final_wait_s: 86_400,
+            shields: Vec::new(),
+        }
     }
 }
 
@@ -43,10 +54,25 @@ impl StatsConfig {
         ranges.check("stats.final_wait_s", self.final_wait_s, 10..=2_592_000, "seconds");
     }
 
-    pub(super) fn problems(&self) -> Option<Problem> {
-        let url = self.database.as_ref()?;
+    /// The shields, as ids; what is none, which a configuration that was checked has not, is left out.
+    pub(crate) fn shields(&self) -> Vec<PopId> {
+        self.shields.iter().filter_map(|pop| pop.parse().ok()).collect()
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
         // Its password is nobody's business.
-        let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
-        (!is_postgres).then(|| Problem::new("stats.database", "…", "postgres://USER:PASSWORD@HOST/DATABASE"))
+        let is_postgres = |url: &&String| url.starts_with("postgres://") || url.starts_with("postgresql://");
+        let database = self.database.iter().filter(|url| !is_postgres(url));
+        let database =
+            database.map(|_| Problem::new("stats.database", "…", "postgres://USER:PASSWORD@HOST/DATABASE"));
+        let shields = self.shields.iter().filter(|pop| pop.parse::<PopId>().is_err());
+        let shields = shields.map(|pop| {
+            Problem::new(
+                "stats.shields",
+                pop,
+                "names of POPs, as in their certificates: 1 to 64 of a-z, 0-9, _ and -",
+            )
+        });
+        database.chain(shields).collect()
     }
 }

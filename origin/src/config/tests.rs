@@ -12,6 +12,7 @@ fn the_reference_file_is_right_and_states_the_defaults() {
     assert_eq!(format!("{:?}", reference.http), format!("{:?}", minimal.http));
     assert_eq!(format!("{:?}", reference.ops), format!("{:?}", minimal.ops));
     assert_eq!(format!("{:?}", reference.playback), format!("{:?}", minimal.playback));
+    assert_eq!(format!("{:?}", reference.stats), format!("{:?}", minimal.stats));
     let source =
         reference.channels.iter().find_map(|channel| channel.source.clone()).expect("one has a source");
     assert_eq!(format!("{source:?}"), format!("{:?}", SourceConfig::default()));
@@ -24,6 +25,8 @@ fn every_complaint_names_key_value_and_what_is_allowed() {
         ("[live]\nsegment_ms = 10", "live.segment_ms"),
         ("[live]\npart_target_ms = 0", "live.part_target_ms"),
         ("[rtmp]\napp = \"\"", "rtmp.app"),
+        ("[stats]\nshields = [\"pop-1\", \"POP 2\"]", "stats.shields"),
+        ("[stats]\ndatabase = \"mysql://\"", "stats.database"),
         ("[[profiles]]\nid = \"audio\"\nheight = 360\nbitrate_bps = 500000", "profiles[0].id"),
         ("[[profiles]]\nid = \"a\"\nheight = 3\nbitrate_bps = 500000", "profiles[0].height"),
         (

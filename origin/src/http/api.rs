@@ -2,7 +2,8 @@
 //! the same to machines.
 //!
 //! Invariants: JSON in and out, errors are problem documents (RFC 9457) that name what is wrong; no page of another origin
-//! can read it (no CORS), and nothing of it is cached.
+//! can read it (no CORS), and nothing of it is cached; whoever shows no token is told so and nothing else (401), whatever
+//! the path and the method: 404 and 405 are for those who may ask.
 
 mod numbers;
 mod params;
@@ -43,6 +44,11 @@ pub(super) fn is_below(path: &str) -> bool {
     path == "/api" || path.starts_with("/api/")
 }
 
+/// Whether a path is that of one POP.
+fn is_pop(path: &str) -> bool {
+    path.strip_prefix("/api/v1/pops/").is_some_and(|pop| !pop.contains('/'))
+}
+
 /// Answers the API's requests.
 pub(super) struct Api {
     stats: Stats,
@@ -73,7 +79,9 @@ impl Api {
                 let is_method = problem.status == StatusCode::METHOD_NOT_ALLOWED;
                 let mut response = refusal(&problem);
                 if is_method {
-                    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+                    let allowed =
+                        if is_pop(request.uri().path()) { "GET, HEAD, DELETE" } else { "GET, HEAD" };
+                    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
                 }
                 response
             }
@@ -84,19 +92,31 @@ impl Api {
         let path: Vec<&str> = request.uri().path().split('/').skip(2).collect();
         let is_there = matches!(
             path[..],
-            ["v1", "pops"] | ["v1", "stats", _] | ["v1", "stats", _, "series" | "playback-sessions"]
+            ["v1", "pops"]
+                | ["v1", "pops", _]
+                | ["v1", "stats", _]
+                | ["v1", "stats", _, "series" | "playback-sessions"]
         );
         if !is_there {
-            let detail = "here are /api/v1/pops, /api/v1/stats/{channel}, …/series and …/playback-sessions, \
-                          as /api/openapi.json says";
+            let detail = "here are /api/v1/pops, /api/v1/pops/{pop}, /api/v1/stats/{channel}, …/series and \
+                          …/playback-sessions, as /api/openapi.json says";
             return Err(Problem::new(StatusCode::NOT_FOUND, detail));
         }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this can only be read"));
+        let params = || Params::parse(request.uri().query().unwrap_or(""));
+        match (request.method(), &path[..]) {
+            (&Method::GET | &Method::HEAD, _) => self.read(&path, params()?).await,
+            (&Method::DELETE, ["v1", "pops", pop]) => pops::delete(&self.stats, pop, params()?).await,
+            (_, ["v1", "pops", _]) => {
+                Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "a POP can be read and deleted"))
+            }
+            _ => Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this can only be read")),
         }
-        let params = Params::parse(request.uri().query().unwrap_or(""))?;
-        match path[..] {
+    }
+
+    async fn read(&self, path: &[&str], params: Params) -> Answer {
+        match *path {
             ["v1", "pops"] => pops::list(&self.stats, params).await,
+            ["v1", "pops", pop] => pops::show(&self.stats, pop, params).await,
             ["v1", "stats", channel] => summary::show(&self.stats, self.channel(channel)?, params).await,
             ["v1", "stats", channel, "series"] => {
                 series::show(&self.stats, self.channel(channel)?, params).await

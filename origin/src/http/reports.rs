@@ -1,7 +1,7 @@
 //! Reports of POPs: `POST /internal/edge/reports`.
 //!
-//! Invariants: only a POP that has shown its certificate may report, for itself or, as a shield, for a POP behind it; 200 says
-//! that the report is on disk, and every other answer says whether to send it again.
+//! Invariants: only a POP that has shown its certificate may report, for itself or, if the configuration says that it is a
+//! shield, for a POP behind it; 200 says that the report is on disk, and every other answer says whether to send it again.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -11,6 +11,7 @@ use serde_json::json;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::{BodyError, RequestBody};
 use sigma_report::report::{self, BYTES_MAX, InvalidReport, POP_HEADER};
+use sigma_shared::id::PopId;
 use sigma_stats::keeper::{Ack, ReportError, Stats};
 use std::time::Duration;
 
@@ -21,13 +22,20 @@ const RETRY_AFTER_S: u32 = 1;
 /// When it may come again with a report of a version that is not known here.
 const VERSION_RETRY_AFTER_S: u32 = 5;
 
+/// Where reports go, and who may pass on those of others.
+#[derive(Debug)]
+pub(super) struct Reports {
+    pub(super) stats: Stats,
+    pub(super) shields: Vec<PopId>,
+}
+
 /// Takes one.
 pub(super) async fn take(
-    stats: &Stats,
+    reports: &Reports,
     request: &Request<()>,
     (client, body): (Option<&str>, RequestBody),
 ) -> Response<Full<Bytes>> {
-    match taken(stats, request, (client, body)).await {
+    match taken(reports, request, (client, body)).await {
         Ok(ack) => {
             let acknowledged = json!({ "incarnation": ack.incarnation, "sequence": ack.sequence });
             let mut response = Response::new(Full::new(Bytes::from(acknowledged.to_string())));
@@ -41,10 +49,24 @@ pub(super) async fn take(
 }
 
 async fn taken(
-    stats: &Stats,
+    reports: &Reports,
     request: &Request<()>,
     (client, body): (Option<&str>, RequestBody),
 ) -> Result<Ack, Problem> {
+    match reporter(reports, request, client) {
+        Ok(pop) => {
+            let bytes = body.read(BYTES_MAX, PATIENCE).await.map_err(BodyError::problem)?;
+            reports.stats.report(pop, bytes).await.map_err(|error| problem_of(&error))
+        }
+        Err(problem) => {
+            body.discard().await;
+            Err(problem)
+        }
+    }
+}
+
+/// Whose report it is, if whoever sends it may report for that POP.
+fn reporter(reports: &Reports, request: &Request<()>, client: Option<&str>) -> Result<PopId, Problem> {
     if request.method() != Method::POST {
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "reports are POSTed"));
     }
@@ -54,8 +76,19 @@ async fn taken(
     let header = request.headers().get(POP_HEADER).map(|value| value.to_str().unwrap_or(""));
     let pop = report::reporter(client, header)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("{POP_HEADER}: {error}")))?;
-    let bytes = body.read(BYTES_MAX, PATIENCE).await.map_err(BodyError::problem)?;
-    stats.report(pop, bytes).await.map_err(|error| problem_of(&error))
+    if pop.as_str() != client && !reports.shields.iter().any(|shield| shield.as_str() == client) {
+        return Err(no_shield(client, &pop));
+    }
+    Ok(pop)
+}
+
+/// Whoever may speak for others could make their numbers.
+fn no_shield(client: &str, pop: &PopId) -> Problem {
+    let detail = format!(
+        "{POP_HEADER}: `{client}` may not pass on reports of `{pop}`; if it is a shield, add it to stats.shields of the \
+         origin's configuration: shields = [\"{client}\"]"
+    );
+    Problem::new(StatusCode::FORBIDDEN, detail)
 }
 
 fn problem_of(error: &ReportError) -> Problem {
@@ -64,6 +97,9 @@ fn problem_of(error: &ReportError) -> Problem {
         ReportError::Invalid(InvalidReport::Version(_)) => {
             Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string())
                 .retry_after_s(VERSION_RETRY_AFTER_S)
+        }
+        ReportError::Invalid(InvalidReport::TooMany { .. }) => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
         }
         ReportError::Invalid(_) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
         ReportError::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
@@ -82,5 +118,7 @@ mod tests {
         let status = |error: InvalidReport| problem_of(&error.into()).response().status();
         assert_eq!(status(InvalidReport::Version(9)), StatusCode::UNSUPPORTED_MEDIA_TYPE);
         assert_eq!(status(InvalidReport::Range("length")), StatusCode::BAD_REQUEST);
+        let too_many = InvalidReport::TooMany { field: "entries", value: 2, bound: 1 };
+        assert_eq!(status(too_many), StatusCode::PAYLOAD_TOO_LARGE);
     }
 }

@@ -139,7 +139,12 @@ async fn a_channel_with_tokens_is_for_pops_alone() {
         [PATH, "/live/one/index.m3u8?token=x", "/live/one/source/media.m3u8", "/live/one/source/1.m4s"]
     {
         for refused in [get(&origin, path).await, ask_tls(&origin, None, path).await] {
-            assert_eq!(refused.status, 401, "{path}");
+            assert_eq!(refused.status, 403, "{path}");
+            assert!(
+                refused.text().contains("Ask an edge for /live/one/index.m3u8?token="),
+                "{}",
+                refused.text()
+            );
             assert_eq!(refused.header("access-control-allow-origin"), Some("*"), "DL-11");
             assert_eq!(refused.header("cache-control"), Some("no-store"));
         }

@@ -3,9 +3,12 @@
 use super::policy::{connect_tls, with_pops};
 use super::*;
 use crate::http::api::tests::report;
+use crate::{Cli, Command, cli};
+use clap::Parser;
 use serde_json::Value;
 use sigma_report::report::{MEDIA_TYPE, PATH, Report};
 use sigma_stats::keeper::now_ms;
+use sigma_stats::store::Store;
 
 /// Posts bytes as a POP, or as a shield for another one.
 async fn post(origin: &Origin, pop: &str, (behind, body): (Option<&str>, &[u8])) -> Answer {
@@ -35,7 +38,7 @@ async fn stats(at: SocketAddr, folder: &std::path::Path, path: &str) -> Value {
 
 #[tokio::test]
 async fn what_pops_report_is_counted_once_and_still_there_after_a_restart() {
-    let origin = with_pops("").await;
+    let origin = with_pops("[stats]\nshields = [\"pop-1\"]").await;
     let at = now_ms() - 2000;
     let bytes = report(1, at).encode().expect("written");
     for _ in 0..3 {
@@ -70,6 +73,125 @@ async fn what_pops_report_is_counted_once_and_still_there_after_a_restart() {
     }
     let pops = stats(again.http[0], data.path(), "pops").await;
     assert_eq!(pops["items"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn only_a_shield_speaks_for_others() {
+    let origin = with_pops("[stats]\nshields = [\"pop-8\"]").await;
+    let bytes = report(1, now_ms() - 2000).encode().expect("written");
+    let refused = post(&origin, "pop-1", (Some("pop-9"), &bytes)).await;
+    assert_eq!(refused.status, 403);
+    for said in ["`pop-1` may not pass on reports of `pop-9`", "stats.shields", "shields = [\\\"pop-1\\\"]"] {
+        assert!(refused.text().contains(said), "{}", refused.text());
+    }
+    assert_eq!(post(&origin, "pop-1", (Some("pop-1"), &bytes)).await.status, 200, "itself");
+    let pops = stats(origin.http(), origin.folder(), "pops").await;
+    assert_eq!(pops["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn what_is_too_much_or_of_another_time_is_named() {
+    let origin = with_pops("").await;
+    let (at, whole) = (now_ms() - 2000, report(1, now_ms() - 2000));
+    let many = Report { traffic: vec![whole.traffic[0].clone(); 250_000], ..whole.clone() };
+    let mut long = whole.clone();
+    long.sessions[0].present[0].start = at - 23 * 3_600_000;
+    let ahead = Report { incarnation: at + 90_000_000, ..whole.clone() };
+    for (report, status, said) in [
+        (many, 413, "250000 entries of traffic; at most 16384"),
+        (long, 400, "present span, in milliseconds, is 82802000; at most 3600000"),
+        (ahead, 400, "reports.spool_dir"),
+        (
+            Report { sequence: u64::MAX, ..whole.clone() },
+            400,
+            "sequence number is 18446744073709551615; at most",
+        ),
+    ] {
+        let refused = post(&origin, "pop-1", (None, &report.encode().expect("written"))).await;
+        assert_eq!(refused.status, status, "{}", refused.text());
+        assert!(refused.text().contains(said), "{}", refused.text());
+    }
+    // Nothing of it holds up what is true.
+    assert_eq!(post(&origin, "pop-1", (None, &whole.encode().expect("written"))).await.status, 200);
+    let pops = stats(origin.http(), origin.folder(), "pops").await;
+    assert_eq!(
+        (&pops["items"][0]["incarnation"], &pops["items"][0]["name"]),
+        (&3.into(), &"Frankfurt".into())
+    );
+}
+
+#[tokio::test]
+async fn a_pop_that_is_no_more_can_be_deleted() {
+    let data = tempfile::tempdir().expect("a folder");
+    let store = Store::file(&data.path().join("stats").join("stats.sqlite")).expect("a folder");
+    store.prepare().await.expect("made");
+    // Two were heard a minute ago, one will be up.
+    let (gone, at) = ("pop-gone".parse().expect("an id"), now_ms() - 60_000);
+    let (old, bytes) = ("pop-old".parse().expect("an id"), report(1, at).encode().expect("written"));
+    store.journal(&[(1, &gone, at, &bytes), (2, &old, at, &bytes)]).await.expect("written");
+    store.close().await;
+    let origin = Origin { running: start(data.path(), "", "").await, data };
+    let bytes = report(1, now_ms() - 2000).encode().expect("written").into();
+    origin.running.stats.report("pop-up".parse().expect("an id"), bytes).await.expect("taken");
+    let token = std::fs::read_to_string(origin.folder().join("admin.token")).expect("made");
+    let bearer = format!("Authorization: Bearer {}\r\n", token.trim());
+    let delete = async |pop: &str| request(&origin, "DELETE", &format!("/api/v1/pops/{pop}"), &bearer).await;
+    let before = stats(origin.http(), origin.folder(), "stats/one?by=pop").await;
+    for (pop, status, said) in [
+        ("pop-up", 409, "`pop-up` is up"),
+        ("pop-gone", 200, r#"{"deleted":"pop-gone"}"#),
+        ("pop-gone", 404, "there is no `pop-gone`"),
+        ("POP", 404, "there is no `POP`"),
+    ] {
+        let answer = delete(pop).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert!(answer.text().contains(said), "{}", answer.text());
+    }
+    assert_eq!(request(&origin, "DELETE", "/api/v1/pops/pop-up", "").await.status, 401);
+    assert_eq!(delete_by_command(&origin, "pop-old").await, Ok("pop-old: deleted\n".to_owned()));
+    let refused = delete_by_command(&origin, "pop-up").await.expect_err("it is up");
+    assert!(refused.contains("409: pop: `pop-up` is up"), "{refused}");
+    let pops = stats(origin.http(), origin.folder(), "pops").await;
+    let left: Vec<_> = pops["items"].as_array().into_iter().flatten().map(|pop| pop["id"].as_str()).collect();
+    assert_eq!(left, [Some("pop-up")]);
+    let after = stats(origin.http(), origin.folder(), "stats/one?by=pop").await;
+    for field in ["views", "watch_ms", "bytes", "unique_viewers"] {
+        assert_eq!(after[field], before[field], "{field} stays");
+    }
+    assert_eq!(after["by"].as_array().map(Vec::len), Some(3), "by its name, too");
+}
+
+/// `sigma-origin pop delete`, as an operator types it.
+async fn delete_by_command(origin: &Origin, pop: &str) -> Result<String, String> {
+    let (url, token) = (format!("http://{}", origin.http()), origin.folder().join("admin.token"));
+    let token = token.to_str().expect("text");
+    let typed = ["sigma-origin", "pop", "delete", pop, "--url", &url, "--token-file", token];
+    let Command::Pop { command } = Cli::try_parse_from(typed).expect("a command").command else {
+        panic!("another command")
+    };
+    let deleting = tokio::task::spawn_blocking(move || {
+        let mut said = Vec::new();
+        cli::pop(&command, &mut said).map(|()| String::from_utf8(said).expect("text"))
+    });
+    deleting.await.expect("no panic")
+}
+
+#[tokio::test]
+async fn a_spoilt_database_stops_nothing() {
+    let data = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(data.path().join("stats")).expect("made");
+    std::fs::write(data.path().join("stats").join("stats.sqlite"), [b'?'; 9000]).expect("written");
+    let origin = Origin { running: start(data.path(), "", "").await, data };
+    let metrics = ask(origin.running.ops, "GET", "/metrics", "").await;
+    assert!(metrics.text().contains("sigma_origin_stats_available 0"), "{}", metrics.text());
+    let stats = &origin.running.stats;
+    tokio::time::timeout(BOUND, stats.available()).await.expect("in time").expect("there");
+    let bytes: Bytes = report(1, now_ms() - 2000).encode().expect("written").into();
+    assert!(stats.report("pop-1".parse().expect("an id"), bytes).await.is_ok());
+    let metrics = ask(origin.running.ops, "GET", "/metrics", "").await;
+    for line in ["stats_available 1", "stats_set_aside_total{what=\"database\"} 1"] {
+        assert!(metrics.text().contains(&format!("sigma_origin_{line}")), "{}", metrics.text());
+    }
 }
 
 /// Starts on a folder as soon as the one before has let go of it.

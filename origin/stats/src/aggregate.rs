@@ -15,7 +15,7 @@ pub use absorb::{Absorbed, Added, Refusals};
 pub use query::{BroadcastView, PopView, Summary};
 
 use crate::deltas::ScopeDelta;
-use crate::key::{Key, Reporter, Row};
+use crate::key::{Key, Reporter, Row, decoded};
 use crate::pops::Pop;
 use crate::scope::Scope;
 use crate::series::{Block, Resolution, SIXTY};
@@ -25,7 +25,7 @@ use crate::uniques::{CHANNEL_MAX, PART_MAX};
 use serde::{Deserialize, Serialize};
 use sigma_report::report::Protocol;
 use sigma_shared::id::{ChannelId, PopId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A day, milliseconds.
 pub const DAY_MS: u64 = 86_400_000;
@@ -169,6 +169,15 @@ pub struct Aggregate {
 #[error("what is kept of {0:?} cannot be read")]
 pub struct Corrupt(pub Key);
 
+/// Why a POP is not forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotRemoved {
+    /// There is none of that name.
+    Unknown,
+    /// It reports.
+    Up,
+}
+
 impl Aggregate {
     /// An empty one.
     #[must_use]
@@ -193,6 +202,12 @@ impl Aggregate {
         channel.broadcast(broadcast, now_ms).touch(now_ms);
     }
 
+    /// The same of one whose row cannot be read: when it began is in its key.
+    pub(crate) fn restore_broadcast(&mut self, channel: &ChannelId, start_ms: u64, now_ms: u64) {
+        let channel = self.channels.entry(channel.clone()).or_insert_with(|| Channel::new(0));
+        channel.broadcast(Broadcast { start_ms, end_ms: None }, now_ms).touch(now_ms);
+    }
+
     /// Takes a piece from the database; `None` when it is not there.
     ///
     /// # Errors
@@ -203,7 +218,7 @@ impl Aggregate {
 
     fn put_piece(&mut self, key: &Key, value: Option<&[u8]>, now_ms: u64) -> Option<()> {
         if let Key::Pop(pop) = key {
-            let value: Pop = postcard::from_bytes(value?).ok()?;
+            let value = Pop::decode(value?)?;
             self.pops.insert(pop.clone(), Held::new(value, now_ms));
             return Some(());
         }
@@ -225,15 +240,14 @@ impl Aggregate {
             }
             Key::Traffic(_, reporter, protocol, minute) => {
                 let value: Traffic = match value {
-                    Some(value) => postcard::from_bytes(value).ok()?,
+                    Some(value) => decoded(value)?,
                     None => vec![(0, 0); SIXTY],
                 };
                 let key = (reporter.clone(), *protocol, *minute);
                 (value.len() == SIXTY).then(|| channel.traffic.insert(key, Held::new(value, now_ms)))?;
             }
             Key::Quality(_, reporter, minute) => {
-                let value =
-                    value.map_or(Some(Quality::default()), |value| postcard::from_bytes(value).ok())?;
+                let value = value.map_or(Some(Quality::default()), decoded)?;
                 channel.quality.insert((reporter.clone(), *minute), Held::new(value, now_ms));
             }
             Key::Series(_, scope, resolution, at) => {
@@ -242,11 +256,11 @@ impl Aggregate {
                 channel.series.insert((scope.clone(), *resolution, *at), Held::new(value, now_ms));
             }
             Key::Totals(_, scope) => {
-                let totals: Totals = postcard::from_bytes(value?).ok()?;
+                let totals: Totals = decoded(value?)?;
                 channel.counted(scope)?.totals = totals;
             }
             Key::Broadcast(..) => {
-                channel.broadcast(postcard::from_bytes(value?).ok()?, now_ms);
+                channel.broadcast(decoded(value?)?, now_ms);
             }
             Key::Pop(_) => return None,
         }
@@ -326,6 +340,36 @@ impl Aggregate {
         settled
     }
 
+    /// Forgets who a POP is, as long as it is silent; what came by it stays counted.
+    ///
+    /// # Errors
+    /// There is no such POP, or it is up.
+    pub fn remove_pop(&mut self, pop: &PopId, now_ms: u64) -> Result<(), NotRemoved> {
+        let held = self.pops.get(pop).ok_or(NotRemoved::Unknown)?;
+        if held.value.is_up(now_ms) {
+            return Err(NotRemoved::Up);
+        }
+        self.pops.remove(pop);
+        Ok(())
+    }
+
+    /// Minutes, hours and days of series, and minutes as they were reported, in memory.
+    #[must_use]
+    pub fn pieces_held(&self) -> usize {
+        self.channels.values().map(|held| held.series.len() + held.traffic.len() + held.quality.len()).sum()
+    }
+
+    /// Forgets all of them that are written and of a time before a minute.
+    pub fn forget_before(&mut self, minute: u64) {
+        for channel in self.channels.values_mut() {
+            channel.traffic.retain(|(.., at), held| held.is_dirty || *at >= minute);
+            channel.quality.retain(|(_, at), held| held.is_dirty || *at >= minute);
+            channel.series.retain(|(_, resolution, at), held| {
+                held.is_dirty || (*at + 1) * resolution.block_s() > minute * 60
+            });
+        }
+    }
+
     /// Sessions in memory.
     #[must_use]
     pub fn sessions_held(&self) -> usize {
@@ -370,63 +414,89 @@ fn unsaved_of(id: &ChannelId, channel: &mut Channel, rows: &mut Vec<Row>) -> Res
 
 /// Puts what is added to a scope where it belongs. Seconds that are not in memory are beyond the retention.
 fn add_to(channel: &mut Channel, scope: &Scope, delta: &ScopeDelta, now_ms: u64) {
-    let mut seen = Vec::with_capacity(delta.seconds.len());
-    let mut minutes = Vec::new();
+    let mut minutes = BTreeSet::new();
+    let seen = add_viewers(channel, scope, delta, (&mut minutes, now_ms));
     for (second, more) in &delta.seconds {
         let (minute, index) = Resolution::Second.place(*second);
         let Some(held) = channel.series.get_mut(&(scope.clone(), Resolution::Second, minute)) else {
             continue;
         };
         let point = &mut held.touch(now_ms).0[index];
-        point.viewers = point.viewers.saturating_add(more.viewers);
-        point.viewer_seconds = point.viewers.into();
-        point.views = u32::try_from(i64::from(point.views) + more.views).unwrap_or(0);
-        point.bytes += more.bytes;
-        point.requests += more.requests;
-        if more.viewers > 0 {
-            seen.push((*second, point.viewers));
-        }
-        if minutes.last() != Some(&minute) {
-            minutes.push(minute);
-        }
+        let views = i64::from(point.views).saturating_add(more.views).max(0);
+        point.views = u32::try_from(views).unwrap_or(u32::MAX);
+        point.bytes = point.bytes.saturating_add(more.bytes);
+        point.requests = point.requests.saturating_add(more.requests);
+        minutes.insert(minute);
     }
-    for minute in minutes {
-        roll_up(channel, scope, minute, now_ms);
-    }
+    roll_up(channel, scope, minutes, now_ms);
     if *scope == Scope::All {
-        for (second, viewers) in &seen {
-            let period = channel.starts_ms.partition_point(|start| *start <= second * 1000);
-            let start_ms = period.checked_sub(1).map(|index| channel.starts_ms[index]);
+        let starts_ms = &channel.starts_ms;
+        let after = |second: u64| starts_ms.partition_point(|start| *start <= second.saturating_mul(1000));
+        let mut rest = &seen[..];
+        while let Some((first, _)) = rest.first() {
+            let period = after(*first);
+            let end_ms = starts_ms.get(period).copied().unwrap_or(u64::MAX);
+            let (within, later) = rest
+                .split_at(rest.partition_point(|(second, _)| second.saturating_mul(1000) < end_ms).max(1));
+            rest = later;
+            let start_ms = period.checked_sub(1).map(|index| starts_ms[index]);
             if let Some((_, counted)) = start_ms.and_then(|start_ms| channel.broadcasts.get_mut(&start_ms)) {
-                counted.totals.look_at(*second, *viewers);
+                within.iter().for_each(|(second, viewers)| counted.totals.look_at(*second, *viewers));
                 counted.is_dirty = true;
             }
         }
     }
     let Some(counted) = channel.counted(scope) else { return };
     counted.is_dirty = true;
-    let totals = &mut counted.totals;
-    seen.iter().for_each(|(second, viewers)| totals.look_at(*second, *viewers));
-    totals.watch_us += delta.watch_us;
-    totals.wall_ms += delta.wall_ms;
-    totals.views += delta.views;
-    totals.bytes += delta.bytes;
-    totals.requests += delta.requests;
-    totals.quality.add(&delta.quality);
-    if totals.settled_uniques.is_none() {
+    seen.iter().for_each(|(second, viewers)| counted.totals.look_at(*second, *viewers));
+    counted.totals.add(delta);
+    if counted.totals.settled_uniques.is_none() {
         delta.viewers.iter().for_each(|viewer| counted.uniques.add(*viewer));
     }
 }
 
-/// Computes the minute, and then the hour, anew.
-fn roll_up(channel: &mut Channel, scope: &Scope, minute: u64, now_ms: u64) {
-    let (mut lower, mut number) = (Resolution::Second, minute);
+/// Adds who was there to the seconds that are in memory, by whole stretches. Returns these seconds, in order, with all who
+/// were.
+fn add_viewers(
+    channel: &mut Channel,
+    scope: &Scope,
+    delta: &ScopeDelta,
+    (minutes, now_ms): (&mut BTreeSet<u64>, u64),
+) -> Vec<(u64, u32)> {
+    let mut seen = Vec::new();
+    for (stretch, more) in delta.stretches() {
+        let mut from = stretch.start;
+        while from < stretch.end {
+            let (minute, index) = Resolution::Second.place(from);
+            let until = stretch.end.min((minute + 1) * 60);
+            if let Some(held) = channel.series.get_mut(&(scope.clone(), Resolution::Second, minute)) {
+                let points = held.touch(now_ms).0.iter_mut().skip(index);
+                for (second, point) in (from..until).zip(points) {
+                    point.viewers = point.viewers.saturating_add(more);
+                    point.viewer_seconds = point.viewers.into();
+                    seen.push((second, point.viewers));
+                }
+                minutes.insert(minute);
+            }
+            from = until;
+        }
+    }
+    seen
+}
+
+/// Computes what lies above these minutes, and then what lies above that, anew.
+fn roll_up(channel: &mut Channel, scope: &Scope, minutes: BTreeSet<u64>, now_ms: u64) {
+    let (mut lower, mut numbers) = (Resolution::Second, minutes);
     for upper in [Resolution::Minute, Resolution::Hour] {
-        let Some(whole) = channel.series.get(&(scope.clone(), lower, number)) else { return };
-        let whole = whole.value.rolled_up();
-        let (block, index) = upper.place(number * lower.block_s());
-        let Some(held) = channel.series.get_mut(&(scope.clone(), upper, block)) else { return };
-        held.touch(now_ms).0[index] = whole;
-        (lower, number) = (upper, block);
+        let mut above = BTreeSet::new();
+        for number in numbers {
+            let Some(whole) = channel.series.get(&(scope.clone(), lower, number)) else { continue };
+            let whole = whole.value.rolled_up();
+            let (block, index) = upper.place(number * lower.block_s());
+            let Some(held) = channel.series.get_mut(&(scope.clone(), upper, block)) else { continue };
+            held.touch(now_ms).0[index] = whole;
+            above.insert(block);
+        }
+        (lower, numbers) = (upper, above);
     }
 }

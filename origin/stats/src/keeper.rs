@@ -7,10 +7,12 @@
 
 mod counters;
 mod loading;
+mod mending;
 #[cfg(test)]
 mod tests;
 
-use crate::aggregate::{Aggregate, Broadcast, Retention};
+use crate::aggregate::{Aggregate, Broadcast, NotRemoved, Retention};
+use crate::key::Key;
 use crate::scope::Scope;
 use crate::series::{Point, Resolution};
 use crate::session::{Session, SessionId};
@@ -37,8 +39,12 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// How often what is too old is removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
-/// How long a database that failed is left alone.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often is looked at what is the case, for metrics.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Pieces other than sessions that are loaded until the state is written and what is long ago leaves memory: 2 KB each.
+const LOADED_MAX: usize = 20_000;
+/// Pieces other than sessions in memory above which those of long ago leave it early.
+const HELD_MAX: usize = 40_000;
 
 /// What is kept of, and how.
 #[derive(Debug)]
@@ -92,6 +98,10 @@ enum Ask {
     Question(Question),
     /// Write the state now.
     Checkpoint(oneshot::Sender<()>),
+    /// Forget a POP.
+    Remove(PopId, oneshot::Sender<Result<(), NotRemoved>>),
+    /// Somebody else has seen that the database fails.
+    Failure(StoreError),
     /// Write the state and end.
     Close(oneshot::Sender<()>),
 }
@@ -111,6 +121,7 @@ pub struct Stats {
     store: Store,
     counters: Arc<Counters>,
     gauges: watch::Receiver<Gauges>,
+    available: watch::Receiver<bool>,
     final_wait_ms: u64,
 }
 
@@ -130,14 +141,14 @@ impl Stats {
         let (asks, inbox) = mpsc::channel(QUEUE_MAX);
         let final_wait_ms = setup.final_wait_ms;
         let mut keeper = Keeper::new(store.clone(), setup, Arc::clone(&counters));
-        let gauges = keeper.gauges.subscribe();
+        let (gauges, available) = (keeper.gauges.subscribe(), keeper.available.subscribe());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || {
             runtime.block_on(keeper.run(inbox));
         };
         let thread = std::thread::Builder::new().name("stats".to_owned()).spawn(run)?;
         let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
-        Ok((Self { asks, room, store, counters, gauges, final_wait_ms }, thread))
+        Ok((Self { asks, room, store, counters, gauges, available, final_wait_ms }, thread))
     }
 
     /// Takes a report of a POP. When this returns it is on disk, or an error says what to do.
@@ -191,10 +202,7 @@ impl Stats {
         let (id, of, range) = (channel.clone(), scope.clone(), numbers.clone());
         let held = self.ask(move |aggregate| aggregate.blocks(&id, &of, (resolution, range))).await?;
         let kept = self.store.blocks(channel, scope, (resolution, numbers)).await;
-        let kept = kept.map_err(|error| {
-            tracing::warn!(%error, "a series cannot be read");
-            Unavailable
-        })?;
+        let kept = kept.map_err(|error| self.unread(error))?;
         let blocks: BTreeMap<_, _> = kept.into_iter().chain(held).collect();
         let mut points = BTreeMap::new();
         for (number, block) in blocks {
@@ -221,10 +229,40 @@ impl Stats {
         if beyond.is_none() {
             self.checkpoint().await?;
         }
-        self.store.sessions(channel, beyond, at_most).await.map_err(|error| {
-            tracing::warn!(%error, "sessions cannot be read");
-            Unavailable
-        })
+        self.store.sessions(channel, beyond, at_most).await.map_err(|error| self.unread(error))
+    }
+
+    fn unread(&self, error: StoreError) -> Unavailable {
+        tracing::warn!(%error, "statistics cannot be read");
+        if error.is_broken_file() {
+            // When its queue is full, the next question says so.
+            drop(self.asks.try_send(Ask::Failure(error)));
+        }
+        Unavailable
+    }
+
+    /// Forgets a POP that is silent, until it reports again. What came by it stays counted.
+    ///
+    /// # Errors
+    /// Nobody is there to do it; or, inside, why it is not done.
+    pub async fn remove_pop(&self, pop: PopId) -> Result<Result<(), NotRemoved>, Unavailable> {
+        let (reply, done) = oneshot::channel();
+        self.asks.send(Ask::Remove(pop, reply)).await.map_err(|_| Unavailable)?;
+        done.await.map_err(|_| Unavailable)
+    }
+
+    /// Whether reports are taken and questions answered.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        *self.available.borrow() && !self.asks.is_closed()
+    }
+
+    /// Waits until they are.
+    ///
+    /// # Errors
+    /// Nobody is there any more.
+    pub async fn available(&self) -> Result<(), Unavailable> {
+        self.available.clone().wait_for(|available| *available).await.map(drop).map_err(|_| Unavailable)
     }
 
     /// Writes the state now.
@@ -283,9 +321,12 @@ struct Keeper {
     newest_id: u64,
     /// In the journal since the state was written.
     journal_bytes: u64,
+    /// Pieces other than sessions that were loaded since then.
+    loaded: usize,
     written: Instant,
     swept: Option<Instant>,
     gauges: watch::Sender<Gauges>,
+    available: watch::Sender<bool>,
     closing: Option<oneshot::Sender<()>>,
 }
 
@@ -295,7 +336,7 @@ impl Keeper {
             self.mend(error, &mut inbox).await;
         }
         let mut asks = Vec::with_capacity(GROUP_MAX);
-        let mut ticks = tokio::time::interval(RETRY_AFTER);
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.closing.is_none() {
             asks.clear();
@@ -332,13 +373,19 @@ impl Keeper {
     /// Deals with what waited together: reports first, then questions.
     async fn handle(&mut self, asks: &mut Vec<Ask>) -> Result<(), StoreError> {
         let (mut reports, mut questions, mut writes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut removals, mut failure) = (Vec::new(), None);
         for ask in asks.drain(..) {
             match ask {
                 Ask::Report(incoming) => reports.push(incoming),
                 Ask::Question(question) => questions.push(question),
                 Ask::Checkpoint(done) => writes.push(done),
+                Ask::Remove(pop, reply) => removals.push((pop, reply)),
+                Ask::Failure(error) => failure = Some(error),
                 Ask::Close(done) => self.closing = Some(done),
             }
+        }
+        if let Some(error) = failure {
+            return Err(error);
         }
         self.hear_of_broadcasts().await?;
         let taken = self.take(reports).await;
@@ -346,13 +393,20 @@ impl Keeper {
             questions.into_iter().for_each(|question| question(&self.aggregate));
         }
         taken?;
-        let is_due = self.written.elapsed() >= CHECKPOINT_INTERVAL || self.journal_bytes > JOURNAL_BYTES_MAX;
+        let is_due = self.written.elapsed() >= CHECKPOINT_INTERVAL
+            || self.journal_bytes > JOURNAL_BYTES_MAX
+            || self.loaded > LOADED_MAX;
         if is_due || !writes.is_empty() {
             self.checkpoint().await?;
             for done in writes {
                 // Whoever asked may be gone.
                 let _ = done.send(());
             }
+        }
+        for (pop, reply) in removals {
+            let removed = self.remove(pop).await?;
+            // Whoever asked may be gone.
+            let _ = reply.send(removed);
         }
         if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_INTERVAL) {
             self.sweep().await?;
@@ -376,11 +430,28 @@ impl Keeper {
         if is_news { self.checkpoint().await } else { Ok(()) }
     }
 
+    async fn remove(&mut self, pop: PopId) -> Result<Result<(), NotRemoved>, StoreError> {
+        let removed = self.aggregate.remove_pop(&pop, now_ms());
+        if removed.is_ok() {
+            // The journal may speak of it.
+            self.checkpoint().await?;
+            if let Some(place) = Key::Pop(pop).place() {
+                self.store.remove(place).await?;
+            }
+        }
+        Ok(removed)
+    }
+
     /// Journals reports in one transaction, acknowledges them, and applies them.
     async fn take(&mut self, reports: Vec<Incoming>) -> Result<(), StoreError> {
+        let now_ms = now_ms();
+        let read = |bytes: &[u8]| {
+            let report = Report::decode(bytes)?;
+            report.check_times(now_ms).map(|()| report)
+        };
         let mut taken = Vec::with_capacity(reports.len());
         for incoming in reports {
-            match Report::decode(&incoming.bytes) {
+            match read(&incoming.bytes) {
                 Ok(report) => {
                     self.newest_id += 1;
                     taken.push((self.newest_id, incoming, report));
@@ -396,7 +467,6 @@ impl Keeper {
         if taken.is_empty() {
             return Ok(());
         }
-        let now_ms = now_ms();
         let rows: Vec<_> =
             taken.iter().map(|(id, incoming, _)| (*id, &incoming.pop, now_ms, &*incoming.bytes)).collect();
         let began = Instant::now();
@@ -420,42 +490,12 @@ impl Keeper {
                 let counter = if is_new { &self.counters.accepted } else { &self.counters.repeated };
                 counter.fetch_add(1, Ordering::Relaxed);
             }
-            // It is on disk whether or not it could be applied.
-            let _ = reply.send(Ok(ack));
+            // It is on disk whether or not it could be applied; but a broken file is read no more.
+            let is_lost = applied.as_ref().is_err_and(StoreError::is_broken_file);
+            let _ = reply.send(if is_lost { Err(ReportError::Busy) } else { Ok(ack) });
             applied?;
         }
         Ok(())
-    }
-
-    /// After a failure: what memory has may be half of something, so all of it is read again, for as long as it takes.
-    async fn mend(&mut self, error: StoreError, inbox: &mut mpsc::Receiver<Ask>) {
-        tracing::error!(%error, "the statistics' database fails; reports wait at their POPs");
-        self.counters.failures.fetch_add(1, Ordering::Relaxed);
-        loop {
-            let pause = tokio::time::sleep(RETRY_AFTER);
-            tokio::pin!(pause);
-            loop {
-                // Whoever asks is told to come back, by the end of the reply's channel.
-                tokio::select! {
-                    () = &mut pause => break,
-                    ask = inbox.recv() => match ask {
-                        Some(Ask::Close(done)) => {
-                            self.closing = Some(done);
-                            return;
-                        }
-                        Some(ask) => drop(ask),
-                        None => return,
-                    },
-                }
-            }
-            match self.reload().await {
-                Ok(()) => {
-                    tracing::info!("the statistics' database is back");
-                    return;
-                }
-                Err(error) => tracing::debug!(%error, "not yet"),
-            }
-        }
     }
 
     fn look(&self) -> Gauges {
@@ -493,9 +533,13 @@ impl Keeper {
             self.store.checkpoint(&rows, &viewers, self.newest_id).await?;
             count_time(&self.counters.checkpoints, &self.counters.checkpoint_us, began);
         }
-        self.journal_bytes = 0;
+        (self.journal_bytes, self.loaded) = (0, 0);
         self.written = Instant::now();
-        self.aggregate.forget(now_ms());
+        let now_ms = now_ms();
+        self.aggregate.forget(now_ms);
+        if self.aggregate.pieces_held() > HELD_MAX {
+            self.aggregate.forget_before(loading::recent(now_ms));
+        }
         Ok(())
     }
 }

@@ -7,6 +7,12 @@ use crate::session::SessionId;
 use sigma_report::report::Protocol;
 use sigma_shared::id::{ChannelId, PopId};
 
+/// A value as it is kept, and nothing after it; `None`: the bytes are none.
+pub(crate) fn decoded<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let (value, rest) = postcard::take_from_bytes(bytes).ok()?;
+    rest.is_empty().then_some(value)
+}
+
 /// What a piece is of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {

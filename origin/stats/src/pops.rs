@@ -1,10 +1,13 @@
 //! The POPs that report: who they are, whether they are there, and until when everything of them is known.
 //!
-//! Invariants: what was received is a set of sequence numbers per incarnation; how far it is complete is a function of it.
+//! Invariants: what was received is a set of sequence numbers per incarnation; how far it is complete is a function of it;
+//! what a POP says of itself is what it said last, by its clock as far as that is not ahead of ours, whatever numbers its
+//! reports have.
 //! A POP that is silent holds up finality for a while only: what it has not told within that may still come and count, but
 //! nobody waits for it.
 #![deny(clippy::disallowed_methods)]
 
+use crate::key::decoded;
 use serde::{Deserialize, Serialize};
 use sigma_report::report::{PopDescription, Report};
 use sigma_report::spans::{Span, Spans};
@@ -16,6 +19,8 @@ pub const SILENT_AFTER_MS: u64 = 10_000;
 const INCARNATIONS_MAX: usize = 64;
 /// Reports that may be ahead of one that is missing, by incarnation.
 const AHEAD_MAX: usize = 65_536;
+/// Gaps between reports that are waited for, by incarnation; of more, the oldest is given up.
+const GAPS_MAX: usize = 4096;
 
 /// A POP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,11 +34,23 @@ pub struct Pop {
     /// Its clock less ours, milliseconds, with the time the report took; from its newest report.
     pub clock_offset_ms: i64,
     incarnations: BTreeMap<u64, Incarnation>,
+    /// When its newest report was made, Unix milliseconds; not after it came.
+    described_ms: u64,
+}
+
+/// A POP as it was kept before it was known when its newest report was made.
+#[derive(Deserialize)]
+struct Undated {
+    description: PopDescription,
+    newest: (u64, u64),
+    last_report_ms: u64,
+    clock_offset_ms: i64,
+    incarnations: BTreeMap<u64, Incarnation>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Incarnation {
-    received: Vec<Span>,
+    received: Spans,
     /// What is complete with all that came without a gap, Unix milliseconds.
     complete_until_ms: u64,
     /// What would be complete, by sequence number, of those beyond a gap.
@@ -42,14 +59,17 @@ struct Incarnation {
 
 impl Incarnation {
     fn contiguous(&self) -> u64 {
-        self.received.first().filter(|span| span.start == 1).map_or(0, |span| span.end - 1)
+        self.received.as_slice().first().filter(|span| span.start == 1).map_or(0, |span| span.end - 1)
     }
 
     fn receive(&mut self, sequence: u64, complete_until_ms: u64) -> bool {
-        let mut received: Spans = self.received.iter().copied().collect();
         let end = sequence.saturating_add(1);
-        let new = Span::new(sequence, end).is_some_and(|span| !received.insert(span).is_empty());
-        self.received = received.take();
+        let new = Span::new(sequence, end).is_some_and(|span| !self.received.insert(span).is_empty());
+        if let [first, second, ..] = *self.received.as_slice()
+            && self.received.as_slice().len() > GAPS_MAX
+        {
+            self.received.insert(Span { start: first.end, end: second.start });
+        }
         let contiguous = self.contiguous();
         if sequence <= contiguous {
             self.complete_until_ms = self.complete_until_ms.max(complete_until_ms);
@@ -64,7 +84,7 @@ impl Incarnation {
     }
 
     fn has_gap(&self) -> bool {
-        self.received.len() > 1 || self.contiguous() == 0
+        self.received.as_slice().len() > 1 || self.contiguous() == 0
     }
 }
 
@@ -79,15 +99,25 @@ impl Pop {
             version: String::new(),
             connections: 0,
         };
-        let incarnations = BTreeMap::new();
-        Self { description, newest: (0, 0), last_report_ms: 0, clock_offset_ms: 0, incarnations }
+        let (newest, incarnations) = ((0, 0), BTreeMap::new());
+        Self { description, newest, last_report_ms: 0, clock_offset_ms: 0, incarnations, described_ms: 0 }
+    }
+
+    /// From bytes, as they are kept; `None`: they are no POP.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        decoded(bytes).or_else(|| {
+            let Undated { description, newest, last_report_ms, clock_offset_ms, incarnations } =
+                decoded(bytes)?;
+            Some(Self { description, newest, last_report_ms, clock_offset_ms, incarnations, described_ms: 0 })
+        })
     }
 
     /// Takes note of a report; whether it is one that had not come before.
     pub(crate) fn receive(&mut self, report: &Report, now_ms: u64) -> bool {
-        let this = (report.incarnation, report.sequence);
-        if this > self.newest {
-            self.newest = this;
+        let made_at_ms = report.made_at_ms.min(now_ms);
+        let this = (made_at_ms, report.incarnation, report.sequence);
+        if this > (self.described_ms, self.newest.0, self.newest.1) {
+            (self.described_ms, self.newest) = (made_at_ms, (report.incarnation, report.sequence));
             self.description = report.pop.clone();
             self.clock_offset_ms = report.made_at_ms.cast_signed().saturating_sub(now_ms.cast_signed());
         }
@@ -160,6 +190,53 @@ mod tests {
         assert_eq!(pop.complete_until_ms(), 9000);
         assert_eq!(final_until_ms([&pop].into_iter(), 8000, 60_000), 8000, "never beyond now");
         assert!(pop.is_up(18_999) && !pop.is_up(19_000));
+    }
+
+    #[test]
+    fn a_pop_is_what_it_said_last_whatever_numbers_its_reports_had() {
+        let mut pop = Pop::new();
+        let said = |name: &str, incarnation, made_at_ms| {
+            let mut report = report(incarnation, 1, made_at_ms);
+            report.pop.name = name.to_owned();
+            report
+        };
+        pop.receive(&said("forged", 9_000_000, 900_000), 5000);
+        assert_eq!((pop.description.name.as_str(), pop.clock_offset_ms), ("forged", 895_000));
+        pop.receive(&said("true", 5, 6000), 6001);
+        assert_eq!((pop.description.name.as_str(), pop.newest, pop.clock_offset_ms), ("true", (5, 1), -1));
+        pop.receive(&said("sent again", 4, 3000), 6002);
+        assert_eq!(pop.description.name, "true", "what came late is not what it is now");
+    }
+
+    #[test]
+    fn reports_with_gaps_for_ever_do_not_take_memory_for_ever() {
+        let mut pop = Pop::new();
+        for n in 0..3 * GAPS_MAX as u64 {
+            assert!(pop.receive(&report(1, 2 * n + 1, 1000 + n), 5000));
+        }
+        let incarnation = &pop.incarnations[&1];
+        assert_eq!(incarnation.received.as_slice().len(), GAPS_MAX);
+        assert_eq!(incarnation.contiguous(), 2 * 2 * GAPS_MAX as u64 + 1, "the oldest gaps are given up");
+    }
+
+    #[test]
+    fn one_that_was_kept_without_a_date_is_read() {
+        let mut pop = Pop::new();
+        for (sequence, until) in [(1, 1000), (3, 3000)] {
+            pop.receive(&report(7, sequence, until), until);
+        }
+        let kept = postcard::to_allocvec(&pop).unwrap();
+        assert_eq!(Pop::decode(&kept), Some(pop.clone()));
+        let undated = postcard::to_allocvec(&(
+            &pop.description,
+            pop.newest,
+            pop.last_report_ms,
+            pop.clock_offset_ms,
+            &pop.incarnations,
+        ));
+        pop.described_ms = 0;
+        assert_eq!(Pop::decode(&undated.unwrap()), Some(pop));
+        assert_eq!(Pop::decode(&kept[..kept.len() / 2]), None);
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 //! Invariants: a roll-up is computed from the whole block below it, never added to, so it cannot drift from it.
 #![deny(clippy::disallowed_methods)]
 
+use crate::key::decoded;
 use serde::{Deserialize, Serialize};
 
 /// Seconds of a minute, and minutes of an hour.
@@ -103,10 +104,10 @@ impl Block {
         let mut sum = Point::default();
         for point in &self.0 {
             sum.viewers = sum.viewers.max(point.viewers);
-            sum.viewer_seconds += point.viewer_seconds;
+            sum.viewer_seconds = sum.viewer_seconds.saturating_add(point.viewer_seconds);
             sum.views = sum.views.saturating_add(point.views);
-            sum.bytes += point.bytes;
-            sum.requests += point.requests;
+            sum.bytes = sum.bytes.saturating_add(point.bytes);
+            sum.requests = sum.requests.saturating_add(point.requests);
         }
         sum
     }
@@ -119,7 +120,7 @@ impl Block {
     /// From bytes; `None`: they are no block of this resolution.
     #[must_use]
     pub fn decode(resolution: Resolution, bytes: &[u8]) -> Option<Self> {
-        let block: Self = postcard::from_bytes(bytes).ok()?;
+        let block: Self = decoded(bytes)?;
         (block.0.len() == resolution.points()).then_some(block)
     }
 }

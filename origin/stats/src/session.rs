@@ -4,6 +4,7 @@
 //! the sets. Deliberately absent: where the counters are (deltas).
 #![deny(clippy::disallowed_methods)]
 
+use crate::key::decoded;
 use crate::stretch::uncovered;
 use serde::{Deserialize, Serialize};
 use sigma_report::report::{Protocol, SessionReport};
@@ -144,6 +145,14 @@ impl Session {
         })
     }
 
+    /// From the first moment of the media timeline that was watched to the last.
+    pub(crate) fn watched_extent(&self) -> Option<Span> {
+        let spans = || self.tracks.iter().map(|track| track.watched.as_slice());
+        let start = spans().filter_map(|spans| Some(spans.first()?.start)).min()?;
+        let end = spans().filter_map(|spans| Some(spans.last()?.end)).max()?;
+        Span::new(start, end)
+    }
+
     /// Whether it is a view, and if so in which second it began, if that is known.
     pub(crate) fn view(&self, of: Of<'_>) -> Option<Option<u64>> {
         let is_view = self.of(of).any(|track| !track.watched.is_empty());
@@ -178,7 +187,7 @@ impl Session {
             wall_ms: present.length(),
             pops,
             protocols,
-            present_until_ms: last_ms.map_or(0, |last| last + self.grace_ms),
+            present_until_ms: last_ms.map_or(0, |last| last.saturating_add(self.grace_ms)),
             is_view: !watched.is_empty(),
         }
     }
@@ -216,7 +225,7 @@ impl Session {
     /// From bytes; `None`: they are no session.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let kept: Kept = postcard::from_bytes(bytes).ok()?;
+        let kept: Kept = decoded(bytes)?;
         let mut session = Self::new(kept.grace_ms);
         for track in kept.tracks {
             session.tracks.push(Track {

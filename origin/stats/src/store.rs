@@ -4,6 +4,9 @@
 //! else of the state, by key) and `viewers`. Invariants: one writer; state and journal change in one transaction, so what is
 //! read at a start is a state and the reports beyond it.
 
+mod broken;
+mod writing;
+
 use crate::key::{Key, Place, Row, kind};
 use crate::scope::Scope;
 use crate::series::{Block, Resolution};
@@ -11,13 +14,14 @@ use crate::session::{Session, SessionId};
 use sigma_shared::id::{ChannelId, PopId};
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Executor, Row as _, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Executor, Row as _};
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Mutex;
+use writing::{chunks, places, write_pieces, write_sessions, write_viewers};
 
 /// Of the tables below.
 const VERSION: i64 = 1;
@@ -27,8 +31,8 @@ const CONNECTIONS_MAX: u32 = 4;
 const LOCK: i64 = 0x5167_6d61_4c69_7665;
 /// How long a connection is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Rows of one statement; the sizes are few, so that statements are prepared once.
-const CHUNKS: [usize; 3] = [128, 16, 1];
+/// SQLITE_CORRUPT and SQLITE_NOTADB.
+const BROKEN: [u32; 2] = [11, 26];
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS version (version BIGINT NOT NULL);
@@ -68,16 +72,27 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether what is in a SQLite file is no database any more: a retry does not help.
+    #[must_use]
+    pub fn is_broken_file(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        // PostgreSQL's codes have five characters; of SQLite's the low byte is what happened, whatever it happened to.
+        let code = error.code().filter(|code| code.len() < 5).and_then(|code| code.parse::<u32>().ok());
+        code.is_some_and(|code| BROKEN.contains(&(code & 0xff)))
+    }
+}
+
 /// A report in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Journalled {
     /// Its number: they only go up.
     pub id: u64,
-    /// Who reported.
-    pub pop: PopId,
+    /// Who reported. `None`: that cannot be read.
+    pub pop: Option<PopId>,
     /// When, Unix milliseconds.
     pub received_ms: u64,
-    /// The report as it came.
+    /// The report as it came; nothing when it cannot be read.
     pub report: Vec<u8>,
 }
 
@@ -87,8 +102,12 @@ pub type ScopedViewers = Vec<(ChannelId, Scope, Vec<u64>)>;
 /// The database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: AnyPool,
+    url: Arc<str>,
+    /// Another one after a broken file was set aside.
+    pool: Arc<RwLock<AnyPool>>,
     is_sqlite: bool,
+    /// Of SQLite.
+    file: Option<Arc<Path>>,
     /// The connection whose lock says that a PostgreSQL database is ours; a SQLite file is in a folder that is.
     claim: Arc<Mutex<Option<PoolConnection<Any>>>>,
 }
@@ -113,7 +132,7 @@ impl Store {
                 _ => drop(write!(url, "%{byte:02X}")),
             }
         }
-        Self::url(&format!("{url}?mode=rwc"))
+        Ok(Self { file: Some(path.into()), ..Self::url(&format!("{url}?mode=rwc"))? })
     }
 
     /// A database by its URL, `postgres://…` or `sqlite://…`. It is connected to when it is first needed.
@@ -122,10 +141,27 @@ impl Store {
     /// It is not such a URL.
     pub fn url(url: &str) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
-        let is_sqlite = url.starts_with("sqlite:");
-        let options = AnyPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(PATIENCE);
-        let pool = options.after_connect(move |connection, _| Box::pin(set_up(connection, is_sqlite)));
-        Ok(Self { pool: pool.connect_lazy(url)?, is_sqlite, claim: Arc::default() })
+        let pool = Arc::new(RwLock::new(connections(url)?));
+        let is_sqlite = is_sqlite(url);
+        Ok(Self { url: url.into(), pool, is_sqlite, file: None, claim: Arc::default() })
+    }
+
+    fn pool(&self) -> AnyPool {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets a SQLite file that is broken aside, with what belongs to it, and begins a new one. Returns where it is now; `None`:
+    /// there is no such file.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub async fn replace_file(&self) -> Result<Option<PathBuf>, StoreError> {
+        let Some(path) = self.file.clone() else { return Ok(None) };
+        self.pool().close().await;
+        let renamed = broken::set_aside(&path);
+        *self.pool.write().unwrap_or_else(PoisonError::into_inner) = connections(&self.url)?;
+        let failed = |source| StoreError::Folder { path: path.display().to_string(), source };
+        renamed.map(Some).map_err(failed)
     }
 
     /// Claims the database, and makes the tables that are not there.
@@ -134,8 +170,14 @@ impl Store {
     /// The database cannot be reached, is another origin's, or is a newer version's.
     pub async fn prepare(&self) -> Result<(), StoreError> {
         self.claim().await?;
+        if self.is_sqlite {
+            // The pool would try again and again, and not say why.
+            let mut alone = AnyConnection::connect(&self.url).await?;
+            set_up(&mut alone, true).await?;
+            alone.close().await?;
+        }
         let tables = if self.is_sqlite { TABLES.to_owned() } else { TABLES.replace("BLOB", "BYTEA") };
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.pool().begin().await?;
         for table in tables.split(';') {
             transaction.execute(AssertSqlSafe(table.to_owned())).await?;
         }
@@ -167,7 +209,7 @@ impl Store {
         if let Some(broken) = claim.take() {
             drop(broken.detach());
         }
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.pool().acquire().await?;
         let lock = sqlx::query("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut *connection);
         if !lock.await?.try_get::<bool, _>(0)? {
             return Err(StoreError::Taken);
@@ -181,7 +223,7 @@ impl Store {
     /// # Errors
     /// They are not.
     pub async fn journal(&self, reports: &[(u64, &PopId, u64, &[u8])]) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.pool().begin().await?;
         for (id, pop, received_ms, report) in reports {
             let insert = "INSERT INTO journal (id, pop, received_ms, report) VALUES ($1, $2, $3, $4)";
             let insert = sqlx::query(insert).bind(id.cast_signed()).bind(pop.as_str());
@@ -201,7 +243,7 @@ impl Store {
         viewers: &ScopedViewers,
         journal_until: u64,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.pool().begin().await?;
         let (sessions, pieces): (Vec<&Row>, Vec<&Row>) =
             rows.iter().partition(|row| matches!(row.key, Key::Session(..)));
         write_sessions(&mut transaction, &sessions).await?;
@@ -218,11 +260,55 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn set_aside(&self, id: u64) -> Result<(), StoreError> {
+    pub async fn set_report_aside(&self, id: u64) -> Result<(), StoreError> {
         sqlx::query("UPDATE journal SET id = -id WHERE id = $1")
             .bind(id.cast_signed())
-            .execute(&self.pool)
+            .execute(&self.pool())
             .await?;
+        Ok(())
+    }
+
+    /// Takes a piece that cannot be read out of the way: it stays, under a kind (of sessions, a channel) that begins with `!`.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_piece_aside(&self, key: &Key) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        let statements = match key {
+            Key::Session(..) => [
+                "DELETE FROM sessions WHERE channel = '!' || $1 AND session = $2",
+                "UPDATE sessions SET channel = '!' || $1 WHERE channel = $1 AND session = $2",
+            ],
+            _ => [
+                "DELETE FROM pieces WHERE kind = '!' || $1 AND channel = $2 AND part = $3 AND at = $4",
+                "UPDATE pieces SET kind = '!' || $1 WHERE kind = $1 AND channel = $2 AND part = $3 AND at = $4",
+            ],
+        };
+        for statement in statements {
+            let statement = match (key, key.place()) {
+                (Key::Session(channel, session), _) => {
+                    sqlx::query(statement).bind(channel.as_str()).bind(hex(session))
+                }
+                (_, Some(Place { kind, channel, part, at })) => {
+                    sqlx::query(statement).bind(kind).bind(channel).bind(part).bind(at.cast_signed())
+                }
+                (_, None) => continue,
+            };
+            statement.execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Removes a piece.
+    ///
+    /// # Errors
+    /// The database cannot be written to.
+    pub async fn remove(&self, place: Place) -> Result<(), StoreError> {
+        let Place { kind, channel, part, at } = place;
+        let delete = "DELETE FROM pieces WHERE kind = $1 AND channel = $2 AND part = $3 AND at = $4";
+        let delete = sqlx::query(delete).bind(kind).bind(channel).bind(part).bind(at.cast_signed());
+        delete.execute(&self.pool()).await?;
         Ok(())
     }
 
@@ -232,15 +318,15 @@ impl Store {
     /// The database cannot be read.
     pub async fn journalled(&self, beyond: u64, at_most: i64) -> Result<Vec<Journalled>, StoreError> {
         let select = "SELECT id, pop, received_ms, report FROM journal WHERE id > $1 ORDER BY id LIMIT $2";
-        let rows = sqlx::query(select).bind(beyond.cast_signed()).bind(at_most).fetch_all(&self.pool).await?;
+        let rows =
+            sqlx::query(select).bind(beyond.cast_signed()).bind(at_most).fetch_all(&self.pool()).await?;
         let mut reports = Vec::new();
         for row in rows {
-            let pop: String = row.try_get(1)?;
             reports.push(Journalled {
                 id: number(&row, 0)?,
-                pop: pop.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-                received_ms: number(&row, 2)?,
-                report: row.try_get(3)?,
+                pop: row.try_get::<String, _>(1).ok().and_then(|pop| pop.parse().ok()),
+                received_ms: number(&row, 2).unwrap_or(0),
+                report: bytes(&row, 3),
             });
         }
         Ok(reports)
@@ -253,16 +339,40 @@ impl Store {
     pub async fn load(&self, keys: &[Key]) -> Result<HashMap<Key, Vec<u8>>, StoreError> {
         let mut found = HashMap::with_capacity(keys.len());
         let mut sessions: HashMap<&ChannelId, Vec<SessionId>> = HashMap::new();
+        let mut places_of = Vec::new();
         for key in keys {
             if let Key::Session(channel, session) = key {
                 sessions.entry(channel).or_default().push(*session);
             }
-            let Some(place) = key.place() else { continue };
-            let select =
-                "SELECT value FROM pieces WHERE kind = $1 AND channel = $2 AND part = $3 AND at = $4";
-            let select = sqlx::query(select).bind(place.kind).bind(place.channel).bind(place.part);
-            if let Some(row) = select.bind(place.at.cast_signed()).fetch_optional(&self.pool).await? {
-                found.insert(key.clone(), row.try_get(0)?);
+            places_of.extend(key.place().map(|place| (key, place)));
+        }
+        for chunk in chunks(&places_of) {
+            let row = |n: usize| {
+                let at = 4 * n;
+                format!(
+                    "(CAST({n} AS BIGINT),${},${},${},CAST(${} AS BIGINT))",
+                    at + 1,
+                    at + 2,
+                    at + 3,
+                    at + 4
+                )
+            };
+            let rows: Vec<String> = (0..chunk.len()).map(row).collect();
+            // In this order, whatever SQLite thinks of how many there are: each is looked up by the primary key.
+            let select = format!(
+                "WITH wanted (n, kind, channel, part, at) AS (VALUES {}) SELECT w.n, p.value FROM wanted w CROSS JOIN \
+                 pieces p WHERE p.kind = w.kind AND p.channel = w.channel AND p.part = w.part AND p.at = w.at",
+                rows.join(",")
+            );
+            let mut select = sqlx::query(AssertSqlSafe(select));
+            for (_, Place { kind, channel, part, at }) in chunk {
+                select = select.bind(*kind).bind(channel.as_str()).bind(part.as_str()).bind(at.cast_signed());
+            }
+            for row in select.fetch_all(&self.pool()).await? {
+                let n = usize::try_from(number(&row, 0)?).ok();
+                if let Some((key, _)) = n.and_then(|n| chunk.get(n)) {
+                    found.insert((*key).clone(), bytes(&row, 1));
+                }
             }
         }
         for (channel, sessions) in sessions {
@@ -275,9 +385,9 @@ impl Store {
                 for session in chunk {
                     select = select.bind(hex(session));
                 }
-                for row in select.fetch_all(&self.pool).await? {
+                for row in select.fetch_all(&self.pool()).await? {
                     if let Some(session) = unhex(&row.try_get::<String, _>(0)?) {
-                        found.insert(Key::Session(channel.clone(), session), row.try_get(1)?);
+                        found.insert(Key::Session(channel.clone(), session), bytes(&row, 1));
                     }
                 }
             }
@@ -293,10 +403,13 @@ impl Store {
         let select = "SELECT channel, part, at, value FROM pieces WHERE kind = $1 AND at >= $2";
         let select = sqlx::query(select).bind(kind).bind(from.cast_signed());
         let mut pieces = Vec::new();
-        for row in select.fetch_all(&self.pool).await? {
-            let place = Place { kind, channel: row.try_get(0)?, part: row.try_get(1)?, at: number(&row, 2)? };
-            match Key::at(&place) {
-                Some(key) => pieces.push((key, row.try_get(3)?)),
+        for row in select.fetch_all(&self.pool()).await? {
+            let place = |row: &AnyRow| {
+                Ok(Place { kind, channel: row.try_get(0)?, part: row.try_get(1)?, at: number(row, 2)? })
+            };
+            let place: Result<Place, sqlx::Error> = place(&row);
+            match place.as_ref().ok().and_then(Key::at) {
+                Some(key) => pieces.push((key, bytes(&row, 3))),
                 None => tracing::warn!(?place, "the statistics' database has a row that nobody knows"),
             }
         }
@@ -310,10 +423,10 @@ impl Store {
     pub async fn viewers(&self) -> Result<ScopedViewers, StoreError> {
         let select = sqlx::query("SELECT channel, scope, viewer FROM viewers ORDER BY channel, scope");
         let mut viewers: ScopedViewers = Vec::new();
-        for row in select.fetch_all(&self.pool).await? {
-            let (channel, scope): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let (Ok(channel), Some(scope)) = (channel.parse(), Scope::parse(&scope)) else { continue };
-            let viewer = number(&row, 2)?;
+        for row in select.fetch_all(&self.pool()).await? {
+            let text = |index| row.try_get::<String, _>(index).unwrap_or_default();
+            let (Ok(channel), Some(scope)) = (text(0).parse(), Scope::parse(&text(1))) else { continue };
+            let Ok(viewer) = number(&row, 2) else { continue };
             match viewers.last_mut().filter(|last| (&last.0, &last.1) == (&channel, &scope)) {
                 Some(last) => last.2.push(viewer),
                 None => viewers.push((channel, scope, vec![viewer])),
@@ -337,11 +450,10 @@ impl Store {
         let select = sqlx::query(select).bind(resolution.name()).bind(channel.as_str()).bind(scope.text());
         let select = select.bind(numbers.start().cast_signed()).bind(numbers.end().cast_signed());
         let mut blocks = Vec::new();
-        for row in select.fetch_all(&self.pool).await? {
-            let value: Vec<u8> = row.try_get(1)?;
-            blocks.extend(Block::decode(resolution, &value).map(|block| (row.try_get::<i64, _>(0), block)));
+        for row in select.fetch_all(&self.pool()).await? {
+            blocks.extend(number(&row, 0).ok().zip(Block::decode(resolution, &bytes(&row, 1))));
         }
-        blocks.into_iter().map(|(at, block)| Ok((at?.cast_unsigned(), block))).collect()
+        Ok(blocks)
     }
 
     /// Sessions of a channel in the order of their ids, beyond one.
@@ -359,9 +471,9 @@ impl Store {
         let beyond = beyond.map(|session| hex(&session)).unwrap_or_default();
         let select = sqlx::query(select).bind(channel.as_str()).bind(beyond).bind(i64::from(at_most));
         let mut sessions = Vec::new();
-        for row in select.fetch_all(&self.pool).await? {
-            let (id, value): (String, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
-            sessions.extend(unhex(&id).zip(Session::decode(&value)));
+        for row in select.fetch_all(&self.pool()).await? {
+            let id: String = row.try_get(0)?;
+            sessions.extend(unhex(&id).zip(Session::decode(&bytes(&row, 1))));
         }
         Ok(sessions)
     }
@@ -375,11 +487,11 @@ impl Store {
         for (kind, from) in kinds {
             let delete = sqlx::query("DELETE FROM pieces WHERE kind = $1 AND at < $2");
             let delete = delete.bind(*kind).bind(from.cast_signed());
-            removed += delete.execute(&self.pool).await?.rows_affected();
+            removed += delete.execute(&self.pool()).await?.rows_affected();
         }
         let delete =
             sqlx::query("DELETE FROM sessions WHERE touched_ms < $1").bind(sessions_ms.cast_signed());
-        Ok(removed + delete.execute(&self.pool).await?.rows_affected())
+        Ok(removed + delete.execute(&self.pool()).await?.rows_affected())
     }
 
     /// Forgets the viewers of a scope.
@@ -388,26 +500,38 @@ impl Store {
     /// The database cannot be written to.
     pub async fn forget_viewers(&self, channel: &ChannelId, scope: &Scope) -> Result<(), StoreError> {
         let delete = sqlx::query("DELETE FROM viewers WHERE channel = $1 AND scope = $2");
-        delete.bind(channel.as_str()).bind(scope.text()).execute(&self.pool).await?;
+        delete.bind(channel.as_str()).bind(scope.text()).execute(&self.pool()).await?;
         Ok(())
     }
 
     /// Anything at all.
     #[cfg(test)]
     pub(crate) async fn execute(&self, statement: &'static str) -> Result<(), StoreError> {
-        self.pool.execute(statement).await?;
+        self.pool().execute(statement).await?;
         Ok(())
     }
 
     /// Closes all connections.
     pub async fn close(&self) {
         drop(self.claim.lock().await.take());
-        self.pool.close().await;
+        self.pool().close().await;
     }
 }
 
 /// Kinds of pieces of which all are in memory.
 pub const KINDS_IN_MEMORY: [&str; 3] = [kind::BROADCAST, kind::TOTALS, kind::POP];
+
+fn is_sqlite(url: &str) -> bool {
+    url.starts_with("sqlite:")
+}
+
+/// Connections, made when they are needed.
+fn connections(url: &str) -> Result<AnyPool, sqlx::Error> {
+    let is_sqlite = is_sqlite(url);
+    let options = AnyPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(PATIENCE);
+    let pool = options.after_connect(move |connection, _| Box::pin(set_up(connection, is_sqlite)));
+    pool.connect_lazy(url)
+}
 
 async fn set_up(connection: &mut AnyConnection, is_sqlite: bool) -> Result<(), sqlx::Error> {
     if is_sqlite {
@@ -420,77 +544,9 @@ async fn set_up(connection: &mut AnyConnection, is_sqlite: bool) -> Result<(), s
     Ok(())
 }
 
-async fn write_sessions(to: &mut Transaction<'_, Any>, rows: &[&Row]) -> Result<(), sqlx::Error> {
-    for chunk in chunks(rows) {
-        let insert = format!(
-            "INSERT INTO sessions (channel, session, touched_ms, value) VALUES {} ON CONFLICT (channel, session) \
-             DO UPDATE SET touched_ms = excluded.touched_ms, value = excluded.value",
-            places(0, chunk.len(), 4)
-        );
-        let mut insert = sqlx::query(AssertSqlSafe(insert));
-        for row in chunk {
-            let Key::Session(channel, session) = &row.key else { continue };
-            insert = insert.bind(channel.as_str()).bind(hex(session));
-            insert = insert.bind(row.touched_ms.cast_signed()).bind(row.value.as_slice());
-        }
-        insert.execute(&mut **to).await?;
-    }
-    Ok(())
-}
-
-async fn write_pieces(to: &mut Transaction<'_, Any>, rows: &[&Row]) -> Result<(), sqlx::Error> {
-    for chunk in chunks(rows) {
-        let insert = format!(
-            "INSERT INTO pieces (kind, channel, part, at, value) VALUES {} \
-             ON CONFLICT (kind, channel, part, at) DO UPDATE SET value = excluded.value",
-            places(0, chunk.len(), 5)
-        );
-        let mut insert = sqlx::query(AssertSqlSafe(insert));
-        for row in chunk {
-            let Some(place) = row.key.place() else { continue };
-            insert = insert.bind(place.kind).bind(place.channel).bind(place.part);
-            insert = insert.bind(place.at.cast_signed()).bind(row.value.as_slice());
-        }
-        insert.execute(&mut **to).await?;
-    }
-    Ok(())
-}
-
-async fn write_viewers(to: &mut Transaction<'_, Any>, viewers: &ScopedViewers) -> Result<(), sqlx::Error> {
-    for (channel, scope, viewers) in viewers {
-        for chunk in chunks(viewers) {
-            let insert = format!(
-                "INSERT INTO viewers (channel, scope, viewer) VALUES {} \
-                 ON CONFLICT (channel, scope, viewer) DO NOTHING",
-                places(0, chunk.len(), 3)
-            );
-            let mut insert = sqlx::query(AssertSqlSafe(insert));
-            for viewer in chunk {
-                insert = insert.bind(channel.as_str()).bind(scope.text()).bind(viewer.cast_signed());
-            }
-            insert.execute(&mut **to).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Cuts a list into pieces of few sizes.
-fn chunks<T>(mut list: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let size = CHUNKS.into_iter().find(|size| *size <= list.len())?;
-        let (chunk, rest) = list.split_at(size);
-        list = rest;
-        Some(chunk)
-    })
-}
-
-/// `($1,$2),($3,$4)`: rows of columns, numbered after `offset`.
-fn places(offset: usize, rows: usize, columns: usize) -> String {
-    let row = |row: usize| {
-        let columns = (1..=columns).map(|column| format!("${}", offset + row * columns + column));
-        format!("({})", columns.collect::<Vec<_>>().join(","))
-    };
-    (0..rows).map(row).collect::<Vec<_>>().join(",")
+/// A value of ours. What is none, as somebody else wrote it, is nothing, which no value of ours is.
+fn bytes(row: &AnyRow, index: usize) -> Vec<u8> {
+    row.try_get(index).unwrap_or_default()
 }
 
 fn number(row: &AnyRow, index: usize) -> Result<u64, sqlx::Error> {
@@ -521,12 +577,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_cut_without_loss() {
-        let list: Vec<u32> = (0..300).collect();
-        let sizes: Vec<usize> = chunks(&list).map(<[u32]>::len).collect();
-        assert_eq!(sizes, [&[128, 128, 16, 16][..], &[1; 12]].concat());
-        assert_eq!(chunks(&list).flatten().copied().collect::<Vec<_>>(), list);
-        assert_eq!(places(1, 2, 2), "($2,$3),($4,$5)");
+    fn an_id_is_read_as_it_was_written() {
         assert_eq!(unhex(&hex(&[7; 16])), Some([7; 16]));
         assert_eq!((unhex("xyz"), unhex(&"+".repeat(32))), (None, None));
     }

@@ -1,6 +1,7 @@
 //! What is counted for ever: of a channel, or of one POP, protocol or broadcast session of it.
 #![deny(clippy::disallowed_methods)]
 
+use crate::deltas::ScopeDelta;
 use crate::uniques::Uniques;
 use serde::{Deserialize, Serialize};
 use sigma_report::histogram::Histogram;
@@ -69,8 +70,8 @@ impl Quality {
 
     /// Adds another one's.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.starvations += other.starvations;
-        self.starved_ms += other.starved_ms;
+        self.starvations = self.starvations.saturating_add(other.starvations);
+        self.starved_ms = self.starved_ms.saturating_add(other.starved_ms);
         self.startup_ms.add(&other.startup_ms);
         self.latency_ms.add(&other.latency_ms);
         self.throughput_kbps.add(&other.throughput_kbps);
@@ -84,6 +85,16 @@ impl Quality {
 }
 
 impl Totals {
+    /// Adds what a report adds. Numbers that are true never come near the end of their range; those that are not end there.
+    pub(crate) fn add(&mut self, delta: &ScopeDelta) {
+        self.watch_us = self.watch_us.saturating_add(delta.watch_us);
+        self.wall_ms = self.wall_ms.saturating_add(delta.wall_ms);
+        self.views = self.views.saturating_add(delta.views);
+        self.bytes = self.bytes.saturating_add(delta.bytes);
+        self.requests = self.requests.saturating_add(delta.requests);
+        self.quality.add(&delta.quality);
+    }
+
     /// Looks at a second's viewers, which only become more: the peak is then a function of all of them.
     pub(crate) fn look_at(&mut self, second: u64, viewers: u32) {
         let higher = viewers > self.peak_viewers;

@@ -17,8 +17,10 @@ const TYPE_HEADERS: u8 = 0x1;
 /// A peer that takes this many bytes of responses may send one more frame about it. Common clients send two window
 /// updates per 4 KiB at most.
 const BYTES_PER_CREDIT: u64 = 1024;
-/// A DATA frame costs one, and one more for each of these.
-const DATA_BYTES_PER_COST: u64 = 1024;
+/// A DATA frame of a viewer costs one, and one more for each of these: nobody reads what it holds.
+pub(crate) const VIEWER_DATA_BYTES_PER_COST: u64 = 1024;
+/// One of a POP, whose reports are read, costs one, and one more for each of these.
+pub(crate) const POP_DATA_BYTES_PER_COST: u64 = 65_536;
 
 /// The peer sent more frames that ask for nothing than anybody needs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +34,8 @@ pub(crate) struct Allowance {
     pub(crate) burst: u32,
     /// Frames per second, on top of what responses earn.
     pub(crate) per_s: u32,
+    /// A DATA frame of so many bytes costs one more.
+    pub(crate) data_bytes_per_cost: u64,
 }
 
 /// The bytes of one connection as they come.
@@ -90,7 +94,7 @@ impl FrameBudget {
                     *seen += take;
                     bytes = &bytes[take..];
                     if *seen == FRAME_HEADER_BYTES {
-                        let (length, cost) = cost(*header);
+                        let (length, cost) = cost(*header, self.allowance.data_bytes_per_cost);
                         self.at = match length {
                             0 => At::Header([0; FRAME_HEADER_BYTES], 0),
                             length => At::Payload(length),
@@ -133,11 +137,11 @@ impl FrameBudget {
 }
 
 /// A frame's payload length and what it costs.
-fn cost(header: [u8; FRAME_HEADER_BYTES]) -> (usize, u64) {
+fn cost(header: [u8; FRAME_HEADER_BYTES], data_bytes_per_cost: u64) -> (usize, u64) {
     let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
     let cost = match header[3] {
         TYPE_HEADERS => 0,
-        TYPE_DATA => 1 + length as u64 / DATA_BYTES_PER_COST,
+        TYPE_DATA => 1 + length as u64 / data_bytes_per_cost,
         _ => 1,
     };
     (length, cost)
@@ -148,7 +152,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SMALL: Allowance = Allowance { burst: 10, per_s: 5 };
+    const SMALL: Allowance =
+        Allowance { burst: 10, per_s: 5, data_bytes_per_cost: VIEWER_DATA_BYTES_PER_COST };
 
     fn frame(kind: u8, length: usize) -> Vec<u8> {
         let mut bytes = vec![0, (length >> 8) as u8, length as u8, kind, 0, 0, 0, 0, 0];
@@ -178,6 +183,17 @@ mod tests {
             budget.received(PREFACE, || Duration::ZERO).unwrap();
             let flooded = frames_until_flood(&mut budget, &frame(kind, length), Duration::ZERO);
             assert_eq!(flooded, allowed, "{kind:#x} of {length}");
+        }
+    }
+
+    #[test]
+    fn bodies_that_are_read_cost_their_frames_alone() {
+        let of_pops = Allowance { data_bytes_per_cost: POP_DATA_BYTES_PER_COST, ..SMALL };
+        for (kind, allowed) in [(TYPE_DATA, 10), (0x6, 10)] {
+            let mut budget = FrameBudget::new(of_pops);
+            budget.received(PREFACE, || Duration::ZERO).unwrap();
+            let flooded = frames_until_flood(&mut budget, &frame(kind, 16_384), Duration::ZERO);
+            assert_eq!(flooded, Some(allowed), "{kind:#x}");
         }
     }
 
@@ -214,8 +230,8 @@ mod tests {
         ) {
             let mut bytes = PREFACE.to_vec();
             frames.iter().for_each(|(kind, length)| bytes.extend(frame(*kind, *length)));
-            let mut whole = FrameBudget::new(Allowance { burst: 30, per_s: 0 });
-            let mut pieces = FrameBudget::new(Allowance { burst: 30, per_s: 0 });
+            let mut whole = FrameBudget::new(Allowance { burst: 30, per_s: 0, ..SMALL });
+            let mut pieces = FrameBudget::new(Allowance { burst: 30, per_s: 0, ..SMALL });
             let at_once = whole.received(&bytes, || Duration::ZERO);
             let piecewise = bytes.chunks(cut).try_for_each(|piece| pieces.received(piece, || Duration::ZERO));
             prop_assert_eq!(at_once, piecewise);

@@ -1,7 +1,7 @@
 //! What one server lets its peers take.
 
 use crate::admission::{AddressRange, AdmissionLimits};
-use crate::flood::Allowance;
+use crate::flood::{Allowance, POP_DATA_BYTES_PER_COST, VIEWER_DATA_BYTES_PER_COST};
 use std::time::Duration;
 
 /// What peers may take. Every field is a bound; none can be switched off.
@@ -35,7 +35,8 @@ pub struct Limits {
     /// HTTP/2 frames that ask for nothing (pings, settings, resets, window updates, bodies) which a peer may send at
     /// once, beside twice `h2_streams_max` and one per KiB that it takes…
     pub h2_control_frames_burst: u32,
-    /// …and per second. One more closes the connection.
+    /// …and per second; a POP that has shown its certificate, whose reports are read, 32 times
+    /// more. One more closes the connection.
     pub h2_control_frames_per_s: u32,
     /// Initial flow-control window of a stream and of the connection, bytes.
     pub h2_window_bytes: u32,
@@ -79,6 +80,10 @@ impl Default for Limits {
     }
 }
 
+/// A POP may send so many times the frames of a viewer: by default 50 MB of reports a second, after 180 MB at once at an
+/// origin, and 20 MB at an edge.
+const POP_FRAMES_FACTOR: u32 = 32;
+
 /// What is on this machine speaks for others: a proxy, a load tester.
 #[must_use]
 pub fn loopback() -> Vec<AddressRange> {
@@ -96,9 +101,16 @@ impl Limits {
         }
     }
 
-    pub(crate) fn control_frames(&self) -> Allowance {
+    /// Of a viewer, or of a POP.
+    pub(crate) fn control_frames(&self, is_pop: bool) -> Allowance {
         // An edge may give up all it asked for at once, and then some.
         let burst = self.h2_control_frames_burst.saturating_add(self.h2_streams_max.saturating_mul(2));
-        Allowance { burst, per_s: self.h2_control_frames_per_s }
+        let per_s = self.h2_control_frames_per_s;
+        if is_pop {
+            let per_s = per_s.saturating_mul(POP_FRAMES_FACTOR);
+            Allowance { burst, per_s, data_bytes_per_cost: POP_DATA_BYTES_PER_COST }
+        } else {
+            Allowance { burst, per_s, data_bytes_per_cost: VIEWER_DATA_BYTES_PER_COST }
+        }
     }
 }

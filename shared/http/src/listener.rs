@@ -357,7 +357,8 @@ impl Server {
         B::Error: Into<BoxError>,
     {
         let activity = Activity::new(Instant::now());
-        let io = TokioIo::new(CountedIo::new(io, Arc::clone(&activity), self.limits.control_frames()));
+        let allowance = self.limits.control_frames(from.client.is_some());
+        let io = TokioIo::new(CountedIo::new(io, Arc::clone(&activity), allowance));
         let requests = Arc::clone(&activity);
         let malformed = self.metrics.malformed.clone();
         let alt_svc = self.alt_svc.clone().filter(|_| from.tls);

@@ -15,6 +15,7 @@ use sigma_http::drain::Drain;
 use sigma_http::handover::Sockets;
 use sigma_http::listener::{Bound, Limits, PeerConnection, Server};
 use sigma_http::quic::BoundUdp;
+use sigma_http::request_body::RequestBody;
 use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, server_config};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -56,6 +57,10 @@ struct Lab {
     _dir: TempDir,
 }
 
+/// As large as a report may be.
+const REPORT_BYTES: usize = 4 << 20;
+const PATIENCE: Duration = Duration::from_secs(20);
+
 async fn named(from: PeerConnection) -> Response<Full<Bytes>> {
     Response::new(Full::new(Bytes::from(format!("{:?}", from.client.as_deref()))))
 }
@@ -78,7 +83,10 @@ impl Lab {
         let (tcp, udp) = (bound.local_addr(), bound_udp.local_addr());
         let server = Server::new(Limits::default(), ConnectionMetrics::default(), Drain::new());
         let tls = server_config(Arc::clone(&certificate), ALPN_ALL).unwrap();
-        server.serve(bound, Some(tls), |_, from| named(from));
+        server.serve(bound, Some(tls), |request: Request<hyper::body::Incoming>, from| async move {
+            let _ = RequestBody::from(request.into_body()).read(REPORT_BYTES, PATIENCE).await;
+            named(from).await
+        });
         server.serve_quic(bound_udp, certificate, |_, from| named(from)).unwrap();
         let mut roots = RootCertStore::empty();
         let servers_pem = file("servers.pem", servers_pem);
@@ -109,6 +117,24 @@ impl Lab {
         let request = Request::get("https://localhost/").body(Empty::<Bytes>::new()).unwrap();
         let body = ask.send_request(request).await.ok()?.into_body().collect().await.ok()?;
         Some(String::from_utf8(body.to_bytes().to_vec()).unwrap())
+    }
+
+    /// How many of some large bodies, one after the other on one connection over HTTP/2, are answered.
+    async fn posted(&self, shown: Option<Shown>, times: usize) -> usize {
+        let connector = TlsConnector::from(Arc::new(self.client(shown, b"h2")));
+        let tcp = TcpStream::connect(self.tcp).await.unwrap();
+        let stream = connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
+        let (mut ask, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        for answered in 0..times {
+            let body = Full::new(Bytes::from(vec![7; REPORT_BYTES]));
+            let request = Request::post("https://localhost/").body(body).unwrap();
+            if ask.send_request(request).await.is_err() {
+                return answered;
+            }
+        }
+        times
     }
 
     async fn over_quic(&self, shown: Option<Shown>) -> Option<String> {
@@ -163,4 +189,12 @@ fn a_client_ca_that_is_none_is_named() {
     std::fs::write(&empty, "").unwrap();
     let error = ReloadableCertificate::load_with_client_ca(&cert, &key, Some(&empty)).unwrap_err();
     assert!(error.to_string().contains("ca.pem"), "{error}");
+}
+
+#[tokio::test]
+async fn reports_of_a_pop_are_no_flood() {
+    let lab = Lab::new();
+    let pop = shown(&lab.pops, "pop-1", ExtendedKeyUsagePurpose::ClientAuth);
+    assert_eq!(lab.posted(Some(pop), 3).await, 3);
+    assert_eq!(lab.posted(None, 3).await, 0, "of anybody else, whose bodies nobody reads, they are");
 }

@@ -6,6 +6,7 @@
 //! absent: how reports travel and where they are kept.
 #![deny(clippy::disallowed_methods)]
 
+pub mod bounds;
 pub mod histogram;
 pub mod report;
 pub mod spans;

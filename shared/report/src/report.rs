@@ -3,6 +3,8 @@
 //! On the wire it is a version byte and the fields in order, as postcard writes them. Invariants: what decodes is within
 //! its bounds; nothing in a report is relative to another one.
 
+use crate::bounds::check_size;
+pub use crate::bounds::{BYTES_MAX, SPANS_MAX};
 use crate::histogram::Histogram;
 use crate::spans::Span;
 use serde::{Deserialize, Serialize};
@@ -14,10 +16,6 @@ pub const PATH: &str = "/internal/edge/reports";
 pub const MEDIA_TYPE: &str = "application/vnd.sigma-live.report";
 /// The header in which a shield says whose report it passes on.
 pub const POP_HEADER: &str = "sigma-pop";
-/// The largest report on the wire, bytes. A POP with more to say says it in several.
-pub const BYTES_MAX: usize = 4 << 20;
-/// The most spans of one kind in a session's entry; a session with more has several entries.
-pub const SPANS_MAX: usize = 64;
 const VERSION: u8 = 1;
 const CHANNELS_MAX: usize = 65_536;
 
@@ -149,6 +147,53 @@ pub enum InvalidReport {
     /// A value out of its range.
     #[error("the report's {0} is out of range")]
     Range(&'static str),
+    /// More than is taken at once.
+    #[error("the report has {value} {field}; at most {bound} are taken at once")]
+    TooMany {
+        /// Of what.
+        field: &'static str,
+        /// How many.
+        value: u64,
+        /// The most.
+        bound: u64,
+    },
+    /// A number that is greater than any that can be true.
+    #[error("the report's {field} is {value}; at most {bound} is taken")]
+    Beyond {
+        /// Which.
+        field: &'static str,
+        /// What it is.
+        value: u64,
+        /// The greatest.
+        bound: u64,
+    },
+    /// A moment in the future.
+    #[error(
+        "the report's {field} is {value}; at most {bound} is taken, in Unix milliseconds: the POP's clock is ahead, or was when \
+         the POP started (the folders in its reports.spool_dir are named by that; one with a wrong name has to be removed), or \
+         this clock is behind"
+    )]
+    Ahead {
+        /// Which.
+        field: &'static str,
+        /// Unix milliseconds.
+        value: u64,
+        /// The latest.
+        bound: u64,
+    },
+    /// A moment long ago.
+    #[error(
+        "the report's {field} is {value}; at least {bound} is taken, in Unix milliseconds: the POP's clock is behind, or this \
+         one is ahead"
+    )]
+    Behind {
+        /// Which.
+        field: &'static str,
+        /// Unix milliseconds.
+        value: u64,
+        /// The earliest.
+        bound: u64,
+    },
     /// A channel that cannot be one.
     #[error(transparent)]
     Channel(#[from] InvalidId),
@@ -163,11 +208,21 @@ impl Report {
         Ok(postcard::to_extend(self, vec![VERSION])?)
     }
 
-    /// From bytes, checked.
+    /// From bytes that somebody else sent, checked against the [bounds](crate::bounds).
+    ///
+    /// # Errors
+    /// Another version, fields that are missing or out of range, or more than is taken at once.
+    pub fn decode(bytes: &[u8]) -> Result<Self, InvalidReport> {
+        let report = Self::read(bytes)?;
+        check_size(&report)?;
+        Ok(report)
+    }
+
+    /// From bytes that this side has kept, however much they say.
     ///
     /// # Errors
     /// Another version, or fields that are missing or out of range.
-    pub fn decode(bytes: &[u8]) -> Result<Self, InvalidReport> {
+    pub fn read(bytes: &[u8]) -> Result<Self, InvalidReport> {
         let (version, fields) = bytes.split_first().ok_or(InvalidReport::Range("length"))?;
         if *version != VERSION {
             return Err(InvalidReport::Version(*version));
@@ -199,8 +254,7 @@ impl Report {
         let on_earth = |(latitude, longitude): (f64, f64)| latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
         within(pop.coordinates.is_none_or(on_earth), "coordinates")?;
         let is_channel = |index: u32| (index as usize) < self.channels.len();
-        let spans =
-            |spans: &[Span]| spans.len() <= SPANS_MAX && spans.iter().all(|span| span.start < span.end);
+        let spans = |spans: &[Span]| spans.iter().all(|span| span.start < span.end);
         for session in &self.sessions {
             within(is_channel(session.channel), "session's channel")?;
             within(spans(&session.watched) && spans(&session.present), "session's spans")?;
@@ -224,11 +278,11 @@ pub fn reporter(client: &str, header: Option<&str>) -> Result<PopId, InvalidId> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn report() -> Report {
+    pub(crate) fn report() -> Report {
         let mut latency_ms = Histogram::default();
         latency_ms.record(1200);
         Report {

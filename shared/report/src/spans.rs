@@ -24,17 +24,34 @@ impl Span {
     /// How long it is.
     #[must_use]
     pub fn length(self) -> u64 {
-        self.end - self.start
+        self.end.saturating_sub(self.start)
     }
 }
 
 /// A set of moments, as the spans that it consists of.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Span>", into = "Vec<Span>")]
 pub struct Spans(Vec<Span>);
 
+impl From<Vec<Span>> for Spans {
+    fn from(spans: Vec<Span>) -> Self {
+        spans.into_iter().collect()
+    }
+}
+
+impl From<Spans> for Vec<Span> {
+    fn from(spans: Spans) -> Self {
+        spans.0
+    }
+}
+
 impl Spans {
-    /// Adds a span. Returns the parts of it that were not there before, in order; mostly one or none.
+    /// Adds a span. Returns the parts of it that were not there before, in order; mostly one or none. One that is empty, or
+    /// ends before it starts, adds nothing.
     pub fn insert(&mut self, span: Span) -> Vec<Span> {
+        if span.start >= span.end {
+            return Vec::new();
+        }
         // The newest is at the end and goes on: the common case allocates nothing but its answer.
         let first = self.0.partition_point(|known| known.end < span.start);
         let last = first + self.0[first..].partition_point(|known| known.start <= span.end);
@@ -61,7 +78,7 @@ impl Spans {
     /// The sum of all lengths.
     #[must_use]
     pub fn length(&self) -> u64 {
-        self.0.iter().map(|span| span.length()).sum()
+        self.0.iter().fold(0, |sum: u64, span| sum.saturating_add(span.length()))
     }
 
     /// Whether a moment is in it.

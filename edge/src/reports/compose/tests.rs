@@ -106,6 +106,64 @@ fn a_herd_is_told_in_several_reports_that_are_small_enough() {
     }
 }
 
+/// Everything that an edge may have to say at once, far beyond the bounds of one report.
+#[test]
+fn nothing_that_is_made_is_beyond_what_is_taken() {
+    const AT: u64 = 1_790_000_000_000;
+    const DAY: u64 = 86_400_000;
+    let long = |n: u64| SessionReport {
+        watched: vec![Span { start: AT * 1000, end: (AT + 3 * DAY) * 1000 + n }],
+        present: vec![Span { start: AT, end: AT + 3 * DAY + n }],
+        ..session(n, (n % 3) as u32, 0)
+    };
+    let apart = SessionReport {
+        present: (0..200).map(|n| Span { start: AT + n * DAY, end: AT + n * DAY + DAY / 2 }).collect(),
+        ..session(99, 1, 0)
+    };
+    let traffic = |n: u64| TrafficReport {
+        channel: 0,
+        protocol: Protocol::H1,
+        second: AT / 1000 + n,
+        bytes: 1,
+        requests: 1,
+    };
+    let due = Due {
+        sessions: (0..40_000)
+            .map(|n| session(n, 0, 1))
+            .chain((0..5).map(long))
+            .chain([apart.clone()])
+            .collect(),
+        traffic: (0..300_000).map(traffic).collect(),
+        quality: (0..9000)
+            .map(|minute| QualityReport { channel: 1, minute, ..QualityReport::default() })
+            .collect(),
+        ..Due::default()
+    };
+    let mut union = Union::default();
+    let mut whole = Report {
+        sessions: vec![long(1), apart.clone()],
+        channels: names(),
+        ..numbered(compose(Due::default(), &[], &moment()), 1).remove(0)
+    };
+    union.take(&mut whole);
+    let composed = numbered(compose(due, &names(), &moment()), 1);
+    let united = numbered(union.reports(&moment()), 1);
+    for report in composed.iter().chain(&united) {
+        let taken = Report::decode(&report.encode().unwrap());
+        assert!(taken.is_ok(), "{:?}", taken.err());
+    }
+    for reports in [&composed, &united] {
+        let (sessions, _) = state(reports);
+        for told in [long(1), apart.clone()] {
+            let key = (told.session, names()[told.channel as usize].clone(), told.protocol);
+            let (watched, present) = &sessions[&key];
+            assert_eq!(present.as_slice(), told.present, "all of it, and no more");
+            assert!(told.watched.iter().all(|span| watched.as_slice().contains(span)));
+        }
+    }
+    assert_eq!(state(&composed).1.len(), 300_000);
+}
+
 proptest! {
     #[test]
     fn uniting_changes_nothing_of_what_an_origin_knows(

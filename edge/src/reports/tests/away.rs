@@ -29,7 +29,7 @@ fn demo() -> ChannelId {
 /// Takes a report as the origin's keeper does, with nothing in its database.
 fn take(origin: &mut Aggregate, report: &Report, now_ms: u64) {
     let pop: PopId = "pop-1".parse().unwrap();
-    for key in origin.wanted(&pop, report).unwrap() {
+    for key in origin.wanted(&pop, report, now_ms).unwrap() {
         origin.put(&key, None, now_ms).unwrap();
     }
     let absorbed = origin.absorb(&pop, report, now_ms).unwrap();

@@ -113,7 +113,7 @@ async fn every_path_that_is_described_answers_as_described() {
     assert_eq!((status, document["openapi"].as_str()), (200, Some("3.1.0")));
     let mut paths = 0;
     for (path, item) in document["paths"].as_object().expect("paths") {
-        let path = path.replace("{channel}", "one");
+        let path = path.replace("{channel}", "one").replace("{pop}", "pop-1");
         let parameters = item["get"]["parameters"].as_array().expect("parameters");
         let mut queries = vec![String::new()];
         for parameter in parameters.iter().filter(|parameter| parameter["in"] == "query") {
@@ -140,7 +140,7 @@ async fn every_path_that_is_described_answers_as_described() {
         assert_eq!(asked(&origin, &path, "not-the-token").await.0, 401, "{path}");
         paths += 1;
     }
-    assert_eq!(paths, 4);
+    assert_eq!(paths, 5);
 }
 
 #[tokio::test]
@@ -186,7 +186,19 @@ async fn who_may_not_is_told_what_to_do() {
     assert_eq!(asked(&origin, "/api/v1/stats/two", &token).await.0, 404);
     assert_eq!(asked(&origin, "/api/v1/nothing", &token).await.0, 404);
     let bearer = format!("Authorization: Bearer {token}\r\n");
-    assert_eq!(ask(origin.http(), "DELETE", "/api/v1/pops", &bearer).await.status, 405);
+    // Without the token nobody learns what there is; with it, everybody what to do.
+    for (method, path, status, allowed) in [
+        ("GET", "/api/v1/nothing", 404, None),
+        ("DELETE", "/api/v1/pops", 405, Some("GET, HEAD")),
+        ("PUT", "/api/v1/pops/pop-1", 405, Some("GET, HEAD, DELETE")),
+        ("POST", "/api/v1/stats/one", 405, Some("GET, HEAD")),
+        ("GET", "/api/v1/pops/pop-3", 404, None),
+    ] {
+        assert_eq!(ask(origin.http(), method, path, "").await.status, 401, "{method} {path}");
+        let refused = ask(origin.http(), method, path, &bearer).await;
+        assert_eq!((refused.status, refused.header("allow")), (status, allowed), "{method} {path}");
+    }
+    assert_eq!(asked(&origin, "/api/v1/pops/pop-2", &token).await.1["id"], "pop-2");
     assert_eq!(ask(origin.http(), "HEAD", "/api/v1/pops", &bearer).await.status, 200);
     for (query, named) in [
         ("from=2026-11-22T20:00:00Z&to=2026-11-22T19:00:00Z", "from"),

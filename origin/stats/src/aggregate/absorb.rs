@@ -13,6 +13,7 @@ use sigma_report::report::{InvalidReport, QualityReport, Report, SessionReport, 
 use sigma_report::spans::Span;
 use sigma_shared::id::{ChannelId, PopId};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A clock may be this far ahead of ours.
 const AHEAD_MS: u64 = 3_600_000;
@@ -32,7 +33,7 @@ pub struct Refusals {
 #[derive(Debug)]
 pub struct Added {
     pop: PopId,
-    channels: Vec<(ChannelId, ChannelDelta)>,
+    pub(super) channels: Vec<(ChannelId, ChannelDelta)>,
 }
 
 /// What became of a report.
@@ -51,28 +52,29 @@ impl Aggregate {
     ///
     /// # Errors
     /// The report names a channel that cannot be one.
-    pub fn wanted(&self, pop: &PopId, report: &Report) -> Result<Vec<Key>, InvalidReport> {
+    pub fn wanted(&self, pop: &PopId, report: &Report, now_ms: u64) -> Result<Vec<Key>, InvalidReport> {
         let ids = report.channel_ids()?;
+        let bounds = Bounds::new(&self.retention, now_ms);
         let reporter = Reporter { pop: pop.clone(), incarnation: report.incarnation };
         let of = |index: u32| {
             let id = &ids[index as usize];
             self.channels.get(id).map(|channel| (id, channel))
         };
         let mut wanted = Vec::new();
-        for entry in &report.sessions {
+        for entry in report.sessions.iter().filter(|entry| bounds.holds_some(entry)) {
             let Some((id, channel)) = of(entry.channel) else { continue };
             if !channel.sessions.contains_key(&entry.session) {
                 wanted.push(Key::Session(id.clone(), entry.session));
             }
         }
-        for entry in &report.traffic {
+        for entry in report.traffic.iter().filter(|entry| bounds.holds_second(entry.second)) {
             let Some((id, channel)) = of(entry.channel) else { continue };
             let minute = entry.second / 60;
             if !channel.traffic.contains_key(&(reporter.clone(), entry.protocol, minute)) {
                 wanted.push(Key::Traffic(id.clone(), reporter.clone(), entry.protocol, minute));
             }
         }
-        for entry in &report.quality {
+        for entry in report.quality.iter().filter(|entry| bounds.holds_minute(entry.minute)) {
             let Some((id, channel)) = of(entry.channel) else { continue };
             if !channel.quality.contains_key(&(reporter.clone(), entry.minute)) {
                 wanted.push(Key::Quality(id.clone(), reporter.clone(), entry.minute));
@@ -99,7 +101,7 @@ impl Aggregate {
                 continue;
             };
             let delta = deltas.entry(entry.channel).or_default();
-            absorb_session(channel, delta, &Entry { pop, entry, bounds }, &mut refusals);
+            absorb_session(channel, delta, &Entry { pop, entry, bounds: &bounds }, &mut refusals);
         }
         for entry in &report.traffic {
             let Some(channel) = self.channels.get_mut(&ids[entry.channel as usize]) else {
@@ -117,7 +119,7 @@ impl Aggregate {
                 refusals.unknown_channel += 1;
                 continue;
             };
-            if !bounds.holds_second(entry.minute.saturating_mul(60)) {
+            if !bounds.holds_minute(entry.minute) {
                 refusals.out_of_time += 1;
                 continue;
             }
@@ -138,13 +140,16 @@ impl Aggregate {
         for (id, delta) in &added.channels {
             let Some(channel) = self.channels.get(id) else { continue };
             for (scope, delta) in scopes(&added.pop, delta) {
-                for second in delta.seconds.keys().filter(|second| bounds.holds_second(**second)) {
-                    for resolution in [Resolution::Second, Resolution::Minute, Resolution::Hour] {
-                        let (at, _) = resolution.place(*second);
-                        if !channel.series.contains_key(&(scope.clone(), resolution, at)) {
-                            wanted.push(Key::Series(id.clone(), scope.clone(), resolution, at));
-                        }
-                    }
+                let minutes = delta.minutes(&bounds.seconds);
+                for resolution in [Resolution::Second, Resolution::Minute, Resolution::Hour] {
+                    let block = resolution.block_s() / 60;
+                    let blocks = minutes
+                        .as_slice()
+                        .iter()
+                        .flat_map(|span| span.start / block..=(span.end - 1) / block);
+                    let absent = |at: &u64| !channel.series.contains_key(&(scope.clone(), resolution, *at));
+                    let key = |at| Key::Series(id.clone(), scope.clone(), resolution, at);
+                    wanted.extend(blocks.filter(absent).map(key));
                 }
             }
         }
@@ -183,12 +188,11 @@ fn scopes<'a>(pop: &PopId, delta: &'a ChannelDelta) -> impl Iterator<Item = (Sco
 }
 
 /// What of time is taken.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Bounds {
     now_ms: u64,
     sessions_from_ms: u64,
-    seconds_from: u64,
-    seconds_until: u64,
+    seconds: Range<u64>,
 }
 
 impl Bounds {
@@ -196,20 +200,32 @@ impl Bounds {
         Self {
             now_ms,
             sessions_from_ms: now_ms.saturating_sub(retention.sessions_days * DAY_MS),
-            seconds_from: now_ms.saturating_sub(retention.seconds_days * DAY_MS) / 1000,
-            seconds_until: (now_ms + 2 * AHEAD_MS) / 1000,
+            seconds: now_ms.saturating_sub(retention.seconds_days * DAY_MS) / 1000
+                ..now_ms.saturating_add(2 * AHEAD_MS) / 1000,
         }
     }
 
     fn holds_second(&self, second: u64) -> bool {
-        (self.seconds_from..self.seconds_until).contains(&second)
+        self.seconds.contains(&second)
+    }
+
+    fn holds_minute(&self, minute: u64) -> bool {
+        self.holds_second(minute.saturating_mul(60))
+    }
+
+    /// Whether something of a session's entry is counted; one that says nothing of time says who watches.
+    fn holds_some(&self, entry: &SessionReport) -> bool {
+        let says_nothing = entry.watched.is_empty() && entry.present.is_empty();
+        says_nothing
+            || entry.present.iter().any(|span| self.holds(*span, 1))
+            || entry.watched.iter().any(|span| self.holds(*span, 1000))
     }
 
     /// `unit` is how many of the span's are a millisecond; media may be a day ahead, as its clock is the encoder's.
     fn holds(&self, span: Span, unit: u64) -> bool {
         let ahead = if unit == 1 { AHEAD_MS } else { DAY_MS };
         span.length() <= DAY_MS * unit
-            && span.end / unit <= self.now_ms + ahead
+            && span.end / unit <= self.now_ms.saturating_add(ahead)
             && span.end / unit >= self.sessions_from_ms
     }
 }
@@ -217,7 +233,7 @@ impl Bounds {
 struct Entry<'a> {
     pop: &'a PopId,
     entry: &'a SessionReport,
-    bounds: Bounds,
+    bounds: &'a Bounds,
 }
 
 fn absorb_session(
@@ -226,7 +242,11 @@ fn absorb_session(
     what: &Entry<'_>,
     refusals: &mut Refusals,
 ) {
-    let Entry { pop, entry, bounds } = what;
+    let Entry { pop, entry, bounds } = *what;
+    if !bounds.holds_some(entry) {
+        refusals.out_of_time += (entry.watched.len() + entry.present.len()) as u64;
+        return;
+    }
     let grace_ms = channel.grace_ms;
     let new = || Held::new(Session::new(grace_ms), bounds.now_ms);
     let held = channel.sessions.entry(entry.session).or_insert_with(new);
@@ -274,15 +294,16 @@ fn watch(
     (what, starts_us): &(&Entry<'_>, &Vec<u64>),
 ) -> (bool, bool) {
     let Entry { pop, entry, bounds } = what;
-    let length = |spans: Vec<Span>| spans.into_iter().map(Span::length).sum::<u64>();
+    let length =
+        |spans: Vec<Span>| spans.into_iter().fold(0, |sum: u64, span| sum.saturating_add(span.length()));
     let (mut changed, mut is_broadcast_view) = (false, false);
     for span in entry.watched.iter().filter(|span| bounds.holds(**span, 1000)) {
         // Between two pieces of a span that are new lies one that is known: the same broadcast session has no two firsts.
         for new in session.unwatched(Of::All, *span) {
-            delta.all.watch_us += new.length();
+            delta.all.watch_us = delta.all.watch_us.saturating_add(new.length());
             for (index, new) in by_period(new, starts_us) {
                 let broadcast = delta.broadcasts.entry(starts_us[index] / 1000).or_default();
-                broadcast.watch_us += new.length();
+                broadcast.watch_us = broadcast.watch_us.saturating_add(new.length());
                 let end = starts_us.get(index + 1).copied().unwrap_or(u64::MAX);
                 if !session.watched_within(starts_us[index], end) {
                     broadcast.views += 1;
@@ -290,9 +311,11 @@ fn watch(
                 }
             }
         }
-        delta.pop.watch_us += length(session.unwatched(Of::Pop(pop), *span));
+        let of_pop = length(session.unwatched(Of::Pop(pop), *span));
+        delta.pop.watch_us = delta.pop.watch_us.saturating_add(of_pop);
         let protocol = delta.protocols.entry(entry.protocol).or_default();
-        protocol.watch_us += length(session.unwatched(Of::Protocol(entry.protocol), *span));
+        let of_protocol = length(session.unwatched(Of::Protocol(entry.protocol), *span));
+        protocol.watch_us = protocol.watch_us.saturating_add(of_protocol);
         changed |= !session.tracks[track].watched.insert(*span).is_empty();
     }
     (changed, is_broadcast_view)
@@ -315,18 +338,19 @@ fn be_present(
             (Of::Pop(pop), &mut delta.pop),
             (Of::Protocol(entry.protocol), protocol),
         ];
-        let with_grace = Span { start: span.start, end: span.end + grace_ms };
+        let with_grace = Span { start: span.start, end: span.end.saturating_add(grace_ms) };
         for (of, scope) in scopes {
             for new in session.absent(of, *span, 0) {
-                scope.wall_ms += new.length();
+                scope.wall_ms = scope.wall_ms.saturating_add(new.length());
                 if matches!(of, Of::All) {
                     for (index, new) in by_period(new, starts_ms) {
-                        delta.broadcasts.entry(starts_ms[index]).or_default().wall_ms += new.length();
+                        let broadcast = delta.broadcasts.entry(starts_ms[index]).or_default();
+                        broadcast.wall_ms = broadcast.wall_ms.saturating_add(new.length());
                     }
                 }
             }
             for new in session.absent(of, with_grace, grace_ms) {
-                seconds(new).for_each(|second| scope.second(second).viewers += 1);
+                scope.present(&seconds(new));
             }
         }
         changed |= !session.tracks[track].present.insert(*span).is_empty();
@@ -341,9 +365,10 @@ fn tell_broadcasts(
     starts_us: &[u64],
     broadcasts: &mut BTreeMap<u64, ScopeDelta>,
 ) {
-    for (index, start) in starts_us.iter().enumerate() {
-        let end = starts_us.get(index + 1).copied().unwrap_or(u64::MAX);
-        if session.watched_within(*start, end) {
+    let Some(Span { start, end }) = session.watched_extent() else { return };
+    for (index, _) in by_period(Span { start, end }, starts_us) {
+        let (start, end) = (starts_us[index], starts_us.get(index + 1).copied().unwrap_or(u64::MAX));
+        if session.watched_within(start, end) {
             let viewers = session.viewers(Of::All).map(|viewer| who(viewer, id));
             broadcasts.entry(start / 1000).or_default().viewers.extend(viewers);
         }
@@ -363,7 +388,7 @@ fn absorb_traffic(
     (entry, now_ms): (&TrafficReport, u64),
 ) {
     let (minute, index) = Resolution::Second.place(entry.second);
-    let broadcast = broadcast_at(channel, entry.second.saturating_mul(1000) + 999);
+    let broadcast = broadcast_at(channel, entry.second.saturating_mul(1000).saturating_add(999));
     let key = (reporter.clone(), entry.protocol, minute);
     let held = channel.traffic.entry(key).or_insert_with(|| Held::new(vec![(0, 0); 60], now_ms));
     let (bytes, requests) = held.value[index];
@@ -374,13 +399,13 @@ fn absorb_traffic(
     held.touch(now_ms)[index] = (bytes + more.0, requests + more.1);
     let protocol = delta.protocols.entry(entry.protocol).or_default();
     for scope in [&mut delta.all, &mut delta.pop, protocol] {
-        (scope.bytes, scope.requests) = (scope.bytes + more.0, scope.requests + more.1);
+        scope.traffic(more);
         let second = scope.second(entry.second);
-        (second.bytes, second.requests) = (second.bytes + more.0, second.requests + more.1);
+        second.bytes = second.bytes.saturating_add(more.0);
+        second.requests = second.requests.saturating_add(more.1);
     }
     if let Some(start_ms) = broadcast {
-        let scope = delta.broadcasts.entry(start_ms).or_default();
-        (scope.bytes, scope.requests) = (scope.bytes + more.0, scope.requests + more.1);
+        delta.broadcasts.entry(start_ms).or_default().traffic(more);
     }
 }
 
@@ -390,7 +415,7 @@ fn absorb_quality(
     reporter: &Reporter,
     (entry, now_ms): (&QualityReport, u64),
 ) {
-    let broadcast = broadcast_at(channel, (entry.minute + 1).saturating_mul(60_000) - 1);
+    let broadcast = broadcast_at(channel, entry.minute.saturating_mul(60_000).saturating_add(59_999));
     let key = (reporter.clone(), entry.minute);
     let held = channel.quality.entry(key).or_insert_with(|| Held::new(Default::default(), now_ms));
     let more = held.touch(now_ms).unite(entry);

@@ -36,7 +36,7 @@ fn new() -> Aggregate {
 
 /// As the keeper does it, with nothing in the database.
 fn take(aggregate: &mut Aggregate, (pop, report): &(PopId, Report)) -> Absorbed {
-    for key in aggregate.wanted(pop, report).unwrap() {
+    for key in aggregate.wanted(pop, report, NOW).unwrap() {
         aggregate.put(&key, None, NOW).unwrap();
     }
     let absorbed = aggregate.absorb(pop, report, NOW).unwrap();
@@ -367,6 +367,98 @@ fn what_cannot_be_counted_is_left_out_and_said() {
     assert_eq!(refusals, Refusals { unknown_channel: 1, out_of_time: 5, no_room: 0 });
     let totals = aggregate.summary(&demo(), &Scope::All, NOW).unwrap().totals;
     assert_eq!(totals, Totals::default());
+}
+
+#[test]
+fn a_day_of_presence_is_two_steps_and_nothing_is_loaded_for_what_is_not_counted() {
+    let session = |id: u8, from: u64, until: u64| SessionReport {
+        session: [id; 16],
+        viewer: u64::from(id) + 1,
+        channel: 0,
+        protocol: Protocol::H2,
+        watched: Vec::new(),
+        present: vec![Span { start: from, end: until }],
+    };
+    let day = |n: u8| session(n, NOW - DAY_MS + 3_600_000 + 1000 * u64::from(n), NOW);
+    let sessions: Vec<_> = (0..20).map(day).collect();
+    let mut aggregate = new();
+    let report = (pop("pop-1"), Report { sessions, ..empty(1, 1) });
+    let absorbed = aggregate.absorb(&report.0, &report.1, NOW).unwrap();
+    let (.., delta) = &absorbed.added.channels[0];
+    assert_eq!(delta.all.steps.len(), 21, "20 came one after the other, and left together");
+    assert_eq!(delta.all.seconds.len(), 0);
+    aggregate.add(&absorbed.added, NOW);
+    let mut aggregate = new();
+    take(&mut aggregate, &report);
+    let totals = aggregate.summary(&demo(), &Scope::All, NOW).unwrap().totals;
+    assert_eq!((totals.peak_viewers, totals.wall_ms / 20), (20, 23 * 3_600_000 - 9_500));
+    let old = NOW - 31 * DAY_MS;
+    let traffic =
+        |second: u64| TrafficReport { channel: 0, protocol: Protocol::H1, second, bytes: 1, requests: 1 };
+    let quality = |minute: u64| QualityReport { channel: 0, minute, starvations: 1, ..Default::default() };
+    let beyond = Report {
+        sessions: vec![session(90, old, old + 1000), session(91, NOW + DAY_MS, NOW + DAY_MS + 1)],
+        traffic: vec![traffic(old / 1000), traffic(u64::MAX)],
+        quality: vec![quality(old / 60_000), quality(u64::MAX)],
+        ..empty(1, 2)
+    };
+    assert_eq!(aggregate.wanted(&pop("pop-1"), &beyond, NOW).unwrap(), []);
+    let refusals = take(&mut aggregate, &(pop("pop-1"), beyond)).refusals;
+    assert_eq!(refusals, Refusals { unknown_channel: 0, out_of_time: 6, no_room: 0 });
+    assert_eq!(aggregate.sessions_held(), 20, "nobody is remembered for nothing");
+}
+
+#[test]
+fn forged_numbers_end_where_numbers_end() {
+    let most = |second: u64, by: u64| TrafficReport {
+        channel: 0,
+        protocol: Protocol::H1,
+        second: BASE / 1000 + second,
+        bytes: u64::MAX - by,
+        requests: u64::MAX - by,
+    };
+    let mut startup_ms = Histogram::default();
+    startup_ms.record(1);
+    let quality = |minute: u64| QualityReport {
+        channel: 0,
+        minute: BASE / 60_000 + minute,
+        starvations: u64::MAX,
+        starved_ms: u64::MAX,
+        startup_ms: startup_ms.clone(),
+        ..Default::default()
+    };
+    let mut aggregate = new();
+    for name in ["pop-1", "pop-2"] {
+        for sequence in 1..3 {
+            let traffic = vec![most(0, 2 - sequence), most(1, 0), most(70, 0)];
+            let forged = Report { traffic, quality: vec![quality(0), quality(1)], ..empty(1, sequence) };
+            take(&mut aggregate, &(pop(name), forged));
+        }
+    }
+    let totals = aggregate.summary(&demo(), &Scope::All, NOW).unwrap().totals;
+    assert_eq!((totals.bytes, totals.requests), (u64::MAX, u64::MAX));
+    assert_eq!((totals.quality.starvations, totals.quality.starved_ms), (u64::MAX, u64::MAX));
+    let blocks = aggregate.blocks(&demo(), &Scope::All, (Resolution::Hour, 0..=u64::MAX));
+    assert_eq!(
+        blocks.iter().flat_map(|(_, block)| block.points()).map(|point| point.bytes).max(),
+        Some(u64::MAX)
+    );
+}
+
+#[test]
+fn a_silent_pop_can_be_forgotten_and_what_came_by_it_stays() {
+    let mut aggregate = new();
+    let traffic =
+        TrafficReport { channel: 0, protocol: Protocol::H1, second: BASE / 1000, bytes: 7, requests: 1 };
+    take(&mut aggregate, &(pop("pop-1"), Report { traffic: vec![traffic], ..empty(1, 1) }));
+    assert_eq!(aggregate.remove_pop(&pop("pop-2"), NOW), Err(NotRemoved::Unknown));
+    assert_eq!(aggregate.remove_pop(&pop("pop-1"), NOW + 9_999), Err(NotRemoved::Up));
+    assert_eq!(aggregate.final_until_ms(NOW + 60_000, 86_400_000), NOW, "it is waited for");
+    assert_eq!(aggregate.remove_pop(&pop("pop-1"), NOW + 10_000), Ok(()));
+    assert_eq!(aggregate.pops(NOW), []);
+    assert_eq!(aggregate.final_until_ms(NOW + 60_000, 86_400_000), NOW + 60_000);
+    let of_pop = aggregate.summary(&demo(), &Scope::Pop(pop("pop-1")), NOW).unwrap();
+    assert_eq!(of_pop.totals.bytes, 7);
 }
 
 #[test]

@@ -31,6 +31,19 @@ pub struct Counters {
     pub checkpoint_us: AtomicU64,
     /// Times that the database failed.
     pub failures: AtomicU64,
+    /// What could not be read and is out of the way.
+    pub set_aside: SetAside,
+}
+
+/// What could not be read and is out of the way.
+#[derive(Debug, Default)]
+pub struct SetAside {
+    /// Pieces of the state.
+    pub pieces: AtomicU64,
+    /// Reports in the journal.
+    pub reports: AtomicU64,
+    /// Whole databases.
+    pub database: AtomicU64,
 }
 
 impl Counters {

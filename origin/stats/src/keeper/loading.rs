@@ -17,10 +17,9 @@ const JOURNAL_PAGE: i64 = 64;
 /// How far back seconds are read at a start: somebody asks for the viewers of now.
 const RECENT_MINUTES: u64 = 2;
 
-impl From<Corrupt> for StoreError {
-    fn from(corrupt: Corrupt) -> Self {
-        Self::Database(sqlx::Error::Decode(Box::new(corrupt)))
-    }
+/// The first minute of what is asked for as now.
+pub(super) fn recent(now_ms: u64) -> u64 {
+    (now_ms / 60_000).saturating_sub(RECENT_MINUTES)
 }
 
 impl From<InvalidReport> for StoreError {
@@ -39,9 +38,11 @@ impl Keeper {
             is_whole: false,
             newest_id: 0,
             journal_bytes: 0,
+            loaded: 0,
             written: Instant::now(),
             swept: None,
             gauges: watch::Sender::default(),
+            available: watch::Sender::default(),
             closing: None,
         }
     }
@@ -49,20 +50,19 @@ impl Keeper {
     /// Reads the state, and applies what the journal has beyond it.
     pub(super) async fn reload(&mut self) -> Result<(), StoreError> {
         let now = now_ms();
-        (self.is_whole, self.journal_bytes) = (false, 0);
+        (self.is_whole, self.journal_bytes, self.loaded) = (false, 0, 0);
         self.store.prepare().await?;
         self.aggregate = Aggregate::new(self.setup.retention);
         for kind in KINDS_IN_MEMORY {
             for (key, value) in self.store.pieces(kind, 0).await? {
-                self.aggregate.put(&key, Some(&value), now)?;
+                self.put(&key, Some(&value), now).await?;
             }
         }
         for (channel, scope, viewers) in self.store.viewers().await? {
             self.aggregate.put_viewers(&channel, &scope, viewers.into_iter());
         }
-        let recent = (now / 60_000).saturating_sub(RECENT_MINUTES);
-        for (key, value) in self.store.pieces(Resolution::Second.name(), recent).await? {
-            self.aggregate.put(&key, Some(&value), now)?;
+        for (key, value) in self.store.pieces(Resolution::Second.name(), recent(now)).await? {
+            self.put(&key, Some(&value), now).await?;
         }
         for source in &mut self.setup.channels {
             self.aggregate.channel(&source.id, source.grace_ms);
@@ -72,20 +72,12 @@ impl Keeper {
             let page = self.store.journalled(applied, JOURNAL_PAGE).await?;
             let Some(last) = page.last().map(|last| last.id) else { break };
             for journalled in page {
-                let report = match Report::decode(&journalled.report) {
-                    Ok(report) => report,
-                    Err(error) => {
-                        self.counters.invalid.fetch_add(1, Ordering::Relaxed);
-                        let (id, pop) = (journalled.id, &journalled.pop);
-                        tracing::error!(
-                            id, %pop, %error,
-                            "a report in the journal cannot be read; it is set aside under its negative id, for a version that can"
-                        );
-                        self.store.set_aside(id).await?;
-                        continue;
-                    }
+                let report = Report::read(&journalled.report);
+                let (Ok(report), Some(pop)) = (&report, &journalled.pop) else {
+                    self.set_report_aside(journalled.id, report.err()).await?;
+                    continue;
                 };
-                self.apply(&journalled.pop, &report, journalled.received_ms).await?;
+                self.apply(pop, report, journalled.received_ms).await?;
                 self.journal_bytes += journalled.report.len() as u64;
             }
             (applied, self.newest_id) = (last, self.newest_id.max(last));
@@ -93,12 +85,44 @@ impl Keeper {
         // What a checkpoint that failed said of broadcast sessions is said again.
         self.setup.channels.iter_mut().for_each(|source| source.broadcasts.mark_changed());
         self.is_whole = true;
+        self.available.send_replace(true);
+        Ok(())
+    }
+
+    async fn set_report_aside(&self, id: u64, error: Option<InvalidReport>) -> Result<(), StoreError> {
+        self.counters.invalid.fetch_add(1, Ordering::Relaxed);
+        self.counters.set_aside.reports.fetch_add(1, Ordering::Relaxed);
+        let error = error.map_or_else(|| "whose it is cannot be read".to_owned(), |error| error.to_string());
+        tracing::error!(
+            id,
+            error,
+            "a report in the journal cannot be read; it is set aside under its negative id, for a version that can"
+        );
+        self.store.set_report_aside(id).await
+    }
+
+    /// Takes a piece from the database. One that cannot be read is set aside and begins anew.
+    async fn put(&mut self, key: &Key, value: Option<&[u8]>, now: u64) -> Result<(), StoreError> {
+        let Err(Corrupt(_)) = self.aggregate.put(key, value, now) else { return Ok(()) };
+        self.counters.set_aside.pieces.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            ?key,
+            "a row of the statistics' database cannot be read: it is set aside, under a kind (of a session: a channel) that \
+             begins with `!`, and what it counted begins anew; a backup of the database has what it was"
+        );
+        self.store.set_piece_aside(key).await?;
+        if let Key::Broadcast(channel, start_ms) = key {
+            self.aggregate.restore_broadcast(channel, *start_ms, now);
+        } else if matches!(key, Key::Session(..) | Key::Traffic(..) | Key::Quality(..) | Key::Series(..)) {
+            // Nothing is always read.
+            let _ = self.aggregate.put(key, None, now);
+        }
         Ok(())
     }
 
     /// Applies one report; whether it had not come before.
     pub(super) async fn apply(&mut self, pop: &PopId, report: &Report, now: u64) -> Result<bool, StoreError> {
-        let wanted = self.aggregate.wanted(pop, report)?;
+        let wanted = self.aggregate.wanted(pop, report, now)?;
         self.load(&wanted, now).await?;
         let absorbed = self.aggregate.absorb(pop, report, now)?;
         let wanted = self.aggregate.wanted_for(&absorbed.added, now);
@@ -114,8 +138,9 @@ impl Keeper {
         }
         let found = self.store.load(keys).await?;
         for key in keys {
-            self.aggregate.put(key, found.get(key).map(Vec::as_slice), now)?;
+            self.put(key, found.get(key).map(Vec::as_slice), now).await?;
         }
+        self.loaded += keys.iter().filter(|key| !matches!(key, Key::Session(..))).count();
         Ok(())
     }
 

@@ -97,4 +97,41 @@ async fn postgresql_keeps_the_same_and_one_origin_at_a_time_has_it() {
     let series = again.stats.series(&demo(), &Scope::All, (Resolution::Second, from..from + 60)).await;
     assert_eq!(series.expect("read").values().map(|point| point.bytes).sum::<u64>(), 5000);
     again.stop().await;
+    // What cannot be read is set aside.
+    let store = cluster.store();
+    for statement in [
+        "UPDATE pieces SET value = 'garbage' WHERE kind = 'totals' AND part = 'all'",
+        "UPDATE pieces SET value = '' WHERE kind = 'traffic'",
+        "UPDATE sessions SET value = '' WHERE session LIKE '00%'",
+    ] {
+        store.execute(statement).await.expect("done");
+    }
+    store.close().await;
+    let again = start_at(cluster.store());
+    again.stats.report(pop(), bytes(&report(6, base_ms))).await.expect("taken");
+    let (pieces, totals) = (
+        again.stats.counters().set_aside.pieces.load(Ordering::Relaxed),
+        again.summary(base_ms).await.totals,
+    );
+    assert!(pieces >= 3, "{pieces}");
+    assert_eq!(totals.bytes, 1000, "they begin anew");
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn postgresql_that_is_down_is_waited_for() {
+    let cluster = Cluster::start();
+    let base_ms = now_ms() - 60_000;
+    let kept = start_at(cluster.store());
+    kept.stats.report(pop(), bytes(&report(1, base_ms))).await.expect("taken");
+    cluster.control("stop");
+    let refused = kept.stats.report(pop(), bytes(&report(2, base_ms))).await;
+    assert!(matches!(refused, Err(ReportError::Busy)), "{refused:?}");
+    let mut available = kept.stats.available.clone();
+    available.wait_for(|available| !available).await.expect("somebody is there");
+    cluster.control("start");
+    eventually_taken(&kept, &report(2, base_ms)).await;
+    assert_eq!(kept.summary(base_ms).await.totals.bytes, 2000);
+    assert!(kept.stats.is_available());
+    kept.stop().await;
 }
