@@ -6,6 +6,7 @@ use crate::check::report::FailOn;
 use crate::crowd::Pick;
 use crate::dial::Protocol;
 use crate::prometheus::Selector;
+use crate::publish::Picture;
 use crate::scenario::preset::Preset;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -44,7 +45,7 @@ pub(crate) enum Command {
     Herd(HerdArgs),
     /// Is this a server that the LL-HLS specification describes? Every rule, with evidence
     Check(CheckArgs),
-    /// Send an FLV file or stream in real time by RTMP
+    /// Send a file, a stream or a test source in real time by RTMP or SRT, as one or many publishers
     Publish(PublishArgs),
     /// Do the origin's statistics say what the viewers of a run know? Every metric, with its bar
     Verify(VerifyArgs),
@@ -249,19 +250,43 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sigma-load publish rtmp://127.0.0.1:1935/live/KEY --file clip.flv --loop --seconds 60\n  \
-    ffmpeg -re -i clip.mp4 -c copy -f flv - | sigma-load publish rtmp://127.0.0.1:1935/live/KEY")]
+    sigma-load publish 'rtmp://127.0.0.1:1935/live/key-{n}' --count 20 --test-source 640x360@30 --seconds 60\n  \
+    sigma-load publish 'srt://127.0.0.1:8890?streamid=KEY' --file clip.mp4 --loop\n  \
+    ffmpeg -re -i clip.mp4 -c copy -f flv - | sigma-load publish rtmp://127.0.0.1:1935/live/KEY\n\n\
+    FLV is read as it is. Other files (with codecs that FLV has), the test source and SRT need the program ffmpeg.\n\
+    All publishers send the same test source, encoded once, and who does not keep up loses pictures of it; files are \
+read for each.\n\n\
+    Exit codes: 0 no errors beyond --max-errors; 1 errors, or a target that refuses; 2 wrong usage.")]
 pub(crate) struct PublishArgs {
-    /// `rtmp://HOST[:PORT]/APP/KEY`
+    /// `rtmp://HOST[:PORT]/APP/KEY` or `srt://HOST:PORT?streamid=...`; `{n}` stands for the publisher's number, from 1
     pub(crate) url: String,
-    /// FLV file; without it, or with `-`, FLV is read from stdin
+    /// Publishers
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) count: u32,
+    /// What to send; without it, or with `-`, FLV is read from stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Send a test picture and a tone
+    #[arg(long, value_name = "WxH@FPS", conflicts_with = "file")]
+    pub(crate) test_source: Option<Picture>,
+    /// Bit rate of the test picture
+    #[arg(long, value_name = "KBPS", default_value_t = 1_500, requires = "test_source", value_parser = clap::value_parser!(u32).range(50..=100_000))]
+    pub(crate) test_kbps: u32,
     /// Begin again at the end of the file, with timestamps that go on
     #[arg(long = "loop", requires = "file")]
     pub(crate) repeat: bool,
     /// End after this time
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: Option<u64>,
+    /// How often each publisher may connect again, a second after it lost its server
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) reconnects: u32,
+    /// Errors up to this many still exit 0; a lost connection is one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) max_errors: u64,
+    /// The program that reads what is no FLV, makes the test source and sends by SRT
+    #[arg(long, value_name = "PROGRAM", env = "SIGMA_FFMPEG", default_value = "ffmpeg")]
+    pub(crate) ffmpeg: PathBuf,
     /// Permit targets that are not this machine. Test only what is yours
     #[arg(long)]
     pub(crate) allow_remote: bool,
@@ -362,6 +387,11 @@ mod tests {
             (vec!["merge", "a.json", "b.json", "--html", "c.html", "--json", "-"], true),
             (vec!["merge"], false),
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--loop"], false),
+            (vec!["publish", "rtmp://127.0.0.1/live/{n}", "--count", "9", "--test-source", "640x360@30"], true),
+            (vec!["publish", "rtmp://127.0.0.1/live/{n}", "--count", "1001"], false),
+            (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-source", "big"], false),
+            (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-source", "640x360@30", "--file", "x"], false),
+            (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-kbps", "500"], false),
             (vec!["procstat", "--pid", "1", "--seconds", "5"], true),
             (vec!["verify", "--truth", "a", "--truth", "b", "--channel", "bench"], true),
             (vec!["verify", "--truth", "a", "--channel", "no/channel"], false),

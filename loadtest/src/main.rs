@@ -282,16 +282,25 @@ async fn run_check(arguments: &CheckArgs) -> Result<bool, Failure> {
 }
 
 async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
-    let broadcast = publish::Broadcast {
+    let input = match (arguments.test_source, arguments.file) {
+        (Some(picture), _) => publish::Input::Test(picture, arguments.test_kbps),
+        (None, Some(path)) if path != Path::new("-") => publish::Input::File(path),
+        _ => publish::Input::Stdin,
+    };
+    let order = publish::Order {
         url: arguments.url,
-        file: arguments.file.filter(|path| path != Path::new("-")),
+        count: arguments.count,
+        input,
         repeat: arguments.repeat,
         duration: arguments.seconds.map(Duration::from_secs),
+        reconnects: arguments.reconnects,
         allow_remote: arguments.allow_remote,
+        ffmpeg: arguments.ffmpeg,
+        max_errors: arguments.max_errors,
     };
-    let report = publish::run(&broadcast, interrupted()).await?;
+    let report = publish::run(order, interrupted()).await?;
     write(&arguments.output, &report)?;
-    Ok(true)
+    Ok(report.passed)
 }
 
 async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
