@@ -4,6 +4,8 @@
 //! which begins when the last viewer has started; errors, startup times and seconds are of the whole run. Requests still
 //! under way at the end are not counted. Sessions that last to the end leave cleanly and are in the ground-truth log.
 
+pub(crate) mod command;
+
 use crate::address::Address;
 use crate::crowd::Crowd;
 use crate::dial::DialError;
@@ -100,7 +102,6 @@ pub(crate) async fn run(
         ramp_seconds: ramp.as_secs_f64(),
         seconds: measured_from.elapsed().as_secs_f64(),
         viewers: u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX),
-        renditions: crowd.renditions(),
         tally: crowd.take(),
         warm_up,
         tester: pulse::tester(&pulses, Usage::own_cpu_s() - own_cpu_s),

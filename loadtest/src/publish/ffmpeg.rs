@@ -75,7 +75,9 @@ impl Work {
                 all.extend(words("-c:a aac -b:a 96k -flush_packets 1 -flvflags no_duration_filesize -f flv pipe:1"));
             }
             Self::Srt(url) => {
-                all.extend(words("-fflags nobuffer -f flv -i pipe:0 -map 0 -c copy -flush_packets 1 -f mpegts"));
+                // What comes first is passed on at once, and what comes last is waited for.
+                all.extend(words("-fpsprobesize 0 -analyzeduration 1000000 -f flv -i pipe:0 -map 0 -c copy"));
+                all.extend(words("-flush_packets 1 -muxdelay 0 -muxpreload 0 -linger 2 -f mpegts"));
                 all.push(url.clone());
             }
         }

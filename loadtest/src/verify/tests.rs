@@ -13,7 +13,7 @@ fn dialer() -> Dialer {
 }
 
 /// An origin that has seen `sessions`, two to a page; notes what it is asked.
-async fn origin(sessions: u64, asked: Arc<Mutex<Vec<String>>>) -> Address {
+pub(crate) async fn origin(sessions: u64, asked: Arc<Mutex<Vec<String>>>) -> Address {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     tokio::spawn(async move {

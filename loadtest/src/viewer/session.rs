@@ -8,7 +8,7 @@ mod under_way;
 use super::Sources;
 use crate::adapt::{Estimate, Link, choose};
 use crate::cmcd::{self, Object};
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Weight};
 use crate::dial::Protocol;
 use crate::ground::Record;
 use crate::listing::Position;
@@ -55,7 +55,7 @@ pub(super) struct Session {
     begun: Instant,
     begun_unix_us: u64,
     hashes: bool,
-    pub(super) asleep: Cell<bool>,
+    asleep: Cell<bool>,
     /// It does not wake up again.
     pub(super) for_good: Cell<bool>,
     /// Changes when there may be something new to get.
@@ -82,6 +82,9 @@ pub(super) struct State {
     /// Counted as a viewer of its slice, and as a stalled one.
     present: bool,
     stalled: bool,
+    /// Renditions that it plays, and what it counts for.
+    renditions: u64,
+    weight: Weight,
     sid: String,
     bytes: u64,
     looked_us: u64,
@@ -126,6 +129,8 @@ impl Session {
             slice: 0,
             present: false,
             stalled: false,
+            renditions: 0,
+            weight: Weight::default(),
             sid: format!("{:016x}{:016x}", random.next(), random.next()),
             bytes: 0,
             looked_us: 0,
@@ -213,6 +218,26 @@ impl Session {
                 live.stalled.saturating_add(u64::from(stalled)).saturating_sub(u64::from(was_stalled));
         });
         (state.present, state.stalled) = (present, stalled);
+        self.weigh(state);
+    }
+
+    /// Renditions begin and end.
+    pub(super) fn plays(&self, more: u64, fewer: u64) {
+        let mut state = self.state.borrow_mut();
+        state.renditions = (state.renditions + more).saturating_sub(fewer);
+        self.weigh(&mut state);
+    }
+
+    fn weigh(&self, state: &mut State) {
+        let counts = state.present && !self.asleep.get();
+        let weight = match counts {
+            true => Weight { viewers: 1, renditions: state.renditions },
+            false => Weight::default(),
+        };
+        let was = std::mem::replace(&mut state.weight, weight);
+        if was != weight {
+            self.crowd.weigh(self.shard, was, weight);
+        }
     }
 
     pub(super) fn set_sid(&self, sid: String) {
@@ -449,6 +474,16 @@ impl Session {
         let mut state = self.state.borrow_mut();
         let happened = state.playback.pause(now_us);
         self.happened(&mut state, &happened);
+        self.weigh(&mut state);
+    }
+
+    pub(super) fn is_asleep(&self) -> bool {
+        self.asleep.get()
+    }
+
+    pub(super) fn wakes(&self) {
+        self.asleep.set(false);
+        self.weigh(&mut self.state.borrow_mut());
     }
 
     pub(super) fn seek(&self, to: Option<f64>) {
