@@ -3,9 +3,11 @@
 //! Everything of a viewer runs in the viewer's own task: whoever polls it calls [`Wire::drive`] too, so that a response
 //! wakes one task and not three. Invariants: a kept connection has no unread response on it; bodies are hashed only if
 //! asked for, and media is never held. With HTTP/1.1 each lane has a connection of its own, as browsers do it.
-//! Deliberately absent: retries (the player model's), redirects (the viewer's).
+//! What a server refuses without having looked at it is asked for again on a new connection. Deliberately absent: other
+//! retries (the player model's), redirects (the viewer's).
 
 mod h3;
+mod refusal;
 mod stream;
 
 use crate::address::Authority;
@@ -37,6 +39,8 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// How long a clean close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a request is made again that its server did not take: one that is being restarted, or behind a balancer.
+const REFUSALS_MAX: u8 = 4;
 
 const CMSD_DYNAMIC: HeaderName = HeaderName::from_static("cmsd-dynamic");
 
@@ -49,6 +53,8 @@ pub(crate) enum WireError {
     Timeout(Duration),
     #[error("the connection was closed before the response: {0}")]
     Closed(String),
+    #[error("the server did not take the request: {0}")]
+    Refused(String),
     #[error("the body was cut short: {0}")]
     Truncated(String),
     #[error("the body is larger than anything of its kind")]
@@ -64,7 +70,7 @@ impl WireError {
             Self::Dial(DialError::Timeout(_)) | Self::Timeout(_) => ErrorKind::Timeout,
             Self::Dial(DialError::Tls(_)) => ErrorKind::Tls,
             Self::Dial(_) => ErrorKind::Connect,
-            Self::Closed(_) => ErrorKind::Closed,
+            Self::Closed(_) | Self::Refused(_) => ErrorKind::Closed,
             Self::Truncated(_) => ErrorKind::Truncated,
             Self::Oversize => ErrorKind::Oversize,
             Self::Path(_) => ErrorKind::BadUri,
@@ -97,6 +103,8 @@ pub(crate) struct Answer {
     /// The request went out; later than it was wanted when a connection had to be made, or the tester was late.
     pub(crate) sent: Instant,
     pub(crate) dialled: bool,
+    /// How often it was made again because the server did not take it.
+    pub(crate) retried: u8,
     /// Response header.
     pub(crate) first_byte: Instant,
     /// End of the body.
@@ -133,6 +141,8 @@ pub(crate) struct Wire {
     protocol: Protocol,
     timeout: Duration,
     shared: tokio::sync::Mutex<Shared>,
+    /// Counts the shared connections.
+    dialled: Cell<u32>,
     drivers: RefCell<Vec<Driver>>,
     /// New since the drivers were polled last.
     fresh: RefCell<Vec<Driver>>,
@@ -166,6 +176,7 @@ impl Wire {
             protocol: route.protocol,
             timeout: route.timeout,
             shared: tokio::sync::Mutex::default(),
+            dialled: Cell::new(0),
             drivers: RefCell::default(),
             fresh: RefCell::default(),
             reset: Rc::default(),
@@ -222,14 +233,37 @@ impl Wire {
         &self,
         lane: &mut Lane,
         ask: &Ask<'_>,
-        keep: Option<&mut Vec<u8>>,
+        mut keep: Option<&mut Vec<u8>>,
     ) -> Result<Answer, WireError> {
-        let mut reading = Reading::new(ask.hash, keep);
-        match self.protocol {
-            Protocol::H1 => Box::pin(self.over_h1(lane, ask, &mut reading)).await,
-            Protocol::H2 => self.over_h2(ask, &mut reading).await,
-            Protocol::H3 => Box::pin(self.over_h3(ask, &mut reading)).await,
+        let mut retried = 0;
+        loop {
+            let mut reading = Reading::new(ask.hash, keep.as_mut().map(|keep| &mut **keep));
+            let result = match self.protocol {
+                Protocol::H1 => Box::pin(self.over_h1(lane, ask, &mut reading)).await,
+                Protocol::H2 => self.over_h2(ask, &mut reading).await,
+                Protocol::H3 => Box::pin(self.over_h3(ask, &mut reading)).await,
+            };
+            match result {
+                Err(WireError::Refused(_)) if retried < REFUSALS_MAX => retried += 1,
+                result => return result.map(|answer| Answer { retried, ..answer }),
+            }
         }
+    }
+
+    /// The shared connection of that number takes nothing any more; what is under way on it goes on.
+    async fn retire(&self, number: u32) {
+        let mut shared = self.shared.lock().await;
+        if self.dialled.get() == number {
+            *shared = Shared::None;
+        }
+    }
+
+    /// A failure before there was a response.
+    async fn failed(&self, number: u32, error: WireError) -> WireError {
+        if matches!(error, WireError::Refused(_)) {
+            self.retire(number).await;
+        }
+        error
     }
 
     async fn over_h1(
@@ -269,12 +303,20 @@ impl Wire {
 
     async fn over_h2(&self, ask: &Ask<'_>, reading: &mut Reading<'_>) -> Result<Answer, WireError> {
         let (mut sender, dialled) = self.h2().await?;
-        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(closed)?;
+        let number = self.dialled.get();
         let request = with_headers(Request::get(self.uri(ask.path)?), ask).body(())?;
-        let sent = Instant::now();
-        let (response, _) = sender.send_request(request, true).map_err(closed)?;
-        drop(sender);
-        let (head, mut body) = response.await.map_err(closed)?.into_parts();
+        let mut sent = Instant::now();
+        let asked = async {
+            poll_fn(|cx| sender.poll_ready(cx)).await?;
+            sent = Instant::now();
+            let (response, _) = sender.send_request(request, true)?;
+            drop(sender);
+            response.await
+        };
+        let (head, mut body) = match asked.await {
+            Ok(response) => response.into_parts(),
+            Err(error) => return Err(self.failed(number, refusal::of_h2(error)).await),
+        };
         let first_byte = Instant::now();
         while let Some(chunk) = body.data().await {
             let chunk = chunk.map_err(truncated)?;
@@ -294,6 +336,7 @@ impl Wire {
         }
         *shared = Shared::None;
         let sender = Box::pin(self.dial_h2()).await?;
+        self.dialled.set(self.dialled.get().wrapping_add(1));
         *shared = Shared::H2(sender.clone());
         Ok((sender, true))
     }
@@ -324,16 +367,25 @@ impl Wire {
                     let config = self.dialer.tls_config(Protocol::H3)?;
                     let (sender, driver) = self.quic.dial(config, address, &self.authority.host).await?;
                     self.fresh.borrow_mut().push(driver);
+                    self.dialled.set(self.dialled.get().wrapping_add(1));
                     *shared = Shared::H3(sender.clone());
                     (sender, true)
                 }
             }
         };
+        let number = self.dialled.get();
         let request = with_headers(Request::get(self.uri(ask.path)?), ask).body(())?;
         let sent = Instant::now();
-        let mut stream = sender.requests.send_request(request).await.map_err(closed)?;
-        stream.finish().await.map_err(closed)?;
-        let (head, ()) = stream.recv_response().await.map_err(closed)?.into_parts();
+        let asked = async {
+            let mut stream = sender.requests.send_request(request).await?;
+            stream.finish().await?;
+            let response = stream.recv_response().await?;
+            Ok((response, stream))
+        };
+        let (head, mut stream) = match asked.await {
+            Ok((response, stream)) => (response.into_parts().0, stream),
+            Err(error) => return Err(self.failed(number, refusal::of_h3(error)).await),
+        };
         let first_byte = Instant::now();
         while let Some(mut chunk) = stream.recv_data().await.map_err(truncated)? {
             while chunk.has_remaining() {
@@ -377,6 +429,7 @@ impl Wire {
             status,
             sent,
             dialled,
+            retried: 0,
             first_byte,
             ended: Instant::now(),
             bytes: reading.bytes,

@@ -60,7 +60,7 @@ fn answer(path: &str, sessions: u64) -> String {
         let next = (from + 2 < sessions).then(|| (from + 2).to_string());
         serde_json::json!({"items": items, "next_cursor": next}).to_string()
     } else {
-        serde_json::json!({"final_until": rfc3339(START_S + 1000), "views": sessions, "watch_ms": sessions * 10_000})
+        serde_json::json!({"final_until": rfc3339(4_000_000_000), "views": sessions, "watch_ms": sessions * 10_000})
             .to_string()
     }
 }

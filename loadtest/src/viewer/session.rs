@@ -264,6 +264,7 @@ impl Session {
                 counts.send_lag.record(answer.sent.saturating_duration_since(wanted));
             }
             counts.tally.bytes += answer.bytes;
+            counts.tally.retried += u64::from(answer.retried);
         });
     }
 
