@@ -97,7 +97,12 @@ pub(crate) struct Output {
     Part delay is the last byte at the viewer minus `at` of the part's CMSD-Static header, which the origin sets to \
 the wall clock at which it had the part: origin and viewers must share a clock.\n\
     Rates, delays and CPU are measured after the ramp; errors and start-up times are of the whole run. Parts missed \
-(gap), playlists that go back (msn_regression) and differing bytes (hash_mismatch) are errors too.")]
+(gap), playlists that go back (msn_regression) and differing bytes (hash_mismatch) are errors too.\n\n\
+    The verdict is `passed`; `failed`: more errors than --max-errors, nobody got media, a log with holes, or a \
+verification that does not hold; or `inconclusive`: nothing failed, but the tester was the limit (its threads or the \
+machine were too busy), so that its figures are not the server's.\n\n\
+    Exit codes: 0 passed or inconclusive; 1 failed, or a target that refuses; 2 wrong usage. A script that judges by \
+the figures looks at `verdict` of the JSON.")]
 pub(crate) struct RunArgs {
     /// Multivariant playlists (or media playlists); viewers take turns on them
     #[arg(required_unless_present = "scenario_file", num_args = 1..=256, value_name = "URL")]
@@ -135,6 +140,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) view: ViewArgs,
+    #[command(flatten)]
     pub(crate) behaviour: Behaviour,
     #[command(flatten)]
     pub(crate) proof: ProofArgs,
@@ -142,6 +149,21 @@ pub(crate) struct RunArgs {
     pub(crate) target: Target,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// What is shown while the run goes, on standard error. By default a progress bar on a terminal, elsewhere a log line
+/// every 5 s.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ViewArgs {
+    /// Show the whole run on the terminal: every POP, viewers over time
+    #[arg(long, conflicts_with_all = ["plain", "quiet"])]
+    pub(crate) live: bool,
+    /// A line every 5 s instead of a progress bar
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) plain: bool,
+    /// Show nothing while the run goes
+    #[arg(long)]
+    pub(crate) quiet: bool,
 }
 
 /// Whether the origin's numbers are held against the run.
@@ -207,7 +229,10 @@ pub(crate) struct HerdArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example, one report of two machines:\n  \
     sigma-load merge a.json b.json --html both.html --json both.json\n\n\
-    The processes must have measured at the same time: rates add up. Percentiles are those of all values together.")]
+    The processes must have measured at the same time: rates add up. Percentiles are those of all values together. \
+Verifications (`run --verify`) are kept, by channel and run; a channel whose viewers were several processes' is better \
+verified once for all, with all their logs: `sigma-load verify --truth a.jsonl --truth b.jsonl`. Each run counts once: \
+a report that is there twice, or in a merged one, is refused.")]
 pub(crate) struct MergeArgs {
     /// What `run --json` (or `merge --json`) wrote
     #[arg(required = true, value_name = "FILE")]
@@ -376,6 +401,9 @@ mod tests {
             (vec!["run", url, "--ca", "x", "--insecure-loopback"], false),
             (vec!["run", url, "--scenario", "churn", "--leave", "1,1,1,1", "--seed", "7"], true),
             (vec!["run", url, "--scenario", "stampede"], false),
+            (vec!["run", url, "--live"], true),
+            (vec!["run", url, "--live", "--plain"], false),
+            (vec!["run", url, "--plain", "--quiet"], false),
             (vec!["run", "--scenario-file", "x.toml", "--seed", "7"], true),
             (vec!["run", "--scenario-file", "x.toml", "--viewers", "7"], false),
             (vec!["run", "--scenario-file", "x.toml", "--scenario", "churn"], false),

@@ -267,6 +267,16 @@ impl Crowd {
         }
     }
 
+    /// What happened in a second that has ended, by the POP's name, or its address as long as that is not known.
+    pub(crate) fn second(&self, unix_s: u64) -> Vec<(String, Point)> {
+        let slices = lock(&self.slices);
+        let named = |slice: &Slice| {
+            let name = if slice.pop.is_empty() { &slice.key.edge } else { &slice.pop };
+            Some((name.clone(), slice.seconds.get(&unix_s)?.clone()))
+        };
+        slices.iter().filter_map(named).collect()
+    }
+
     /// The slice of that key.
     pub(crate) fn slice(&self, key: &SliceKey) -> usize {
         let mut slices = lock(&self.slices);

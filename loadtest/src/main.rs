@@ -7,6 +7,7 @@
 mod adapt;
 mod address;
 mod behaviour;
+mod board;
 mod check;
 mod cli;
 mod cmcd;
@@ -27,6 +28,7 @@ mod playback;
 mod player;
 mod playlist;
 mod procstat;
+mod progress;
 mod prometheus;
 mod publish;
 mod pulse;
@@ -55,7 +57,7 @@ use dial::{DialConfig, Dialer, Protocol};
 use report::Report;
 use serde::Serialize;
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -105,7 +107,10 @@ fn main() -> ExitCode {
 
 fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(|| progress::console::Lines);
     match format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().init(),

@@ -12,7 +12,7 @@ use crate::dial::DialError;
 use crate::procstat::{self, ProcError, Usage, UsageReport, Watch};
 use crate::pulse::{self, Pulse};
 use crate::random::Random;
-use crate::results::Results;
+use crate::results::{Point, Results};
 use crate::scenario::Scenario;
 use crate::scenario::plan::{Arrival, exoduses, plan};
 use crate::script::{Script, Stay};
@@ -53,10 +53,12 @@ pub(crate) struct Outcome {
     pub(crate) servers: Vec<UsageReport>,
 }
 
-/// Runs to the end, or until `stop` resolves.
+/// Runs to the end, or until `stop` resolves. `watcher` is told every second of the wall clock (Unix seconds) what
+/// happened in it, by POP.
 pub(crate) async fn run(
     crowd: Arc<Crowd>,
     order: &Order,
+    watcher: impl FnMut(u64, &[(String, Point)]) + Send + 'static,
     stop: impl Future<Output = ()>,
 ) -> Result<Outcome, RunError> {
     let scenario = &order.scenario;
@@ -71,7 +73,7 @@ pub(crate) async fn run(
     let (stopping, stopped) = watch::channel(false);
     let (ramp, whole) = (scenario.warm_up(), scenario.duration());
     let (mut floors, pulses) = open(&crowd, scenario, (places, start, &stopped));
-    let ticking = tokio::spawn(tick(Arc::clone(&crowd)));
+    let ticking = tokio::spawn(tick(Arc::clone(&crowd), watcher));
     tokio::pin!(stop);
     let early = tokio::select! {
         () = tokio::time::sleep_until(start + ramp) => false,
@@ -180,12 +182,13 @@ fn unix_s() -> u64 {
 }
 
 /// At the end of each second of the wall clock, what happened in it is put away.
-async fn tick(crowd: Arc<Crowd>) {
+async fn tick(crowd: Arc<Crowd>, mut watcher: impl FnMut(u64, &[(String, Point)])) {
     loop {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let rest = Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into());
         tokio::time::sleep(rest).await;
         crowd.tick(now.as_secs());
+        watcher(now.as_secs(), &crowd.second(now.as_secs()));
     }
 }
 

@@ -89,9 +89,7 @@ fn head(report: &Report, name: &str, out: &mut String) -> fmt::Result {
             .phases
             .iter()
             .map(|phase| {
-                // The names of a scenario file.
-                let kind = serde_json::to_value(phase.kind).unwrap_or_default();
-                let kind = kind.as_str().unwrap_or_default();
+                let kind = phase.kind.name();
                 match phase.viewers {
                     0 => format!("{kind} {} s", phase.seconds),
                     viewers => format!("{kind} of {viewers} viewers in {} s", phase.seconds),

@@ -10,12 +10,14 @@ use crate::cli::RunArgs;
 use crate::crowd::{Crowd, Habits};
 use crate::ground::GroundLog;
 use crate::merge::Recorded;
+use crate::progress::Progress;
 use crate::report::Report;
+use crate::results::Point;
 use crate::verify::{self, compare};
 use crate::viewer::channel_of;
 use crate::{Failure, dialer, raise_open_files, token};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Viewers that open files are asked for, at most.
@@ -46,12 +48,26 @@ pub(crate) async fn run(arguments: &RunArgs, stop: impl Future<Output = ()>) -> 
         server_pids: arguments.server_pid.clone(),
         server_children: arguments.server_children,
     };
-    let outcome = super::run(Arc::new(crowd), &order, stop).await?;
+    let progress = Arc::new(Mutex::new(Some(Progress::begin(&arguments.view, &order.scenario)?)));
+    let watched = Arc::clone(&progress);
+    let show = move |unix_s: u64, points: &[(String, Point)]| {
+        if let Some(progress) = &mut *lock(&watched) {
+            progress.second(unix_s, points);
+        }
+    };
+    let outcome = super::run(Arc::new(crowd), &order, show, stop).await;
+    // Whatever came of it: the terminal is free before anything is said of it.
+    drop(lock(&progress).take());
+    let outcome = outcome?;
     let mut recorded = Recorded::new(&order.scenario, protocol, outcome);
     if let Some(truth) = arguments.behaviour.truth.as_deref().filter(|_| arguments.proof.verify) {
         prove(arguments, truth, &addresses, &mut recorded).await;
     }
     Ok(Report::new(recorded))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The origin's numbers of every channel that was watched, held against the ground truth.

@@ -19,7 +19,7 @@ fn impatient(protocol: Protocol, request_timeout: Duration) -> Arc<Crowd> {
 
 async fn run(crowd: Arc<Crowd>, order: &Order, stop: impl Future<Output = ()>) -> Result<Report, RunError> {
     let protocol = crowd.dialer.protocol();
-    super::run(crowd, order, stop)
+    super::run(crowd, order, |_, _| (), stop)
         .await
         .map(|outcome| Report::new(Recorded::new(&order.scenario, protocol, outcome)))
 }
