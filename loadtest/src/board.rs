@@ -117,7 +117,9 @@ impl Board {
             row.second(pops.remove(name.as_str()).unwrap_or_default());
         }
         // An edge that has said its name by now is not there under its address any more.
-        self.pops.retain(|_, row| row.history.iter().any(|viewers| *viewers > 0) || row.errors > 0 || row.requests > 0);
+        self.pops.retain(|_, row| {
+            row.history.iter().any(|viewers| *viewers > 0) || row.errors > 0 || row.requests > 0
+        });
     }
 
     /// In a line.

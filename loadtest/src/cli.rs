@@ -415,7 +415,10 @@ mod tests {
             (vec!["merge", "a.json", "b.json", "--html", "c.html", "--json", "-"], true),
             (vec!["merge"], false),
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--loop"], false),
-            (vec!["publish", "rtmp://127.0.0.1/live/{n}", "--count", "9", "--test-source", "640x360@30"], true),
+            (
+                vec!["publish", "rtmp://127.0.0.1/live/{n}", "--count", "9", "--test-source", "640x360@30"],
+                true,
+            ),
             (vec!["publish", "rtmp://127.0.0.1/live/{n}", "--count", "1001"], false),
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-source", "big"], false),
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-source", "640x360@30", "--file", "x"], false),

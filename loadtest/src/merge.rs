@@ -25,7 +25,9 @@ pub(crate) enum MergeError {
     File { path: PathBuf, error: std::io::Error },
     #[error("{path}: not a report of `sigma-load run --json`: {reason}")]
     Foreign { path: PathBuf, reason: String },
-    #[error("{path}: a report of version {version}; this sigma-load reads version {VERSION}: use one for all of them")]
+    #[error(
+        "{path}: a report of version {version}; this sigma-load reads version {VERSION}: use one for all of them"
+    )]
     Version { path: PathBuf, version: u32 },
     #[error("{path}: run {run} is in another of these reports already: each run counts once")]
     Twice { path: PathBuf, run: String },

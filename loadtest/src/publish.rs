@@ -83,19 +83,13 @@ pub(crate) struct Order {
 ///
 /// # Errors
 /// Nobody could begin, whatever the servers say: the caller's fault.
-pub(crate) async fn run(
-    order: Order,
-    stop: impl Future<Output = ()>,
-) -> Result<PublishReport, PublishError> {
+pub(crate) async fn run(order: Order, stop: impl Future<Output = ()>) -> Result<PublishReport, PublishError> {
     let targets = Target::of_all(&order.url, order.count)?;
     for target in &targets {
         rtmp::resolve(target, order.allow_remote).await?;
     }
-    let reading = source::Reading {
-        input: order.input.clone(),
-        repeat: order.repeat,
-        ffmpeg: order.ffmpeg.clone(),
-    };
+    let reading =
+        source::Reading { input: order.input.clone(), repeat: order.repeat, ffmpeg: order.ffmpeg.clone() };
     let feeds = source::feeds(&reading, targets.len());
     let (stopping, stopped) = watch::channel(false);
     let order = Arc::new(order);

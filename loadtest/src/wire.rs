@@ -237,7 +237,7 @@ impl Wire {
     ) -> Result<Answer, WireError> {
         let mut retried = 0;
         loop {
-            let mut reading = Reading::new(ask.hash, keep.as_mut().map(|keep| &mut **keep));
+            let mut reading = Reading::new(ask.hash, keep.as_deref_mut());
             let result = match self.protocol {
                 Protocol::H1 => Box::pin(self.over_h1(lane, ask, &mut reading)).await,
                 Protocol::H2 => self.over_h2(ask, &mut reading).await,

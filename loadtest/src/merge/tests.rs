@@ -126,7 +126,11 @@ fn a_run_counts_once_and_its_verification_is_carried() {
         path
     };
     let one = |channel: &str, passed| {
-        let mut own = Recorded::new(&scenario(), Protocol::H2, Outcome { results: Results::default(), servers: Vec::new() });
+        let mut own = Recorded::new(
+            &scenario(),
+            Protocol::H2,
+            Outcome { results: Results::default(), servers: Vec::new() },
+        );
         own.results.warm_up.viewers_started = 1;
         own.verification.push(Verification {
             run: own.runs[0].clone(),

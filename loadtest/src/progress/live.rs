@@ -133,8 +133,17 @@ fn header(frame: &mut Frame<'_>, area: Rect, board: &Board) {
 }
 
 fn pops(frame: &mut Frame<'_>, area: Rect, board: &Board) {
-    const TITLES: [&str; 9] =
-        ["POP", "viewers", "requests/s", "Mbit/s", "delay p50", "p99 ms", "stalls", "errors", "viewers over time"];
+    const TITLES: [&str; 9] = [
+        "POP",
+        "viewers",
+        "requests/s",
+        "Mbit/s",
+        "delay p50",
+        "p99 ms",
+        "stalls",
+        "errors",
+        "viewers over time",
+    ];
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let mut rows: Vec<TableRow<'_>> = board.pops.iter().map(|(name, row)| cells(name, row)).collect();
     rows.push(cells("all", &board.all).style(bold).top_margin(1));
@@ -191,7 +200,8 @@ mod tests {
         let mut board = Board::new("churn", &[("ramp".into(), Duration::from_secs(40))]);
         for second in 0..10 {
             let point = |viewers, errors| {
-                let mut point = Point { viewers, errors, requests: 1_234, bytes: 1_000_000, ..Point::default() };
+                let mut point =
+                    Point { viewers, errors, requests: 1_234, bytes: 1_000_000, ..Point::default() };
                 point.part_delay.record(Duration::from_millis(42));
                 point
             };
@@ -205,7 +215,10 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, board, log)).unwrap();
         let cells = terminal.backend().buffer().content();
-        cells.chunks(width.into()).map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>()).collect()
+        cells
+            .chunks(width.into())
+            .map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect())
+            .collect()
     }
 
     #[test]
@@ -213,7 +226,8 @@ mod tests {
         let lines = screen(&board(), &["a line of the log".into()], (110, 20));
         assert!(lines[0].starts_with("churn: ramp, 10 of 40 s"), "{lines:#?}");
         let row = |name: &str| {
-            let line = lines.iter().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{lines:#?}"));
+            let line =
+                lines.iter().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{lines:#?}"));
             line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
         };
         assert_eq!(row("pop-1")[1..8], ["90", "1234", "8.0", "42", "42", "0", "0"]);
@@ -256,6 +270,10 @@ mod tests {
         assert!(panicked.is_err());
         give_back(&mut out);
         let given = String::from_utf8(out).unwrap();
-        assert_eq!((given.matches("\u{1b}[?1049l").count(), given.matches("\u{1b}[?25h").count()), (1, 1), "{given:?}");
+        assert_eq!(
+            (given.matches("\u{1b}[?1049l").count(), given.matches("\u{1b}[?25h").count()),
+            (1, 1),
+            "{given:?}"
+        );
     }
 }

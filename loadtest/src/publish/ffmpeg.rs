@@ -69,10 +69,16 @@ impl Work {
                 all.extend(words("-re -f lavfi -i"));
                 all.push(format!("testsrc2=size={width}x{height}:rate={fps}"));
                 all.extend(words("-re -f lavfi -i sine=frequency=440:sample_rate=48000"));
-                all.extend(words("-c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -sc_threshold 0"));
+                all.extend(words(
+                    "-c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -sc_threshold 0",
+                ));
                 // A key frame a second, whenever this second is.
-                all.extend(words(&format!("-g {fps} -keyint_min {fps} -b:v {kbps}k -maxrate {kbps}k -bufsize {kbps}k")));
-                all.extend(words("-c:a aac -b:a 96k -flush_packets 1 -flvflags no_duration_filesize -f flv pipe:1"));
+                all.extend(words(&format!(
+                    "-g {fps} -keyint_min {fps} -b:v {kbps}k -maxrate {kbps}k -bufsize {kbps}k"
+                )));
+                all.extend(words(
+                    "-c:a aac -b:a 96k -flush_packets 1 -flvflags no_duration_filesize -f flv pipe:1",
+                ));
             }
             Self::Srt(url) => {
                 // What comes first is passed on at once, and what comes last is waited for.
@@ -193,7 +199,8 @@ mod tests {
     fn pictures() {
         let picture: Picture = "1280x720@30".parse().unwrap();
         assert_eq!((picture.width, picture.height, picture.fps), (1280, 720, 30));
-        for bad in ["", "1280x720", "1280@30", "0x0@30", "1281x720@30", "1280x720@0", "1280x720@121", "axb@c"] {
+        for bad in ["", "1280x720", "1280@30", "0x0@30", "1281x720@30", "1280x720@0", "1280x720@121", "axb@c"]
+        {
             assert!(bad.parse::<Picture>().is_err(), "{bad}");
         }
     }

@@ -126,7 +126,16 @@ impl Publisher {
         stopped: watch::Receiver<bool>,
     ) -> Self {
         let report = PublisherReport { number, server: target.server(), ..PublisherReport::default() };
-        Self { order, target, stopped, report, headers: Headers::default(), base: None, next: None, resuming: false }
+        Self {
+            order,
+            target,
+            stopped,
+            report,
+            headers: Headers::default(),
+            base: None,
+            next: None,
+            resuming: false,
+        }
     }
 
     /// From the beginning to the end.

@@ -73,7 +73,10 @@ impl PublishReport {
 impl fmt::Display for PublishReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.publishers.len() > 1 {
-            writeln!(f, "publisher  seconds    media s     video     audio   skipped         bytes   late ms  reconnects  errors")?;
+            writeln!(
+                f,
+                "publisher  seconds    media s     video     audio   skipped         bytes   late ms  reconnects  errors"
+            )?;
             for one in &self.publishers {
                 writeln!(
                     f,

@@ -15,7 +15,9 @@ pub(crate) enum TargetError {
     Rtmps,
     #[error("expected srt://HOST:PORT, with ?streamid=... if the server wants one")]
     Srt,
-    #[error("{count} publishers need an address each: write {NUMBER} where their number belongs, from 1 to {count}")]
+    #[error(
+        "{count} publishers need an address each: write {NUMBER} where their number belongs, from 1 to {count}"
+    )]
     OneForAll { count: u32 },
 }
 

@@ -107,7 +107,8 @@ fn order(url: &str, input: Input) -> Order {
 /// Resolves when each of so many publishers has sent so many pictures.
 async fn pictures(mut seen: watch::Receiver<Seen>, publishers: usize, count: usize) {
     let enough = |seen: &Seen| {
-        let of = |tags: &Vec<(u32, TagKind, Bytes)>| tags.iter().filter(|tag| tag.1 == TagKind::Video).count();
+        let of =
+            |tags: &Vec<(u32, TagKind, Bytes)>| tags.iter().filter(|tag| tag.1 == TagKind::Video).count();
         seen.len() == publishers && seen.values().all(|tags| of(tags) >= count)
     };
     seen.wait_for(enough).await.unwrap();
@@ -237,7 +238,11 @@ async fn by_srt_it_arrives_as_a_transport_stream() {
         .unwrap();
     let film = film();
     let url = format!("srt://127.0.0.1:{port}?streamid=KEY");
-    let order = Order { repeat: true, duration: Some(Duration::from_secs(3)), ..order(&url, Input::File(film.to_path_buf())) };
+    let order = Order {
+        repeat: true,
+        duration: Some(Duration::from_secs(3)),
+        ..order(&url, Input::File(film.to_path_buf()))
+    };
     let report = run(order, std::future::pending()).await.unwrap();
     assert!(report.passed && report.video_tags >= 60, "{report:?}");
     assert!(!serde_json::to_string(&report).unwrap().contains("KEY"));
@@ -278,7 +283,8 @@ async fn what_is_no_media_and_other_machines_are_refused() {
         ("rtmps://127.0.0.1/live/K", "rtmps"),
         ("http://127.0.0.1/live/K", "rtmp://"),
     ] {
-        let refused = run(Order { url: url.to_owned(), ..order.clone() }, std::future::pending()).await.unwrap_err();
+        let refused =
+            run(Order { url: url.to_owned(), ..order.clone() }, std::future::pending()).await.unwrap_err();
         assert!(refused.to_string().contains(words), "{refused}");
     }
     let one_for_all = run(Order { count: 2, ..order }, std::future::pending()).await.unwrap_err();

@@ -133,7 +133,9 @@ fn verdict(report: &Report, out: &mut String) -> fmt::Result {
     match report.verdict {
         Verdict::Passed => say("good", &format!("Passed: {errors}"), &[])?,
         Verdict::Inconclusive => {
-            let what = format!("Inconclusive: the tester was the limit, its figures are not the server's ({errors})");
+            let what = format!(
+                "Inconclusive: the tester was the limit, its figures are not the server's ({errors})"
+            );
             say("warn", &what, &report.tester_limited)?;
         }
         Verdict::Failed => {
@@ -257,11 +259,8 @@ fn spreads(report: &Report, out: &mut String) -> fmt::Result {
 
 fn counts(report: &Report, out: &mut String) -> fmt::Result {
     let tally = &report.recorded.results.tally;
-    let left: Vec<String> = report
-        .left
-        .iter()
-        .map(|(how, count)| format!("{} {count}", how.name()))
-        .collect();
+    let left: Vec<String> =
+        report.left.iter().map(|(how, count)| format!("{} {count}", how.name())).collect();
     let errors: Vec<String> = report.errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     let joined = |parts: Vec<String>| if parts.is_empty() { "none".to_owned() } else { parts.join(", ") };
     let rows = [

@@ -119,7 +119,11 @@ impl Report {
             }
             Verdict::Failed => {
                 write!(f, "verdict            FAILED: {}", self.failures.join("; "))?;
-                if limited.is_empty() { Ok(()) } else { write!(f, "; and the tester was the limit ({limited})") }
+                if limited.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, "; and the tester was the limit ({limited})")
+                }
             }
         }
     }

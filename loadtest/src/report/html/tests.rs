@@ -75,7 +75,10 @@ fn the_verification_is_on_it() {
     let page = page(&report);
     assert!(page.contains("<td>total views</td><td class=\"bad\">FAIL</td><td>exactly</td><td>1 of 2</td>"));
     assert!(page.contains("<td>viewers</td><td class=\"good\">pass</td>") && page.contains("&lt;b&gt;"));
-    assert!(page.contains("channel bench: the origin&#39;s statistics") || page.contains("channel bench: the origin's"));
+    assert!(
+        page.contains("channel bench: the origin&#39;s statistics")
+            || page.contains("channel bench: the origin's")
+    );
     assert!(!report.passed, "what was verified and is not so is a failure");
 }
 

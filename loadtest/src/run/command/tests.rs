@@ -19,7 +19,8 @@ async fn report(origin: &Address, token: &str) -> Report {
     let folder = tempfile::tempdir().unwrap();
     let truth = folder.path().join("truth.jsonl");
     let url = format!("http://{}{}", fake.address.authority, fake.address.path);
-    let line = ["sigma-load", "run", &url, "--seconds", "20", "--ramp-seconds", "0", "--verify", "--hints", "0"];
+    let line =
+        ["sigma-load", "run", &url, "--seconds", "20", "--ramp-seconds", "0", "--verify", "--hints", "0"];
     let origin = format!("http://{}", origin.authority);
     let more = ["--truth", truth.to_str().unwrap(), "--origin", &origin, "--origin-token", token];
     let Command::Run(arguments) = Cli::try_parse_from(line.iter().chain(&more)).unwrap().command else {
