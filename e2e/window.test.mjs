@@ -1,4 +1,4 @@
-// Two channels that are sent by one `sigma-load publish`, with a window on disk and for token holders only: viewers with
+// Two channels that are sent by one `sigma-load publish`, with a window on disk and for who shows a token: viewers with
 // several tabs to a token, who go back in the window, are counted as they are.
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';

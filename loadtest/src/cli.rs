@@ -96,6 +96,8 @@ pub(crate) struct Output {
     sigma-load run --scenario-file configs/load/churn.toml --seed 7 --ca data/ca.pem\n\n\
     Part delay is the last byte at the viewer minus `at` of the part's CMSD-Static header, which the origin sets to \
 the wall clock at which it had the part: origin and viewers must share a clock.\n\
+    The real-time factor is seconds of media got per second of a viewer's presence and rendition: below 1, viewers do \
+not keep up; sessions that begin or seek get what is before the live edge too, which shows where they are short.\n\n\
     Rates, delays and CPU are measured after the ramp; errors and start-up times are of the whole run. Parts missed \
 (gap), playlists that go back (msn_regression) and differing bytes (hash_mismatch) are errors too.\n\n\
     The verdict is `passed`; `failed`: more errors than --max-errors, nobody got media, a log with holes, or a \

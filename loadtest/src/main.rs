@@ -1,7 +1,7 @@
 //! `sigma-load`: plays the part of viewers and publishers in numbers and measures what they get.
 //!
 //! This file turns the command line into runs, reports and exit codes. The pure core is `player` (what a viewer asks
-//! for next), `check` (conformance), `scenario`, `verify::compare`, `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
+//! for next), `check` (conformance), `scenario`, `board`, `integral`, `verify::compare`, `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
 //! `fetch`, `crowd`, `viewer`, `run`, `herd`, `publish`, `verify` and `procstat`.
 
 mod adapt;

@@ -8,16 +8,18 @@
 
 mod h3;
 mod refusal;
+mod shared;
 mod stream;
 
 use crate::address::Authority;
 use crate::dial::{DialError, Dialer, Protocol};
 use crate::tally::ErrorKind;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use shared::Shared;
 use sigma_shared::cmsd;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -121,16 +123,7 @@ pub(crate) struct Answer {
     pub(crate) location: Option<String>,
 }
 
-type H2 = h2::client::SendRequest<Bytes>;
 type Driver = Pin<Box<dyn Future<Output = ()>>>;
-
-#[derive(Default)]
-enum Shared {
-    #[default]
-    None,
-    H2(H2),
-    H3(h3::Sender),
-}
 
 /// See the module.
 pub(crate) struct Wire {
@@ -250,22 +243,6 @@ impl Wire {
         }
     }
 
-    /// The shared connection of that number takes nothing any more; what is under way on it goes on.
-    async fn retire(&self, number: u32) {
-        let mut shared = self.shared.lock().await;
-        if self.dialled.get() == number {
-            *shared = Shared::None;
-        }
-    }
-
-    /// A failure before there was a response.
-    async fn failed(&self, number: u32, error: WireError) -> WireError {
-        if matches!(error, WireError::Refused(_)) {
-            self.retire(number).await;
-        }
-        error
-    }
-
     async fn over_h1(
         &self,
         lane: &mut Lane,
@@ -299,103 +276,6 @@ impl Wire {
             }
         }
         Ok(self.answer((head.status.as_u16(), &head.headers), (sent, !alive, first_byte), reading))
-    }
-
-    async fn over_h2(&self, ask: &Ask<'_>, reading: &mut Reading<'_>) -> Result<Answer, WireError> {
-        let (mut sender, dialled) = self.h2().await?;
-        let number = self.dialled.get();
-        let request = with_headers(Request::get(self.uri(ask.path)?), ask).body(())?;
-        let mut sent = Instant::now();
-        let asked = async {
-            poll_fn(|cx| sender.poll_ready(cx)).await?;
-            sent = Instant::now();
-            let (response, _) = sender.send_request(request, true)?;
-            drop(sender);
-            response.await
-        };
-        let (head, mut body) = match asked.await {
-            Ok(response) => response.into_parts(),
-            Err(error) => return Err(self.failed(number, refusal::of_h2(error)).await),
-        };
-        let first_byte = Instant::now();
-        while let Some(chunk) = body.data().await {
-            let chunk = chunk.map_err(truncated)?;
-            reading.take(&chunk)?;
-            body.flow_control().release_capacity(chunk.len()).map_err(truncated)?;
-        }
-        Ok(self.answer((head.status.as_u16(), &head.headers), (sent, dialled, first_byte), reading))
-    }
-
-    async fn h2(&self) -> Result<(H2, bool), WireError> {
-        let mut shared = self.shared.lock().await;
-        // A sender says at `poll_ready` that its connection has gone; then there is a new one.
-        if let Shared::H2(sender) = &mut *shared
-            && !poll_fn(|cx| Poll::Ready(matches!(sender.poll_ready(cx), Poll::Ready(Err(_))))).await
-        {
-            return Ok((sender.clone(), false));
-        }
-        *shared = Shared::None;
-        let sender = Box::pin(self.dial_h2()).await?;
-        self.dialled.set(self.dialled.get().wrapping_add(1));
-        *shared = Shared::H2(sender.clone());
-        Ok((sender, true))
-    }
-
-    async fn dial_h2(&self) -> Result<H2, WireError> {
-        let stream = self.dial().await?;
-        let handshake = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .enable_push(false)
-            .header_table_size(0)
-            .max_concurrent_reset_streams(8)
-            .handshake(stream);
-        let (sender, connection) = handshake.await.map_err(closed)?;
-        self.fresh.borrow_mut().push(Box::pin(async move {
-            let _ = connection.await;
-        }));
-        Ok(sender)
-    }
-
-    async fn over_h3(&self, ask: &Ask<'_>, reading: &mut Reading<'_>) -> Result<Answer, WireError> {
-        let (mut sender, dialled) = {
-            let mut shared = self.shared.lock().await;
-            match &*shared {
-                Shared::H3(sender) if sender.is_open() => (sender.clone(), false),
-                _ => {
-                    let address = self.dialer.resolve(&self.authority).await?;
-                    let config = self.dialer.tls_config(Protocol::H3)?;
-                    let (sender, driver) = self.quic.dial(config, address, &self.authority.host).await?;
-                    self.fresh.borrow_mut().push(driver);
-                    self.dialled.set(self.dialled.get().wrapping_add(1));
-                    *shared = Shared::H3(sender.clone());
-                    (sender, true)
-                }
-            }
-        };
-        let number = self.dialled.get();
-        let request = with_headers(Request::get(self.uri(ask.path)?), ask).body(())?;
-        let sent = Instant::now();
-        let asked = async {
-            let mut stream = sender.requests.send_request(request).await?;
-            stream.finish().await?;
-            let response = stream.recv_response().await?;
-            Ok((response, stream))
-        };
-        let (head, mut stream) = match asked.await {
-            Ok((response, stream)) => (response.into_parts().0, stream),
-            Err(error) => return Err(self.failed(number, refusal::of_h3(error)).await),
-        };
-        let first_byte = Instant::now();
-        while let Some(mut chunk) = stream.recv_data().await.map_err(truncated)? {
-            while chunk.has_remaining() {
-                let piece = chunk.chunk();
-                reading.take(piece)?;
-                let length = piece.len();
-                chunk.advance(length);
-            }
-        }
-        Ok(self.answer((head.status.as_u16(), &head.headers), (sent, dialled, first_byte), reading))
     }
 
     fn uri(&self, path: &str) -> Result<Uri, http::Error> {

@@ -23,20 +23,7 @@ impl fmt::Display for Cell<'_> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{} sessions begun, {} got media, at most {} viewers at once, {:.1} on average; {}",
-            self.sessions,
-            self.viewers_started,
-            self.peak_viewers,
-            self.mean_viewers,
-            self.protocols()
-        )?;
-        writeln!(
-            f,
-            "measured           {:.1} s after {:.1} s of ramp, {:.1} viewer-seconds",
-            self.seconds, self.ramp_seconds, self.viewer_seconds
-        )?;
+        self.sessions(f)?;
         self.leaving(f)?;
         writeln!(
             f,
@@ -97,6 +84,23 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    fn sessions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} sessions begun, {} got media, at most {} viewers at once, {:.1} on average; {}",
+            self.sessions,
+            self.viewers_started,
+            self.peak_viewers,
+            self.mean_viewers,
+            self.protocols()
+        )?;
+        writeln!(
+            f,
+            "measured           {:.1} s after {:.1} s of ramp, {:.1} viewer-seconds",
+            self.seconds, self.ramp_seconds, self.viewer_seconds
+        )
+    }
+
     /// How sessions ended.
     fn leaving(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sessions ended     {} by themselves", self.left_by_themselves)?;
