@@ -73,6 +73,34 @@ test('tabs that share a token and go back in the window are counted as they are'
   }
 });
 
+test('the full view shows every POP, and Ctrl-C gives the terminal back with the report on it', async () => {
+  const tokenFile = join(site.folder, 'token.txt');
+  await writeFile(tokenFile, await site.token('spectator'));
+  const urls = site.edges.map((edge) => `${edge}/live/${CHANNELS[0]}/index.m3u8`);
+  const line = [await loadTester(stack), 'run', ...urls, '--viewers', '4', '--ramp-seconds', '0', '--seconds', '60', '--live', '--ca', stack.ready.ca, '--token-file', tokenFile];
+  const quoted = line.map((word) => `'${word}'`).join(' ');
+  // Gives it a terminal.
+  const child = spawn('script', ['--quiet', '--return', '--flush', '--command', `stty rows 24 cols 120; exec ${quoted}`, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] });
+  let screen = '';
+  child.stdout.on('data', (bytes) => {
+    screen += bytes.toString();
+  });
+  const exited = new Promise((resolve) => {
+    child.once('close', resolve);
+  });
+  try {
+    await until('both POPs on the screen', 20_000, () => screen.includes('pop-1') && screen.includes('pop-2'));
+    child.stdin.write('typed\x03');
+    assert.equal(await bounded('it to end', 20_000, exited), 0, screen.slice(-2_000));
+  } finally {
+    child.kill('SIGKILL');
+  }
+  const [taken, given] = ['\x1b[?1049h', '\x1b[?1049l'].map((sequence) => screen.split(sequence));
+  assert.deepEqual([taken.length, given.length], [2, 2], 'taken once and given back once');
+  assert.match(given[1], /4 sessions begun, [2-4] got media/);
+  assert.doesNotMatch(taken[1], /typed/, 'keys do not show meanwhile');
+});
+
 test('a publisher that is killed takes its encoders with it', async () => {
   const encoders = (await descendants(publisher.child.pid)).map((one) => one.pid);
   assert.ok(encoders.length > 0, 'the test source is made by ffmpeg');

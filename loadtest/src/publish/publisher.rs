@@ -29,6 +29,8 @@ pub(crate) struct Publisher {
     stopped: watch::Receiver<bool>,
     report: PublisherReport,
     headers: Headers,
+    /// When there was a server first.
+    opened: Option<Instant>,
     /// When the input's first moment was due.
     base: Option<Instant>,
     next: Option<Due>,
@@ -132,6 +134,7 @@ impl Publisher {
             stopped,
             report,
             headers: Headers::default(),
+            opened: None,
             base: None,
             next: None,
             resuming: false,
@@ -183,12 +186,13 @@ impl Publisher {
         feed: &mut Feed,
         stop: &mut (impl Future<Output = ()> + Unpin),
     ) -> Result<(), PublishError> {
-        let mut resumes = self.base.is_some();
+        let opened = *self.opened.get_or_insert_with(Instant::now);
+        let mut resumes = self.resumes();
         let before = self.report.bytes;
         let result = loop {
             let due = self.next.as_ref().and_then(|next| self.due(next));
-            // Asked for anew each time: it begins with the first tag.
-            let over = self.order.duration.and_then(|duration| Some(self.base? + duration));
+            // It begins with the first tag, if there is one.
+            let over = self.order.duration.map(|duration| self.base.unwrap_or(opened) + duration);
             let turn = tokio::select! {
                 () = &mut *stop => break Ok(()),
                 () = until(over) => break Ok(()),
@@ -225,6 +229,15 @@ impl Publisher {
 
     fn due(&self, next: &Due) -> Option<Instant> {
         Some(self.base? + Duration::from_millis(next.at_ms))
+    }
+
+    /// Whether it was sending before. What was next then is next only if it still may be.
+    fn resumes(&mut self) -> bool {
+        let mut resumes = self.base.is_some();
+        if let Some(stale) = self.next.take_if(|_| resumes) {
+            self.takes(Due { skipped: 0, ..stale }, &mut resumes);
+        }
+        resumes
     }
 
     /// A tag came: it is the next one, if it is not of the time that the server was away.
@@ -286,5 +299,51 @@ fn is_loss(error: &PublishError) -> bool {
         | PublishError::Refused { .. }
         | PublishError::Ffmpeg { .. } => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::Input;
+    use bytes::Bytes;
+
+    fn due(at_ms: u64, payload: &'static [u8]) -> Due {
+        let tag = FlvTag { timestamp_ms: 0, kind: TagKind::Video, payload: Bytes::from_static(payload) };
+        Due { at_ms, tag, skipped: 0 }
+    }
+
+    /// Who comes back 10 s after its input began, with this next.
+    fn back(next: Due) -> Publisher {
+        let order = Order {
+            url: "rtmp://127.0.0.1/live/key".into(),
+            count: 1,
+            input: Input::Stdin,
+            repeat: false,
+            duration: None,
+            reconnects: 1,
+            allow_remote: false,
+            ffmpeg: "ffmpeg".into(),
+            max_errors: 0,
+        };
+        let target = Target::of_all(&order.url, 1).unwrap().remove(0);
+        let mut publisher = Publisher::new(Arc::new(order), (1, target), watch::channel(false).1);
+        publisher.base = Instant::now().checked_sub(Duration::from_secs(10));
+        publisher.next = Some(next);
+        publisher
+    }
+
+    #[test]
+    fn what_was_next_is_next_only_if_it_still_may_be() {
+        const KEY: &[u8] = &[0x17, 1, 0, 0, 0];
+        const OTHER: &[u8] = &[0x27, 1, 0, 0, 0];
+        for (at_ms, payload, still) in
+            [(9_000, KEY, false), (9_000, OTHER, false), (60_000, OTHER, false), (60_000, KEY, true)]
+        {
+            let mut publisher = back(due(at_ms, payload));
+            let waits = publisher.resumes();
+            assert_eq!((publisher.next.is_some(), waits), (still, !still), "{at_ms} {payload:?}");
+            assert_eq!((publisher.resuming, publisher.report.skipped_tags), (still, u64::from(!still)));
+        }
     }
 }
