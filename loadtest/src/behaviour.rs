@@ -23,6 +23,9 @@ pub(crate) struct Behaviour {
     /// Playback tokens, one a line; viewers take turns on them
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Sessions (tabs) that share a token of --token-file before the next one has its turn; default: 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) tabs: Option<u32>,
     /// What viewers say of themselves; default: nothing
     #[arg(long, value_enum)]
     pub(crate) cmcd: Option<CmcdIn>,
@@ -131,6 +134,7 @@ impl Behaviour {
         if let Some(Weights([h1, h2, h3])) = self.protocols {
             viewers.protocols = Protocols { h1, h2, h3 };
         }
+        viewers.tabs_per_token = self.tabs.unwrap_or(viewers.tabs_per_token);
         viewers.seeks_per_minute = self.seeks.unwrap_or(viewers.seeks_per_minute);
         viewers.sleeps_per_minute = self.sleeps.unwrap_or(viewers.sleeps_per_minute);
         viewers.moves_per_minute = self.moves.unwrap_or(viewers.moves_per_minute);

@@ -6,6 +6,7 @@ use crate::check::report::FailOn;
 use crate::crowd::Pick;
 use crate::dial::Protocol;
 use crate::prometheus::Selector;
+use crate::publish::Picture;
 use crate::scenario::preset::Preset;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -44,7 +45,7 @@ pub(crate) enum Command {
     Herd(HerdArgs),
     /// Is this a server that the LL-HLS specification describes? Every rule, with evidence
     Check(CheckArgs),
-    /// Send an FLV file or stream in real time by RTMP
+    /// Send a file, a stream or a test source in real time by RTMP or SRT, as one or many publishers
     Publish(PublishArgs),
     /// Do the origin's statistics say what the viewers of a run know? Every metric, with its bar
     Verify(VerifyArgs),
@@ -95,8 +96,15 @@ pub(crate) struct Output {
     sigma-load run --scenario-file configs/load/churn.toml --seed 7 --ca data/ca.pem\n\n\
     Part delay is the last byte at the viewer minus `at` of the part's CMSD-Static header, which the origin sets to \
 the wall clock at which it had the part: origin and viewers must share a clock.\n\
+    The real-time factor is seconds of media got per second of a viewer's presence and rendition: below 1, viewers do \
+not keep up; sessions that begin or seek get what is before the live edge too, which shows where they are short.\n\n\
     Rates, delays and CPU are measured after the ramp; errors and start-up times are of the whole run. Parts missed \
-(gap), playlists that go back (msn_regression) and differing bytes (hash_mismatch) are errors too.")]
+(gap), playlists that go back (msn_regression) and differing bytes (hash_mismatch) are errors too.\n\n\
+    The verdict is `passed`; `failed`: more errors than --max-errors, nobody got media, a log with holes, or a \
+verification that does not hold; or `inconclusive`: nothing failed, but the tester was the limit (its threads or the \
+machine were too busy), so that its figures are not the server's.\n\n\
+    Exit codes: 0 passed or inconclusive; 1 failed, or a target that refuses; 2 wrong usage. A script that judges by \
+the figures looks at `verdict` of the JSON.")]
 pub(crate) struct RunArgs {
     /// Multivariant playlists (or media playlists); viewers take turns on them
     #[arg(required_unless_present = "scenario_file", num_args = 1..=256, value_name = "URL")]
@@ -134,6 +142,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) view: ViewArgs,
+    #[command(flatten)]
     pub(crate) behaviour: Behaviour,
     #[command(flatten)]
     pub(crate) proof: ProofArgs,
@@ -141,6 +151,21 @@ pub(crate) struct RunArgs {
     pub(crate) target: Target,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// What is shown while the run goes, on standard error. By default a progress bar on a terminal, elsewhere a log line
+/// every 5 s.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ViewArgs {
+    /// Show the whole run on the terminal: every POP, viewers over time
+    #[arg(long, conflicts_with_all = ["plain", "quiet"])]
+    pub(crate) live: bool,
+    /// A line every 5 s instead of a progress bar
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) plain: bool,
+    /// Show nothing while the run goes
+    #[arg(long)]
+    pub(crate) quiet: bool,
 }
 
 /// Whether the origin's numbers are held against the run.
@@ -206,7 +231,10 @@ pub(crate) struct HerdArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example, one report of two machines:\n  \
     sigma-load merge a.json b.json --html both.html --json both.json\n\n\
-    The processes must have measured at the same time: rates add up. Percentiles are those of all values together.")]
+    The processes must have measured at the same time: rates add up. Percentiles are those of all values together. \
+Verifications (`run --verify`) are kept, by channel and run; a channel whose viewers were several processes' is better \
+verified once for all, with all their logs: `sigma-load verify --truth a.jsonl --truth b.jsonl`. Each run counts once: \
+a report that is there twice, or in a merged one, is refused.")]
 pub(crate) struct MergeArgs {
     /// What `run --json` (or `merge --json`) wrote
     #[arg(required = true, value_name = "FILE")]
@@ -249,19 +277,43 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sigma-load publish rtmp://127.0.0.1:1935/live/KEY --file clip.flv --loop --seconds 60\n  \
-    ffmpeg -re -i clip.mp4 -c copy -f flv - | sigma-load publish rtmp://127.0.0.1:1935/live/KEY")]
+    sigma-load publish 'rtmp://127.0.0.1:1935/live/key-{n}' --count 20 --test-source 640x360@30 --seconds 60\n  \
+    sigma-load publish 'srt://127.0.0.1:8890?streamid=KEY' --file clip.mp4 --loop\n  \
+    ffmpeg -re -i clip.mp4 -c copy -f flv - | sigma-load publish rtmp://127.0.0.1:1935/live/KEY\n\n\
+    FLV is read as it is. Other files (with codecs that FLV has), the test source and SRT need the program ffmpeg.\n\
+    All publishers send the same test source, encoded once, and who does not keep up loses pictures of it; files are \
+read for each.\n\n\
+    Exit codes: 0 no errors beyond --max-errors; 1 errors, or a target that refuses; 2 wrong usage.")]
 pub(crate) struct PublishArgs {
-    /// `rtmp://HOST[:PORT]/APP/KEY`
+    /// `rtmp://HOST[:PORT]/APP/KEY` or `srt://HOST:PORT?streamid=...`; `{n}` stands for the publisher's number, from 1
     pub(crate) url: String,
-    /// FLV file; without it, or with `-`, FLV is read from stdin
+    /// Publishers
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) count: u32,
+    /// What to send; without it, or with `-`, FLV is read from stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Send a test picture and a tone
+    #[arg(long, value_name = "WxH@FPS", conflicts_with = "file")]
+    pub(crate) test_source: Option<Picture>,
+    /// Bit rate of the test picture
+    #[arg(long, value_name = "KBPS", default_value_t = 1_500, requires = "test_source", value_parser = clap::value_parser!(u32).range(50..=100_000))]
+    pub(crate) test_kbps: u32,
     /// Begin again at the end of the file, with timestamps that go on
     #[arg(long = "loop", requires = "file")]
     pub(crate) repeat: bool,
     /// End after this time
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: Option<u64>,
+    /// How often each publisher may connect again, a second after it lost its server
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) reconnects: u32,
+    /// Errors up to this many still exit 0; a lost connection is one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) max_errors: u64,
+    /// The program that reads what is no FLV, makes the test source and sends by SRT
+    #[arg(long, value_name = "PROGRAM", env = "SIGMA_FFMPEG", default_value = "ffmpeg")]
+    pub(crate) ffmpeg: PathBuf,
     /// Permit targets that are not this machine. Test only what is yours
     #[arg(long)]
     pub(crate) allow_remote: bool,
@@ -351,6 +403,9 @@ mod tests {
             (vec!["run", url, "--ca", "x", "--insecure-loopback"], false),
             (vec!["run", url, "--scenario", "churn", "--leave", "1,1,1,1", "--seed", "7"], true),
             (vec!["run", url, "--scenario", "stampede"], false),
+            (vec!["run", url, "--live"], true),
+            (vec!["run", url, "--live", "--plain"], false),
+            (vec!["run", url, "--plain", "--quiet"], false),
             (vec!["run", "--scenario-file", "x.toml", "--seed", "7"], true),
             (vec!["run", "--scenario-file", "x.toml", "--viewers", "7"], false),
             (vec!["run", "--scenario-file", "x.toml", "--scenario", "churn"], false),
@@ -362,6 +417,14 @@ mod tests {
             (vec!["merge", "a.json", "b.json", "--html", "c.html", "--json", "-"], true),
             (vec!["merge"], false),
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--loop"], false),
+            (
+                vec!["publish", "rtmp://127.0.0.1/live/{n}", "--count", "9", "--test-source", "640x360@30"],
+                true,
+            ),
+            (vec!["publish", "rtmp://127.0.0.1/live/{n}", "--count", "1001"], false),
+            (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-source", "big"], false),
+            (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-source", "640x360@30", "--file", "x"], false),
+            (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-kbps", "500"], false),
             (vec!["procstat", "--pid", "1", "--seconds", "5"], true),
             (vec!["verify", "--truth", "a", "--truth", "b", "--channel", "bench"], true),
             (vec!["verify", "--truth", "a", "--channel", "no/channel"], false),

@@ -7,6 +7,7 @@ use crate::adapt::Links;
 use crate::dial::Dialer;
 use crate::ground::{GroundLog, Record};
 use crate::identity::Identity;
+use crate::integral::Integral;
 use crate::player::Patience;
 use crate::playlist::VariantView;
 use crate::results::{Point, Slice, SliceKey};
@@ -14,9 +15,8 @@ use crate::scenario::{CmcdIn, Scenario};
 use crate::script::Conduct;
 use crate::shelf::Shelf;
 use crate::tally::{Spread, Tally};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Which variant viewers choose.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -129,12 +129,22 @@ impl Habits {
     }
 }
 
+/// What a viewer counts for while it is present and awake.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Weight {
+    pub(crate) viewers: u64,
+    pub(crate) renditions: u64,
+}
+
 /// What a thread's viewers count.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) tally: Tally,
     /// Wanted to sent, of requests that needed no new connection.
     pub(crate) send_lag: Spread,
+    /// Viewers that are present and awake, and renditions that they play.
+    present: Integral,
+    renditions: Integral,
     /// By index of the slice: what is going on, and this second's events.
     live: Vec<Live>,
 }
@@ -169,7 +179,7 @@ pub(crate) struct Crowd {
     shards: Vec<Mutex<Counts>>,
     slices: Mutex<Vec<Slice>>,
     identity: Mutex<Identity>,
-    renditions: AtomicU64,
+    begun: Instant,
 }
 
 impl Crowd {
@@ -184,7 +194,7 @@ impl Crowd {
             shards: (0..threads.max(1)).map(|_| Mutex::default()).collect(),
             slices: Mutex::default(),
             identity: Mutex::default(),
-            renditions: AtomicU64::new(0),
+            begun: Instant::now(),
         }
     }
 
@@ -219,7 +229,11 @@ impl Crowd {
     pub(crate) fn take(&self) -> Tally {
         let mut sum = Tally::default();
         for shard in &self.shards {
-            sum.add(&std::mem::take(&mut lock(shard).tally));
+            let mut counts = lock(shard);
+            let now_us = self.now_us();
+            counts.tally.viewer_us += counts.present.take(now_us);
+            counts.tally.rendition_us += counts.renditions.take(now_us);
+            sum.add(&std::mem::take(&mut counts.tally));
         }
         sum
     }
@@ -253,6 +267,16 @@ impl Crowd {
         }
     }
 
+    /// What happened in a second that has ended, by the POP's name, or its address as long as that is not known.
+    pub(crate) fn second(&self, unix_s: u64) -> Vec<(String, Point)> {
+        let slices = lock(&self.slices);
+        let named = |slice: &Slice| {
+            let name = if slice.pop.is_empty() { &slice.key.edge } else { &slice.pop };
+            Some((name.clone(), slice.seconds.get(&unix_s)?.clone()))
+        };
+        slices.iter().filter_map(named).collect()
+    }
+
     /// The slice of that key.
     pub(crate) fn slice(&self, key: &SliceKey) -> usize {
         let mut slices = lock(&self.slices);
@@ -277,11 +301,6 @@ impl Crowd {
         lock(&self.slices).clone()
     }
 
-    /// Renditions being played now.
-    pub(crate) fn renditions(&self) -> u64 {
-        self.renditions.load(Ordering::Relaxed)
-    }
-
     /// Bodies compared with an earlier one of the same URI.
     pub(crate) fn compared(&self) -> u64 {
         lock(&self.identity).compared()
@@ -299,12 +318,17 @@ impl Crowd {
         lock(&self.identity).agrees(path, bytes, crc)
     }
 
-    pub(crate) fn rendition_starts(&self) {
-        self.renditions.fetch_add(1, Ordering::Relaxed);
+    /// What a viewer of that thread weighs from now on: itself and its renditions, each as it was and as it is.
+    pub(crate) fn weigh(&self, shard: usize, was: Weight, is: Weight) {
+        self.count(shard, |counts| {
+            let now_us = self.now_us();
+            counts.present.change(now_us, was.viewers, is.viewers);
+            counts.renditions.change(now_us, was.renditions, is.renditions);
+        });
     }
 
-    pub(crate) fn rendition_stops(&self) {
-        self.renditions.fetch_sub(1, Ordering::Relaxed);
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 

@@ -1,12 +1,13 @@
 //! `sigma-load`: plays the part of viewers and publishers in numbers and measures what they get.
 //!
 //! This file turns the command line into runs, reports and exit codes. The pure core is `player` (what a viewer asks
-//! for next), `check` (conformance), `scenario`, `verify::compare`, `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
+//! for next), `check` (conformance), `scenario`, `board`, `integral`, `verify::compare`, `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
 //! `fetch`, `crowd`, `viewer`, `run`, `herd`, `publish`, `verify` and `procstat`.
 
 mod adapt;
 mod address;
 mod behaviour;
+mod board;
 mod check;
 mod cli;
 mod cmcd;
@@ -18,6 +19,7 @@ mod fetch;
 mod ground;
 mod herd;
 mod identity;
+mod integral;
 mod listing;
 mod loop_clock;
 mod merge;
@@ -26,6 +28,7 @@ mod playback;
 mod player;
 mod playlist;
 mod procstat;
+mod progress;
 mod prometheus;
 mod publish;
 mod pulse;
@@ -50,13 +53,11 @@ use cli::{
     CheckArgs, Cli, Command, HerdArgs, LogFormat, MergeArgs, Output, ProcstatArgs, PublishArgs, RunArgs,
     Target, VerifyArgs,
 };
-use crowd::{Crowd, Habits};
 use dial::{DialConfig, Dialer, Protocol};
-use merge::Recorded;
 use report::Report;
 use serde::Serialize;
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -65,10 +66,6 @@ use tls::Trust;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Viewers that open files are asked for, at most.
-const OPEN_VIEWERS_MAX: u32 = 100_000;
-/// How long after a run its numbers may take to be final.
-const PROOF_WAIT: Duration = Duration::from_secs(30);
 /// The longest wait for a connection.
 const DIAL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
@@ -115,7 +112,10 @@ fn main() -> ExitCode {
 
 fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(|| progress::console::Lines);
     match format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().init(),
@@ -164,84 +164,25 @@ fn raise_open_files(viewers: u32) {
 }
 
 async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
-    let scenario = behaviour::scenario(arguments)?;
-    raise_open_files(u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX).min(OPEN_VIEWERS_MAX));
-    let addresses = scenario.addresses();
-    let dialer = dialer(&arguments.target, &addresses)?;
-    let protocol = dialer.protocol();
-    let habits = Habits::of(&scenario);
-    let mut crowd = Crowd::new(dialer, habits, arguments.behaviour.threads.into());
-    crowd.tokens = arguments.behaviour.tokens(&scenario)?;
-    crowd.seed = scenario.seed;
-    if let Some(path) = &arguments.behaviour.truth {
-        let log = ground::GroundLog::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        crowd.log_to(log);
-    }
-    let order = run::Order {
-        scenario,
-        server_pids: arguments.server_pid.clone(),
-        server_children: arguments.server_children,
-    };
-    let outcome = run::run(Arc::new(crowd), &order, interrupted()).await?;
-    let report = Report::new(Recorded::new(&order.scenario, protocol, outcome));
-    let proven = match &arguments.behaviour.truth {
-        Some(truth) if arguments.proof.verify && report.passed => prove(arguments, truth, &addresses).await,
-        _ => Ok(Vec::new()),
-    };
-    // What was measured is worth having whatever the proof said.
-    let verification = proven.as_deref().unwrap_or_default();
-    let good = hand_out(&arguments.output, arguments.html.as_deref(), (&report, verification))?;
-    Ok(good && proven?.iter().all(|verification| verification.passed))
+    let report = run::command::run(arguments, interrupted()).await?;
+    hand_out(&arguments.output, arguments.html.as_deref(), &report)
 }
 
 fn run_merge(arguments: &MergeArgs) -> Result<bool, Failure> {
     let Some(recorded) = merge::merge(&arguments.reports)? else { return Err("no report".into()) };
-    hand_out(&arguments.output, arguments.html.as_deref(), (&Report::new(recorded), &[]))
+    hand_out(&arguments.output, arguments.html.as_deref(), &Report::new(recorded))
 }
 
-/// Writes a report, and what the origin says of it, wherever it was wanted. Returns whether the run was good.
-fn hand_out(
-    output: &Output,
-    html: Option<&Path>,
-    (report, verification): (&Report, &[verify::compare::Verification]),
-) -> Result<bool, Failure> {
+/// Writes a report wherever it was wanted. Returns whether the run was good.
+fn hand_out(output: &Output, html: Option<&Path>, report: &Report) -> Result<bool, Failure> {
     if let Some(path) = html {
         write_file(path, &report::html::page(report))?;
     }
-    write(output, &verify::Verified { report, verification })?;
+    write(output, report)?;
     for failure in &report.failures {
         tracing::error!("{failure}");
     }
     Ok(report.passed)
-}
-
-/// The origin's numbers of every channel that was watched, held against the ground truth.
-async fn prove(
-    arguments: &RunArgs,
-    truth: &Path,
-    addresses: &[Address],
-) -> Result<Vec<verify::compare::Verification>, Failure> {
-    let proof = &arguments.proof;
-    let dialer = dialer(&arguments.target, std::slice::from_ref(&proof.origin))?;
-    let token = token(proof.origin_token.as_ref(), proof.origin_token_file.as_deref())?;
-    let mut channels: Vec<String> =
-        addresses.iter().map(|address| viewer::channel_of(&address.path)).collect();
-    channels.sort();
-    channels.dedup();
-    let mut proven = Vec::new();
-    for channel in channels {
-        let order = verify::Order {
-            truth: vec![truth.to_owned()],
-            url: proof.origin.clone(),
-            token: token.clone(),
-            channel,
-            bars: verify::compare::Bars::default(),
-            wait: PROOF_WAIT,
-            timeout: arguments.target.timeout(),
-        };
-        proven.push(verify::run(&dialer, &order).await?);
-    }
-    Ok(proven)
 }
 
 /// A token of the API, given or in a file.
@@ -287,16 +228,25 @@ async fn run_check(arguments: &CheckArgs) -> Result<bool, Failure> {
 }
 
 async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
-    let broadcast = publish::Broadcast {
+    let input = match (arguments.test_source, arguments.file) {
+        (Some(picture), _) => publish::Input::Test(picture, arguments.test_kbps),
+        (None, Some(path)) if path != Path::new("-") => publish::Input::File(path),
+        _ => publish::Input::Stdin,
+    };
+    let order = publish::Order {
         url: arguments.url,
-        file: arguments.file.filter(|path| path != Path::new("-")),
+        count: arguments.count,
+        input,
         repeat: arguments.repeat,
         duration: arguments.seconds.map(Duration::from_secs),
+        reconnects: arguments.reconnects,
         allow_remote: arguments.allow_remote,
+        ffmpeg: arguments.ffmpeg,
+        max_errors: arguments.max_errors,
     };
-    let report = publish::run(&broadcast, interrupted()).await?;
+    let report = publish::run(order, interrupted()).await?;
     write(&arguments.output, &report)?;
-    Ok(true)
+    Ok(report.passed)
 }
 
 async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {

@@ -8,13 +8,15 @@ use crate::procstat::UsageReport;
 use crate::results::Results;
 use crate::run::Outcome;
 use crate::scenario::Scenario;
+use crate::verify::compare::Verification;
 use serde::{Deserialize, Serialize};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
 /// What a report says it is.
 const FORMAT: &str = "sigma-load run";
 /// Grows when a reader of the version before would misunderstand a report.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A report cannot be added.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +25,12 @@ pub(crate) enum MergeError {
     File { path: PathBuf, error: std::io::Error },
     #[error("{path}: not a report of `sigma-load run --json`: {reason}")]
     Foreign { path: PathBuf, reason: String },
-    #[error("{path}: version {version} of the report is newer than this sigma-load, which reads {VERSION}")]
-    Newer { path: PathBuf, version: u32 },
+    #[error(
+        "{path}: a report of version {version}; this sigma-load reads version {VERSION}: use one for all of them"
+    )]
+    Version { path: PathBuf, version: u32 },
+    #[error("{path}: run {run} is in another of these reports already: each run counts once")]
+    Twice { path: PathBuf, run: String },
 }
 
 /// All that a run left behind: what reports are made of and merge by.
@@ -33,7 +39,9 @@ pub(crate) struct Recorded {
     /// [`FORMAT`] and [`VERSION`].
     pub(crate) format: String,
     pub(crate) version: u32,
-    /// Runs added up.
+    /// The ids of the runs that are added up, in order.
+    pub(crate) runs: Vec<String>,
+    /// How many those are.
     pub(crate) processes: u32,
     /// Of viewers whose scenario says nothing else.
     pub(crate) protocol: Protocol,
@@ -44,7 +52,20 @@ pub(crate) struct Recorded {
     /// What was asked for; equal ones once.
     pub(crate) scenarios: Vec<Scenario>,
     pub(crate) servers: Vec<UsageReport>,
+    /// How the origin's statistics compare with what viewers know, by channel and run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) verification: Vec<Verification>,
+    /// Why something that was to be compared was not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unverified: Vec<String>,
     pub(crate) results: Results,
+}
+
+/// An id that no other run has.
+fn run_id() -> String {
+    // Each state has keys of its own, from the system's randomness.
+    let word = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", word(), word())
 }
 
 impl Recorded {
@@ -52,12 +73,15 @@ impl Recorded {
         Self {
             format: FORMAT.to_owned(),
             version: VERSION,
+            runs: vec![run_id()],
             processes: 1,
             protocol,
             max_errors: scenario.limits.max_errors,
             notes: Vec::new(),
             scenarios: vec![scenario.clone()],
             servers: outcome.servers,
+            verification: Vec::new(),
+            unverified: Vec::new(),
             results: outcome.results,
         }
     }
@@ -95,6 +119,12 @@ impl Recorded {
                 self.notes.push(note.clone());
             }
         }
+        self.runs.extend(other.runs.iter().cloned());
+        self.runs.sort();
+        self.verification.extend(other.verification.iter().cloned());
+        self.verification.sort_by(|a, b| (&a.channel, &a.run).cmp(&(&b.channel, &b.run)));
+        self.unverified.extend(other.unverified.iter().cloned());
+        self.unverified.sort();
         self.processes += other.processes;
         self.max_errors = self.max_errors.saturating_add(other.max_errors);
         for scenario in &other.scenarios {
@@ -110,19 +140,19 @@ impl Recorded {
 /// Reads what `run --json` or `merge --json` wrote.
 ///
 /// # Errors
-/// There is no such file, or it is something else, or of a newer version: the caller's fault.
+/// There is no such file, or it is something else, or of another version: the caller's fault.
 pub(crate) fn read(path: &Path) -> Result<Recorded, MergeError> {
     let text = std::fs::read(path).map_err(|error| MergeError::File { path: path.to_owned(), error })?;
     parse(&text).map_err(|error| match error {
         Wrong::Foreign(reason) => MergeError::Foreign { path: path.to_owned(), reason },
-        Wrong::Newer(version) => MergeError::Newer { path: path.to_owned(), version },
+        Wrong::Version(version) => MergeError::Version { path: path.to_owned(), version },
     })
 }
 
 #[derive(Debug, PartialEq)]
 enum Wrong {
     Foreign(String),
-    Newer(u32),
+    Version(u32),
 }
 
 fn parse(text: &[u8]) -> Result<Recorded, Wrong> {
@@ -136,8 +166,8 @@ fn parse(text: &[u8]) -> Result<Recorded, Wrong> {
     if head.format != FORMAT {
         return Err(Wrong::Foreign(format!("it says it is {:?}", head.format)));
     }
-    if head.version > VERSION {
-        return Err(Wrong::Newer(head.version));
+    if head.version != VERSION {
+        return Err(Wrong::Version(head.version));
     }
     serde_json::from_slice(text).map_err(foreign)
 }
@@ -145,11 +175,15 @@ fn parse(text: &[u8]) -> Result<Recorded, Wrong> {
 /// The runs of several reports as one; `None` without any.
 ///
 /// # Errors
-/// As [`read`].
+/// As [`read`]; or a run is in several of them.
 pub(crate) fn merge(paths: &[PathBuf]) -> Result<Option<Recorded>, MergeError> {
     let mut sum: Option<Recorded> = None;
     for path in paths {
         let one = read(path)?;
+        let twice = sum.as_ref().and_then(|sum| one.runs.iter().find(|run| sum.runs.contains(run)));
+        if let Some(run) = twice {
+            return Err(MergeError::Twice { path: path.clone(), run: run.clone() });
+        }
         match &mut sum {
             Some(sum) => sum.add(&one),
             None => sum = Some(one),

@@ -5,24 +5,32 @@
 pub(crate) mod html;
 mod plot;
 mod series;
+mod table;
 
 use crate::dial::Protocol;
 use crate::merge::Recorded;
-use crate::procstat::UsageReport;
 use crate::tally::{Leaving, SpreadFigures, Tally};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt;
+
+pub(crate) use table::Cell;
 
 /// The report. Names are part of the outside: scripts read them.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// No more errors than allowed, and everything could be measured.
+    pub(crate) verdict: Verdict,
+    /// Nothing failed: no more errors than allowed, everything was recorded, and what was to be verified was and is so.
     pub(crate) passed: bool,
     /// Why not.
     pub(crate) failures: Vec<String>,
     pub(crate) urls: Vec<String>,
+    /// Playback sessions that the scenario has.
     pub(crate) viewers: u32,
+    /// Most of them at the end of a second, whole run; and on average of the measured time.
+    pub(crate) peak_viewers: u64,
+    pub(crate) mean_viewers: f64,
+    /// Time that viewers were present and awake, from their first media on.
+    pub(crate) viewer_seconds: f64,
     pub(crate) ramp_seconds: f64,
     pub(crate) seconds: f64,
     pub(crate) requests: u64,
@@ -32,11 +40,12 @@ pub(crate) struct Report {
     pub(crate) parts: u64,
     pub(crate) segments: u64,
     pub(crate) inits: u64,
-    /// Parts (or segments, without parts) per viewer and second, over all its renditions.
+    /// Parts (or segments, without parts) per second of a viewer's presence, over all its renditions.
     pub(crate) parts_per_viewer_s: f64,
     /// What that must be for viewers to keep up: renditions per viewer / mean duration of the parts got.
     pub(crate) expected_parts_per_viewer_s: f64,
-    /// Seconds of media got per second and rendition; below 1: not keeping up.
+    /// Seconds of media got per second of a viewer's presence and rendition. Below 1: not keeping up. Above: sessions
+    /// that begin (or seek) get what is before the live edge too, which shows where they are short.
     pub(crate) realtime_factor: f64,
     /// Last byte at the viewer minus `at` of CMSD-Static, of parts learnt from a reload.
     pub(crate) part_delay_ms: Option<SpreadFigures>,
@@ -49,11 +58,14 @@ pub(crate) struct Report {
     /// By kind, whole run.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) errors_total: u64,
-    /// Playback sessions, and of them those that got media, whole run.
+    /// Playback sessions begun, and of them those that got media, whole run.
     pub(crate) sessions: u64,
     pub(crate) viewers_started: u64,
-    /// How sessions ended, whole run.
+    /// How sessions ended, whole run: all of them, and by what ended them.
     pub(crate) left: BTreeMap<Leaving, u64>,
+    pub(crate) left_by_themselves: u64,
+    pub(crate) broadcast_ended: u64,
+    pub(crate) run_ended: u64,
     /// Buffers that ran empty, how long they were (ended stalls), and their share of all time of playing.
     pub(crate) stalls: u64,
     pub(crate) stalled_s: f64,
@@ -65,13 +77,13 @@ pub(crate) struct Report {
     /// Parts asked for before they existed, and delta updates.
     pub(crate) hinted: u64,
     pub(crate) deltas: u64,
+    /// Requests made again because the server had said that it would not answer them on this connection.
+    pub(crate) retried: u64,
     /// Why the tester and not the server was the limit; empty if it was not.
     pub(crate) tester_limited: Vec<String>,
     pub(crate) loop_lag_ms: Option<SpreadFigures>,
     pub(crate) busiest_thread_percent: f64,
     pub(crate) truth_lost: u64,
-    /// Viewers whose broadcast ended.
-    pub(crate) viewers_ended: u64,
     /// Bodies compared with what another viewer got under the same URI.
     pub(crate) bodies_compared: u64,
     /// Parts without `at`: their delay is unknown.
@@ -84,6 +96,26 @@ pub(crate) struct Report {
     /// What the figures were made of.
     #[serde(flatten)]
     pub(crate) recorded: Recorded,
+}
+
+/// What the run says of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    Passed,
+    Failed,
+    /// Nothing failed, but the tester was the limit: its figures are not the server's.
+    Inconclusive,
+}
+
+impl Verdict {
+    fn of(failures: &[String], tester_limited: &[String]) -> Self {
+        match (failures, tester_limited) {
+            ([], []) => Self::Passed,
+            ([], _) => Self::Inconclusive,
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// Why the run does not count as good.
@@ -100,6 +132,11 @@ fn failures(recorded: &Recorded, whole: &Tally) -> Vec<String> {
         let allowed = recorded.max_errors;
         failures.push(format!("{} errors, {allowed} allowed", whole.errors_total()));
     }
+    for verification in recorded.verification.iter().filter(|verification| !verification.passed) {
+        let channel = &verification.channel;
+        failures.push(format!("channel {channel}: the origin's statistics are not what its viewers know"));
+    }
+    failures.extend(recorded.unverified.iter().map(|reason| format!("not verified: {reason}")));
     failures
 }
 
@@ -119,14 +156,20 @@ impl Report {
         let tally = &measured.tally;
         let seconds = measured.seconds;
         let units = (tally.parts + tally.segments) as f64;
-        let viewers = f64::from(measured.viewers.max(1));
-        let media_s = tally.media_us as f64 / 1e6;
+        let seconds_of = |us: u64| us as f64 / 1e6;
+        let (viewer_s, rendition_s) = (seconds_of(tally.viewer_us), seconds_of(tally.rendition_us));
+        let media_s = seconds_of(tally.media_us);
+        let at_the_end = whole.left.get(&Leaving::End).copied().unwrap_or_default();
         let startup = whole.startup.figures();
         Self {
+            verdict: Verdict::of(&failures, &measured.tester.limited),
             passed: failures.is_empty(),
             failures,
             urls: recorded.urls(),
             viewers: measured.viewers,
+            peak_viewers: measured.peak_viewers(),
+            mean_viewers: ratio(viewer_s, seconds),
+            viewer_seconds: viewer_s,
             ramp_seconds: measured.ramp_seconds,
             seconds,
             requests: tally.requests,
@@ -136,9 +179,9 @@ impl Report {
             parts: tally.parts,
             segments: tally.segments,
             inits: tally.inits,
-            parts_per_viewer_s: ratio(units, viewers * seconds),
-            expected_parts_per_viewer_s: ratio(measured.renditions as f64 / viewers, ratio(media_s, units)),
-            realtime_factor: ratio(media_s, seconds * measured.renditions as f64),
+            parts_per_viewer_s: ratio(units, viewer_s),
+            expected_parts_per_viewer_s: ratio(ratio(rendition_s, viewer_s), ratio(media_s, units)),
+            realtime_factor: ratio(media_s, rendition_s),
             part_delay_ms: tally.part_delay.figures(),
             playlist_hold_ms: tally.hold.figures(),
             media_first_byte_ms: tally.first_byte.figures(),
@@ -147,6 +190,9 @@ impl Report {
             errors: whole.errors.iter().map(|(kind, count)| (kind.to_string(), *count)).collect(),
             viewers_started: whole.viewers_started,
             sessions: whole.sessions,
+            left_by_themselves: whole.left.values().sum::<u64>() - at_the_end,
+            broadcast_ended: whole.ended,
+            run_ended: at_the_end.saturating_sub(whole.ended),
             left: whole.left.clone(),
             stalls: tally.stalls,
             stalled_s: tally.stalled_us as f64 / 1e6,
@@ -155,11 +201,11 @@ impl Report {
             live_latency_ms: tally.live_latency.figures(),
             hinted: tally.hinted,
             deltas: tally.deltas,
+            retried: whole.retried,
             tester_limited: measured.tester.limited.clone(),
             loop_lag_ms: measured.tester.loop_lag.figures(),
             busiest_thread_percent: measured.tester.busiest_percent,
             truth_lost: measured.tester.truth_lost,
-            viewers_ended: whole.ended,
             bodies_compared: measured.compared,
             parts_undated: whole.undated,
             parts_from_the_future: whole.future,
@@ -189,110 +235,5 @@ impl Report {
             })
             .collect();
         names.join(" and ")
-    }
-}
-
-/// A spread as one cell.
-pub(crate) struct Cell<'a>(pub(crate) &'a Option<SpreadFigures>);
-
-impl fmt::Display for Cell<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            None => f.write_str("-"),
-            Some(s) => write!(
-                f,
-                "p50 {:.1}  p95 {:.1}  p99 {:.1}  max {:.1}  (n {})",
-                s.p50, s.p95, s.p99, s.max, s.count
-            ),
-        }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{} viewers ({} started, {} ended), {}, {:.1} s measured after {:.1} s of ramp",
-            self.viewers,
-            self.viewers_started,
-            self.viewers_ended,
-            self.protocols(),
-            self.seconds,
-            self.ramp_seconds
-        )?;
-        writeln!(
-            f,
-            "requests           {:.0}/s, {:.2} MB/s ({} playlists, {} parts, {} segments)",
-            self.requests_per_s,
-            self.bytes_per_s / 1e6,
-            self.playlists,
-            self.parts,
-            self.segments
-        )?;
-        writeln!(
-            f,
-            "parts per viewer   {:.3}/s, expected {:.3}/s, real-time factor {:.3}",
-            self.parts_per_viewer_s, self.expected_parts_per_viewer_s, self.realtime_factor
-        )?;
-        writeln!(f, "part delay ms      {}", Cell(&self.part_delay_ms))?;
-        writeln!(f, "playlist hold ms   {}", Cell(&self.playlist_hold_ms))?;
-        writeln!(f, "media 1st byte ms  {}", Cell(&self.media_first_byte_ms))?;
-        writeln!(f, "startup ms         {}", Cell(&self.startup_ms))?;
-        writeln!(f, "live latency ms    {}", Cell(&self.live_latency_ms))?;
-        writeln!(
-            f,
-            "stalls             {} ({:.2} s, {:.4} % of playing)",
-            self.stalls,
-            self.stalled_s,
-            self.rebuffer_ratio * 100.0
-        )?;
-        writeln!(f, "byte identity      {} bodies compared", self.bodies_compared)?;
-        if self.parts_undated > 0 {
-            writeln!(f, "parts without `at` {} (delay unknown)", self.parts_undated)?;
-        }
-        if self.parts_from_the_future > 0 {
-            writeln!(f, "clocks differ      {} parts from the future", self.parts_from_the_future)?;
-        }
-        writeln!(
-            f,
-            "own CPU            {:.2} s, {:.1} us per request",
-            self.own_cpu_s, self.own_cpu_us_per_request
-        )?;
-        for reason in &self.tester_limited {
-            writeln!(f, "TESTER LIMITED     {reason}")?;
-        }
-        for note in &self.recorded.notes {
-            writeln!(f, "NOTE               {note}")?;
-        }
-        for server in &self.recorded.servers {
-            server.fmt(f)?;
-        }
-        write!(f, "errors             {}", self.errors_total)?;
-        for (kind, count) in &self.errors {
-            write!(f, "  {kind} {count}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for UsageReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mb = |bytes: u64| bytes as f64 / 1e6;
-        write!(
-            f,
-            "process {:<10} {:.2} CPU s in {:.1} s = {:.2} CPU s/min ({:.1} % of a core)",
-            self.pid, self.cpu_s, self.seconds, self.cpu_s_per_minute, self.cpu_percent_of_core
-        )?;
-        if let Some(us) = self.cpu_us_per_request {
-            write!(f, ", {us:.1} us per request")?;
-        }
-        writeln!(
-            f,
-            ", RSS MB first {:.1} last {:.1} max {:.1} trend {:+.3}/min",
-            mb(self.rss_first_bytes),
-            mb(self.rss_last_bytes),
-            mb(self.rss_max_bytes),
-            self.rss_trend_bytes_per_minute / 1e6
-        )
     }
 }

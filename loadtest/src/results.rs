@@ -119,10 +119,8 @@ pub(crate) struct Results {
     /// Before the measured time, and in it.
     pub(crate) ramp_seconds: f64,
     pub(crate) seconds: f64,
-    /// Viewers wanted at most.
+    /// Playback sessions that the scenario has.
     pub(crate) viewers: u32,
-    /// Renditions being played at the end.
-    pub(crate) renditions: u64,
     /// Bodies compared with an earlier one of the same URI.
     pub(crate) compared: u64,
     /// Of the measured time.
@@ -150,7 +148,6 @@ impl Results {
         self.ramp_seconds = self.ramp_seconds.max(other.ramp_seconds);
         self.seconds = self.seconds.max(other.seconds);
         self.viewers = self.viewers.saturating_add(other.viewers);
-        self.renditions += other.renditions;
         self.compared += other.compared;
         self.tally.add(&other.tally);
         self.warm_up.add(&other.warm_up);
@@ -162,6 +159,11 @@ impl Results {
         }
         self.slices.sort_by(|a, b| a.key.cmp(&b.key));
         self.tester.add(&other.tester);
+    }
+
+    /// Most viewers at the end of a second.
+    pub(crate) fn peak_viewers(&self) -> u64 {
+        self.seconds_of_all().values().map(|point| point.viewers).max().unwrap_or_default()
     }
 
     /// All slices' points of each second.

@@ -4,13 +4,15 @@
 //! which begins when the last viewer has started; errors, startup times and seconds are of the whole run. Requests still
 //! under way at the end are not counted. Sessions that last to the end leave cleanly and are in the ground-truth log.
 
+pub(crate) mod command;
+
 use crate::address::Address;
 use crate::crowd::Crowd;
 use crate::dial::DialError;
 use crate::procstat::{self, ProcError, Usage, UsageReport, Watch};
 use crate::pulse::{self, Pulse};
 use crate::random::Random;
-use crate::results::Results;
+use crate::results::{Point, Results};
 use crate::scenario::Scenario;
 use crate::scenario::plan::{Arrival, exoduses, plan};
 use crate::script::{Script, Stay};
@@ -51,10 +53,12 @@ pub(crate) struct Outcome {
     pub(crate) servers: Vec<UsageReport>,
 }
 
-/// Runs to the end, or until `stop` resolves.
+/// Runs to the end, or until `stop` resolves. `watcher` is told every second of the wall clock (Unix seconds) what
+/// happened in it, by POP.
 pub(crate) async fn run(
     crowd: Arc<Crowd>,
     order: &Order,
+    watcher: impl FnMut(u64, &[(String, Point)]) + Send + 'static,
     stop: impl Future<Output = ()>,
 ) -> Result<Outcome, RunError> {
     let scenario = &order.scenario;
@@ -69,7 +73,7 @@ pub(crate) async fn run(
     let (stopping, stopped) = watch::channel(false);
     let (ramp, whole) = (scenario.warm_up(), scenario.duration());
     let (mut floors, pulses) = open(&crowd, scenario, (places, start, &stopped));
-    let ticking = tokio::spawn(tick(Arc::clone(&crowd)));
+    let ticking = tokio::spawn(tick(Arc::clone(&crowd), watcher));
     tokio::pin!(stop);
     let early = tokio::select! {
         () = tokio::time::sleep_until(start + ramp) => false,
@@ -100,7 +104,6 @@ pub(crate) async fn run(
         ramp_seconds: ramp.as_secs_f64(),
         seconds: measured_from.elapsed().as_secs_f64(),
         viewers: u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX),
-        renditions: crowd.renditions(),
         tally: crowd.take(),
         warm_up,
         tester: pulse::tester(&pulses, Usage::own_cpu_s() - own_cpu_s),
@@ -179,12 +182,13 @@ fn unix_s() -> u64 {
 }
 
 /// At the end of each second of the wall clock, what happened in it is put away.
-async fn tick(crowd: Arc<Crowd>) {
+async fn tick(crowd: Arc<Crowd>, mut watcher: impl FnMut(u64, &[(String, Point)])) {
     loop {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let rest = Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into());
         tokio::time::sleep(rest).await;
         crowd.tick(now.as_secs());
+        watcher(now.as_secs(), &crowd.second(now.as_secs()));
     }
 }
 

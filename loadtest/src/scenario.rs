@@ -96,6 +96,19 @@ pub(crate) enum PhaseKind {
     PopDeath,
 }
 
+impl PhaseKind {
+    /// As in scenario files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ramp => "ramp",
+            Self::Herd => "herd",
+            Self::Churn => "churn",
+            Self::Soak => "soak",
+            Self::PopDeath => "pop-death",
+        }
+    }
+}
+
 /// How arrivals are spread over a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -204,6 +204,19 @@ pub(crate) enum Leaving {
     End,
 }
 
+impl Leaving {
+    /// As in reports and logs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::Reset => "reset",
+            Self::Vanish => "vanish",
+            Self::Sleep => "sleep",
+            Self::End => "end",
+        }
+    }
+}
+
 /// Everything counted by some viewers over some time.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -221,6 +234,11 @@ pub(crate) struct Tally {
     pub(crate) inits: u64,
     /// Sum of the durations of parts and segments.
     pub(crate) media_us: u64,
+    /// Time that viewers were present and awake, from their first media on, and that of their renditions.
+    pub(crate) viewer_us: u64,
+    pub(crate) rendition_us: u64,
+    /// Requests made again on a new connection because the server had said that it would not answer them on the old one.
+    pub(crate) retried: u64,
     /// Parts without `at` in CMSD-Static: their delay is unknown.
     pub(crate) undated: u64,
     /// Parts whose `at` is in the future: the clocks of origin and viewer differ.
@@ -287,6 +305,7 @@ impl Tally {
             ($($field:ident)*) => { $(self.$field.add(&other.$field);)* };
         }
         sum!(requests bytes playlists deltas parts hinted segments inits media_us undated future);
+        sum!(viewer_us rendition_us retried);
         sum!(sessions viewers_started ended stalls stalled_us played_us switches_up switches_down seeks migrations);
         for (kind, count) in &other.errors {
             self.errors_of(*kind, *count);

@@ -11,10 +11,9 @@ use crate::fetch::{FetchError, Link};
 use compare::{Bars, Seen, Told, Truth, Verification};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -65,23 +64,6 @@ pub(crate) struct Order {
     pub(crate) wait: Duration,
     /// For one request.
     pub(crate) timeout: Duration,
-}
-
-/// The report of a run, and how the origin's numbers compare with it.
-#[derive(Debug, Serialize)]
-pub(crate) struct Verified<'a, R> {
-    #[serde(flatten)]
-    pub(crate) report: &'a R,
-    /// By channel.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub(crate) verification: &'a [Verification],
-}
-
-impl<R: fmt::Display> fmt::Display for Verified<'_, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.report.fmt(f)?;
-        self.verification.iter().try_for_each(|verification| write!(f, "\n\n{verification}"))
-    }
 }
 
 /// Reads the logs, asks the origin and compares.
@@ -284,4 +266,4 @@ fn rfc3339(second: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -172,7 +172,8 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
                 break how;
             }
             exit => {
-                session.count(|tally| tally.ended += u64::from(exit == Exit::Ended));
+                let ended = exit == Exit::Ended && !session.for_good.get();
+                session.count(|tally| tally.ended += u64::from(ended));
                 session.ending();
                 session.calls_off();
                 Box::pin(wire.close()).await;
@@ -273,7 +274,7 @@ async fn act(session: &Session, (plan, place): (&Plan, usize), acts: &mut &[(Dur
             Act::Live => session.seek(None),
             Act::Sleep => session.sleeps(),
             Act::Wake => {
-                session.asleep.set(false);
+                session.wakes();
                 session.seek(None);
             }
             Act::Move(protocol) => return Exit::Move(protocol),

@@ -3,19 +3,23 @@
 //! Everything of a viewer runs in the viewer's own task: whoever polls it calls [`Wire::drive`] too, so that a response
 //! wakes one task and not three. Invariants: a kept connection has no unread response on it; bodies are hashed only if
 //! asked for, and media is never held. With HTTP/1.1 each lane has a connection of its own, as browsers do it.
-//! Deliberately absent: retries (the player model's), redirects (the viewer's).
+//! What a server refuses without having looked at it is asked for again on a new connection. Deliberately absent: other
+//! retries (the player model's), redirects (the viewer's).
 
 mod h3;
+mod refusal;
+mod shared;
 mod stream;
 
 use crate::address::Authority;
 use crate::dial::{DialError, Dialer, Protocol};
 use crate::tally::ErrorKind;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use shared::Shared;
 use sigma_shared::cmsd;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -37,6 +41,8 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// How long a clean close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a request is made again that its server did not take: one that is being restarted, or behind a balancer.
+const REFUSALS_MAX: u8 = 4;
 
 const CMSD_DYNAMIC: HeaderName = HeaderName::from_static("cmsd-dynamic");
 
@@ -49,6 +55,8 @@ pub(crate) enum WireError {
     Timeout(Duration),
     #[error("the connection was closed before the response: {0}")]
     Closed(String),
+    #[error("the server did not take the request: {0}")]
+    Refused(String),
     #[error("the body was cut short: {0}")]
     Truncated(String),
     #[error("the body is larger than anything of its kind")]
@@ -64,7 +72,7 @@ impl WireError {
             Self::Dial(DialError::Timeout(_)) | Self::Timeout(_) => ErrorKind::Timeout,
             Self::Dial(DialError::Tls(_)) => ErrorKind::Tls,
             Self::Dial(_) => ErrorKind::Connect,
-            Self::Closed(_) => ErrorKind::Closed,
+            Self::Closed(_) | Self::Refused(_) => ErrorKind::Closed,
             Self::Truncated(_) => ErrorKind::Truncated,
             Self::Oversize => ErrorKind::Oversize,
             Self::Path(_) => ErrorKind::BadUri,
@@ -97,6 +105,8 @@ pub(crate) struct Answer {
     /// The request went out; later than it was wanted when a connection had to be made, or the tester was late.
     pub(crate) sent: Instant,
     pub(crate) dialled: bool,
+    /// How often it was made again because the server did not take it.
+    pub(crate) retried: u8,
     /// Response header.
     pub(crate) first_byte: Instant,
     /// End of the body.
@@ -113,16 +123,7 @@ pub(crate) struct Answer {
     pub(crate) location: Option<String>,
 }
 
-type H2 = h2::client::SendRequest<Bytes>;
 type Driver = Pin<Box<dyn Future<Output = ()>>>;
-
-#[derive(Default)]
-enum Shared {
-    #[default]
-    None,
-    H2(H2),
-    H3(h3::Sender),
-}
 
 /// See the module.
 pub(crate) struct Wire {
@@ -133,6 +134,8 @@ pub(crate) struct Wire {
     protocol: Protocol,
     timeout: Duration,
     shared: tokio::sync::Mutex<Shared>,
+    /// Counts the shared connections.
+    dialled: Cell<u32>,
     drivers: RefCell<Vec<Driver>>,
     /// New since the drivers were polled last.
     fresh: RefCell<Vec<Driver>>,
@@ -166,6 +169,7 @@ impl Wire {
             protocol: route.protocol,
             timeout: route.timeout,
             shared: tokio::sync::Mutex::default(),
+            dialled: Cell::new(0),
             drivers: RefCell::default(),
             fresh: RefCell::default(),
             reset: Rc::default(),
@@ -222,13 +226,20 @@ impl Wire {
         &self,
         lane: &mut Lane,
         ask: &Ask<'_>,
-        keep: Option<&mut Vec<u8>>,
+        mut keep: Option<&mut Vec<u8>>,
     ) -> Result<Answer, WireError> {
-        let mut reading = Reading::new(ask.hash, keep);
-        match self.protocol {
-            Protocol::H1 => Box::pin(self.over_h1(lane, ask, &mut reading)).await,
-            Protocol::H2 => self.over_h2(ask, &mut reading).await,
-            Protocol::H3 => Box::pin(self.over_h3(ask, &mut reading)).await,
+        let mut retried = 0;
+        loop {
+            let mut reading = Reading::new(ask.hash, keep.as_deref_mut());
+            let result = match self.protocol {
+                Protocol::H1 => Box::pin(self.over_h1(lane, ask, &mut reading)).await,
+                Protocol::H2 => self.over_h2(ask, &mut reading).await,
+                Protocol::H3 => Box::pin(self.over_h3(ask, &mut reading)).await,
+            };
+            match result {
+                Err(WireError::Refused(_)) if retried < REFUSALS_MAX => retried += 1,
+                result => return result.map(|answer| Answer { retried, ..answer }),
+            }
         }
     }
 
@@ -267,85 +278,6 @@ impl Wire {
         Ok(self.answer((head.status.as_u16(), &head.headers), (sent, !alive, first_byte), reading))
     }
 
-    async fn over_h2(&self, ask: &Ask<'_>, reading: &mut Reading<'_>) -> Result<Answer, WireError> {
-        let (mut sender, dialled) = self.h2().await?;
-        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(closed)?;
-        let request = with_headers(Request::get(self.uri(ask.path)?), ask).body(())?;
-        let sent = Instant::now();
-        let (response, _) = sender.send_request(request, true).map_err(closed)?;
-        drop(sender);
-        let (head, mut body) = response.await.map_err(closed)?.into_parts();
-        let first_byte = Instant::now();
-        while let Some(chunk) = body.data().await {
-            let chunk = chunk.map_err(truncated)?;
-            reading.take(&chunk)?;
-            body.flow_control().release_capacity(chunk.len()).map_err(truncated)?;
-        }
-        Ok(self.answer((head.status.as_u16(), &head.headers), (sent, dialled, first_byte), reading))
-    }
-
-    async fn h2(&self) -> Result<(H2, bool), WireError> {
-        let mut shared = self.shared.lock().await;
-        // A sender says at `poll_ready` that its connection has gone; then there is a new one.
-        if let Shared::H2(sender) = &mut *shared
-            && !poll_fn(|cx| Poll::Ready(matches!(sender.poll_ready(cx), Poll::Ready(Err(_))))).await
-        {
-            return Ok((sender.clone(), false));
-        }
-        *shared = Shared::None;
-        let sender = Box::pin(self.dial_h2()).await?;
-        *shared = Shared::H2(sender.clone());
-        Ok((sender, true))
-    }
-
-    async fn dial_h2(&self) -> Result<H2, WireError> {
-        let stream = self.dial().await?;
-        let handshake = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .enable_push(false)
-            .header_table_size(0)
-            .max_concurrent_reset_streams(8)
-            .handshake(stream);
-        let (sender, connection) = handshake.await.map_err(closed)?;
-        self.fresh.borrow_mut().push(Box::pin(async move {
-            let _ = connection.await;
-        }));
-        Ok(sender)
-    }
-
-    async fn over_h3(&self, ask: &Ask<'_>, reading: &mut Reading<'_>) -> Result<Answer, WireError> {
-        let (mut sender, dialled) = {
-            let mut shared = self.shared.lock().await;
-            match &*shared {
-                Shared::H3(sender) if sender.is_open() => (sender.clone(), false),
-                _ => {
-                    let address = self.dialer.resolve(&self.authority).await?;
-                    let config = self.dialer.tls_config(Protocol::H3)?;
-                    let (sender, driver) = self.quic.dial(config, address, &self.authority.host).await?;
-                    self.fresh.borrow_mut().push(driver);
-                    *shared = Shared::H3(sender.clone());
-                    (sender, true)
-                }
-            }
-        };
-        let request = with_headers(Request::get(self.uri(ask.path)?), ask).body(())?;
-        let sent = Instant::now();
-        let mut stream = sender.requests.send_request(request).await.map_err(closed)?;
-        stream.finish().await.map_err(closed)?;
-        let (head, ()) = stream.recv_response().await.map_err(closed)?.into_parts();
-        let first_byte = Instant::now();
-        while let Some(mut chunk) = stream.recv_data().await.map_err(truncated)? {
-            while chunk.has_remaining() {
-                let piece = chunk.chunk();
-                reading.take(piece)?;
-                let length = piece.len();
-                chunk.advance(length);
-            }
-        }
-        Ok(self.answer((head.status.as_u16(), &head.headers), (sent, dialled, first_byte), reading))
-    }
-
     fn uri(&self, path: &str) -> Result<Uri, http::Error> {
         let scheme = if self.authority.tls { "https" } else { "http" };
         Uri::builder().scheme(scheme).authority(self.host.as_bytes()).path_and_query(path).build()
@@ -377,6 +309,7 @@ impl Wire {
             status,
             sent,
             dialled,
+            retried: 0,
             first_byte,
             ended: Instant::now(),
             bytes: reading.bytes,

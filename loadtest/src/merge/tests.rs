@@ -62,6 +62,7 @@ fn recorded<'a>(events: impl Iterator<Item = &'a Event>, processes: u32) -> Reco
     results.slices.sort_by(|a, b| a.key.cmp(&b.key));
     let mut recorded = Recorded::new(&scenario(), Protocol::H2, Outcome { results, servers: Vec::new() });
     recorded.processes = processes;
+    recorded.runs = Vec::new();
     recorded
 }
 
@@ -94,11 +95,11 @@ fn other_files_are_refused() {
         ("", false),
         ("{}", false),
         ("{\"format\":\"sigma-load herd\",\"version\":1}", false),
-        ("{\"format\":\"sigma-load run\",\"version\":1}", false),
-        ("{\"format\":\"sigma-load run\",\"version\":2}", true),
+        ("{\"format\":\"sigma-load run\",\"version\":2}", false),
+        ("{\"format\":\"sigma-load run\",\"version\":1}", true),
     ] {
         let error = parse(text.as_bytes()).unwrap_err();
-        assert_eq!(matches!(error, Wrong::Newer(2)), newer, "{text}: {error:?}");
+        assert_eq!(matches!(error, Wrong::Version(1)), newer, "{text}: {error:?}");
     }
     assert!(matches!(read(Path::new("/nonexistent")), Err(MergeError::File { .. })));
 }
@@ -114,4 +115,45 @@ fn runs_of_different_times_are_told() {
     one.add(&later);
     assert_eq!((one.notes.len(), one.processes, one.scenarios.len()), (1, 4, 1));
     assert!(Report::new(one).to_string().contains("same time"));
+}
+
+#[test]
+fn a_run_counts_once_and_its_verification_is_carried() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, recorded: Recorded| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, serde_json::to_vec(&Report::new(recorded)).unwrap()).unwrap();
+        path
+    };
+    let one = |channel: &str, passed| {
+        let mut own = Recorded::new(
+            &scenario(),
+            Protocol::H2,
+            Outcome { results: Results::default(), servers: Vec::new() },
+        );
+        own.results.warm_up.viewers_started = 1;
+        own.verification.push(Verification {
+            run: own.runs[0].clone(),
+            channel: channel.into(),
+            sessions: 1,
+            peak_viewers: 1,
+            seconds: 1,
+            passed,
+            metrics: Vec::new(),
+        });
+        own
+    };
+    let (a, b, c) = (file("a", one("x", true)), file("b", one("x", true)), file("c", one("b", false)));
+    let both = merge(&[a.clone(), b.clone()]).unwrap().unwrap();
+    assert!(both.runs.len() == 2 && both.runs.is_sorted() && both.verification.len() == 2);
+    assert!(Report::new(both.clone()).passed);
+    let sum = file("ab", both);
+    for twice in [[a.clone(), a.clone()], [sum.clone(), b]] {
+        let error = merge(&twice).unwrap_err();
+        assert!(matches!(&error, MergeError::Twice { path, .. } if *path == twice[1]), "{error}");
+    }
+    let all = Report::new(merge(&[sum, c]).unwrap().unwrap());
+    let channels: Vec<_> = all.recorded.verification.iter().map(|one| one.channel.as_str()).collect();
+    assert_eq!((channels, all.passed), (vec!["b", "x", "x"], false));
+    assert!(all.failures[0].contains("channel b"), "{:?}", all.failures);
 }

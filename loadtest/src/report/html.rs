@@ -3,9 +3,12 @@
 //! Invariants: everything that comes from outside is escaped; the page says everything without its script.
 #![deny(clippy::disallowed_methods)]
 
+mod proof;
+
 use super::plot::{Escaped, Plot};
 use super::series::{Axis, charts};
-use super::{Report, UsageReport};
+use super::{Report, Verdict};
+use crate::procstat::UsageReport;
 use crate::results::{Point, Slice};
 use crate::tally::SpreadFigures;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +36,7 @@ fn write_page(report: &Report, out: &mut String) -> fmt::Result {
     head(report, &name, out)?;
     verdict(report, out)?;
     tiles(report, out)?;
+    proof::proof(report, out)?;
     plots(report, out)?;
     write!(out, "<div class=\"columns\"><section>")?;
     spreads(report, out)?;
@@ -85,9 +89,7 @@ fn head(report: &Report, name: &str, out: &mut String) -> fmt::Result {
             .phases
             .iter()
             .map(|phase| {
-                // The names of a scenario file.
-                let kind = serde_json::to_value(phase.kind).unwrap_or_default();
-                let kind = kind.as_str().unwrap_or_default();
+                let kind = phase.kind.name();
                 match phase.viewers {
                     0 => format!("{kind} {} s", phase.seconds),
                     viewers => format!("{kind} of {viewers} viewers in {} s", phase.seconds),
@@ -99,7 +101,7 @@ fn head(report: &Report, name: &str, out: &mut String) -> fmt::Result {
     write!(
         out,
         "</dd><dt>Measured</dt><dd>{:.1} s after {:.1} s of ramp, over {}</dd><dt>Testers</dt><dd>{} \
-         process{}, {} thread{}</dd></dl></header>",
+         process{}, {} thread{}</dd><dt>Run</dt><dd><code>{}</code></dd></dl></header>",
         report.seconds,
         report.ramp_seconds,
         report.protocols(),
@@ -107,6 +109,7 @@ fn head(report: &Report, name: &str, out: &mut String) -> fmt::Result {
         plural(report.recorded.processes.into(), "es"),
         report.recorded.results.tester.threads,
         plural(report.recorded.results.tester.threads.into(), "s"),
+        Escaped(&report.recorded.runs.join(" ")),
     )
 }
 
@@ -126,15 +129,22 @@ fn verdict(report: &Report, out: &mut String) -> fmt::Result {
         }
         write!(out, "</div>")
     };
-    if report.passed {
-        let errors = format!("Passed: {} error{}", report.errors_total, plural(report.errors_total, "s"));
-        say("good", &errors, &[])?;
-    } else {
-        say("bad", "Failed", &report.failures)?;
-    }
-    if !report.tester_limited.is_empty() {
-        let what = "The tester was the limit: these figures say more about it than about the server";
-        say("warn", what, &report.tester_limited)?;
+    let errors = format!("{} error{}", report.errors_total, plural(report.errors_total, "s"));
+    match report.verdict {
+        Verdict::Passed => say("good", &format!("Passed: {errors}"), &[])?,
+        Verdict::Inconclusive => {
+            let what = format!(
+                "Inconclusive: the tester was the limit, its figures are not the server's ({errors})"
+            );
+            say("warn", &what, &report.tester_limited)?;
+        }
+        Verdict::Failed => {
+            say("bad", "Failed", &report.failures)?;
+            if !report.tester_limited.is_empty() {
+                let what = "The tester was the limit: these figures say more about it than about the server";
+                say("warn", what, &report.tester_limited)?;
+            }
+        }
     }
     let mut doubts = report.recorded.notes.clone();
     if report.parts_from_the_future > 0 {
@@ -164,13 +174,11 @@ fn number(value: f64) -> String {
 }
 
 fn tiles(report: &Report, out: &mut String) -> fmt::Result {
-    let seconds = report.recorded.results.seconds_of_all();
-    let peak = seconds.values().map(|point| point.viewers).max().unwrap_or_default();
     let ms = |figures: &Option<SpreadFigures>, of: fn(&SpreadFigures) -> f64| {
         format!("{} ms", milliseconds(figures.as_ref(), of))
     };
     let tiles = [
-        (peak.to_string(), "viewers at the peak"),
+        (report.peak_viewers.to_string(), "viewers at the peak"),
         (ms(&report.part_delay_ms, |f| f.p50), "part delay, p50"),
         (ms(&report.part_delay_ms, |f| f.p99), "part delay, p99"),
         (ms(&report.live_latency_ms, |f| f.p50), "live latency, p50"),
@@ -251,19 +259,18 @@ fn spreads(report: &Report, out: &mut String) -> fmt::Result {
 
 fn counts(report: &Report, out: &mut String) -> fmt::Result {
     let tally = &report.recorded.results.tally;
-    let left: Vec<String> = report
-        .left
-        .iter()
-        .map(|(how, count)| {
-            let how = serde_json::to_value(how).unwrap_or_default();
-            format!("{} {count}", how.as_str().unwrap_or_default())
-        })
-        .collect();
+    let left: Vec<String> =
+        report.left.iter().map(|(how, count)| format!("{} {count}", how.name())).collect();
     let errors: Vec<String> = report.errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     let joined = |parts: Vec<String>| if parts.is_empty() { "none".to_owned() } else { parts.join(", ") };
     let rows = [
-        ("Playback sessions, started of them", format!("{}, {}", report.sessions, report.viewers_started)),
+        ("Playback sessions begun, with media", format!("{}, {}", report.sessions, report.viewers_started)),
+        (
+            "Ended by themselves, with their broadcast, with the run",
+            format!("{}, {}, {}", report.left_by_themselves, report.broadcast_ended, report.run_ended),
+        ),
         ("Sessions that ended, by how", joined(left)),
+        ("Viewers on average", number(report.mean_viewers)),
         ("Errors (whole run)", joined(errors)),
         ("Requests", tally.requests.to_string()),
         ("Playlists, delta updates of them", format!("{}, {}", tally.playlists, tally.deltas)),
@@ -273,10 +280,11 @@ fn counts(report: &Report, out: &mut String) -> fmt::Result {
             "Parts per viewer and second, expected",
             format!("{:.3}, {:.3}", report.parts_per_viewer_s, report.expected_parts_per_viewer_s),
         ),
-        ("Media got per second of time", format!("{:.3}", report.realtime_factor)),
+        ("Media got per second of presence and rendition", format!("{:.3}", report.realtime_factor)),
         ("Time stalled", format!("{:.2} s", report.stalled_s)),
         ("Rendition switches up, down", format!("{}, {}", tally.switches_up, tally.switches_down)),
         ("Seeks, moves", format!("{}, {}", tally.seeks, tally.migrations)),
+        ("Refused unanswered and made again", report.retried.to_string()),
         ("Bodies compared byte by byte", report.bodies_compared.to_string()),
         (
             "CPU of the tester",

@@ -19,7 +19,7 @@ fn impatient(protocol: Protocol, request_timeout: Duration) -> Arc<Crowd> {
 
 async fn run(crowd: Arc<Crowd>, order: &Order, stop: impl Future<Output = ()>) -> Result<Report, RunError> {
     let protocol = crowd.dialer.protocol();
-    super::run(crowd, order, stop)
+    super::run(crowd, order, |_, _| (), stop)
         .await
         .map(|outcome| Report::new(Recorded::new(&order.scenario, protocol, outcome)))
 }
@@ -81,6 +81,28 @@ async fn viewers_get_every_part_without_errors() {
         assert!(report.to_string().contains("errors             0"));
         assert!(serde_json::to_string(&report).unwrap().contains("\"part_delay_ms\""));
     }
+}
+
+#[tokio::test]
+async fn a_viewer_counts_for_as_long_as_it_was_there() {
+    let fake = Fake::start(1, 200, |_, _| Fault::None).await;
+    let mut order = scenario(fake.address.clone(), 4);
+    // All of them leave after half a second, and the run goes on.
+    order.scenario.viewers.length = crate::scenario::Length::Fixed { seconds: 0.5 };
+    order.scenario.phases[1].seconds = 2;
+    let report = run(crowd(Protocol::H2), &order, std::future::pending()).await.unwrap();
+    assert_eq!((report.sessions, report.viewers_started, report.run_ended), (4, 4, 0));
+    assert_eq!((report.left_by_themselves, report.broadcast_ended), (4, 0));
+    let presence = report.viewer_seconds;
+    assert!(presence > 1.0 && presence < 4.0 * 0.6, "four of at most half a second: {presence}");
+    let tally = &report.recorded.results.tally;
+    let renditions = tally.rendition_us as f64 / 1e6;
+    assert!((renditions / presence - 2.0).abs() < 0.1, "video and audio: {renditions} of {presence}");
+    let media_s = tally.media_us as f64 / 1e6;
+    assert!((report.realtime_factor - media_s / renditions).abs() < 1e-9);
+    let kept_up = report.parts_per_viewer_s / report.expected_parts_per_viewer_s;
+    assert!((kept_up - report.realtime_factor).abs() < 1e-6, "{kept_up} {}", report.realtime_factor);
+    assert!(report.to_string().contains("4 by themselves (close 4), 0 with their broadcast, 0 with the run"));
 }
 
 #[tokio::test]

@@ -85,7 +85,7 @@ pub(crate) struct Bars {
     pub(crate) part_ms: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
     Pass,
@@ -95,7 +95,7 @@ pub(crate) enum Verdict {
 }
 
 /// One line of the comparison.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Metric {
     pub(crate) name: String,
     pub(crate) bar: String,
@@ -106,8 +106,11 @@ pub(crate) struct Metric {
 }
 
 /// The comparison.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Verification {
+    /// Id of the run whose viewers these were; empty where a log alone was compared.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) run: String,
     pub(crate) channel: String,
     pub(crate) sessions: u64,
     pub(crate) peak_viewers: u64,
@@ -186,6 +189,7 @@ pub(crate) fn compare(truth: &[Truth], told: &Told, bars: Bars) -> Verification 
         }
     }
     Verification {
+        run: String::new(),
         channel: views.first().map(|truth| truth.channel.clone()).unwrap_or_default(),
         sessions: views.len() as u64,
         peak_viewers: count.peak(),

@@ -13,7 +13,7 @@ fn dialer() -> Dialer {
 }
 
 /// An origin that has seen `sessions`, two to a page; notes what it is asked.
-async fn origin(sessions: u64, asked: Arc<Mutex<Vec<String>>>) -> Address {
+pub(crate) async fn origin(sessions: u64, asked: Arc<Mutex<Vec<String>>>) -> Address {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     tokio::spawn(async move {
@@ -60,7 +60,7 @@ fn answer(path: &str, sessions: u64) -> String {
         let next = (from + 2 < sessions).then(|| (from + 2).to_string());
         serde_json::json!({"items": items, "next_cursor": next}).to_string()
     } else {
-        serde_json::json!({"final_until": rfc3339(START_S + 1000), "views": sessions, "watch_ms": sessions * 10_000})
+        serde_json::json!({"final_until": rfc3339(4_000_000_000), "views": sessions, "watch_ms": sessions * 10_000})
             .to_string()
     }
 }

@@ -94,14 +94,14 @@ struct Played<'a>(&'a Session);
 
 impl<'a> Played<'a> {
     fn new(session: &'a Session) -> Self {
-        session.crowd.rendition_starts();
+        session.plays(1, 0);
         Self(session)
     }
 }
 
 impl Drop for Played<'_> {
     fn drop(&mut self) {
-        self.0.crowd.rendition_stops();
+        self.0.plays(0, 1);
     }
 }
 
@@ -118,7 +118,7 @@ async fn rendition(session: &Session, wire: &Wire, (track, address): (Track, &Ad
 
 /// Resolves when the viewer is awake. Whatever wakes it up wakes its task.
 async fn awake(session: &Session) {
-    poll_fn(|_| if session.asleep.get() { Poll::Pending } else { Poll::Ready(()) }).await;
+    poll_fn(|_| if session.is_asleep() { Poll::Pending } else { Poll::Ready(()) }).await;
 }
 
 async fn reloads(session: &Session, wire: &Wire, (track, address): (Track, &Address)) -> Exit {

@@ -3,19 +3,19 @@
 //! Invariants: nothing here waits; what is counted of a response is what that response said. Times are microseconds
 //! since the session began, or Unix milliseconds where the name says so.
 
+mod gauges;
 mod under_way;
 
 use super::Sources;
 use crate::adapt::{Estimate, Link, choose};
 use crate::cmcd::{self, Object};
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Weight};
 use crate::dial::Protocol;
 use crate::ground::Record;
 use crate::listing::Position;
 use crate::playback::{Happened, Playback};
 use crate::player::{Kind, Manners, Player, Seen, Want};
 use crate::random::Random;
-use crate::results::SliceKey;
 use crate::scenario::CmcdIn;
 use crate::shelf::Shelved;
 use crate::tally::{ErrorKind, Leaving, Tally};
@@ -55,7 +55,7 @@ pub(super) struct Session {
     begun: Instant,
     begun_unix_us: u64,
     hashes: bool,
-    pub(super) asleep: Cell<bool>,
+    asleep: Cell<bool>,
     /// It does not wake up again.
     pub(super) for_good: Cell<bool>,
     /// Changes when there may be something new to get.
@@ -82,6 +82,9 @@ pub(super) struct State {
     /// Counted as a viewer of its slice, and as a stalled one.
     present: bool,
     stalled: bool,
+    /// Renditions that it plays, and what it counts for.
+    renditions: u64,
+    weight: Weight,
     sid: String,
     bytes: u64,
     looked_us: u64,
@@ -126,6 +129,8 @@ impl Session {
             slice: 0,
             present: false,
             stalled: false,
+            renditions: 0,
+            weight: Weight::default(),
             sid: format!("{:016x}{:016x}", random.next(), random.next()),
             bytes: 0,
             looked_us: 0,
@@ -182,39 +187,6 @@ impl Session {
         });
     }
 
-    /// The session is at this edge, over this protocol, from now on.
-    pub(super) fn arrives(&self, edge: String, channel: &str, protocol: Protocol) {
-        let mut state = self.state.borrow_mut();
-        let key = SliceKey { edge, channel: channel.to_owned(), protocol };
-        let slice = self.crowd.slice(&key);
-        let (present, stalled) = (state.present, state.stalled);
-        self.gauges(&mut state, false, false);
-        state.slice = slice;
-        state.pop = None;
-        self.gauges(&mut state, present, stalled);
-        if !state.edges.contains(&key.edge) {
-            state.edges.push(key.edge);
-        }
-        state.protocols.retain(|known| *known != protocol);
-        state.protocols.push(protocol);
-    }
-
-    /// Whether it counts as a viewer of its slice, and as a stalled one.
-    fn gauges(&self, state: &mut State, present: bool, stalled: bool) {
-        if (state.present, state.stalled) == (present, stalled) {
-            return;
-        }
-        let (was_present, was_stalled) = (state.present, state.stalled);
-        self.crowd.count(self.shard, |counts| {
-            let live = counts.live(state.slice);
-            live.viewers =
-                live.viewers.saturating_add(u64::from(present)).saturating_sub(u64::from(was_present));
-            live.stalled =
-                live.stalled.saturating_add(u64::from(stalled)).saturating_sub(u64::from(was_stalled));
-        });
-        (state.present, state.stalled) = (present, stalled);
-    }
-
     pub(super) fn set_sid(&self, sid: String) {
         self.state.borrow_mut().sid = sid;
     }
@@ -239,6 +211,7 @@ impl Session {
                 counts.send_lag.record(answer.sent.saturating_duration_since(wanted));
             }
             counts.tally.bytes += answer.bytes;
+            counts.tally.retried += u64::from(answer.retried);
         });
     }
 
@@ -439,15 +412,6 @@ impl Session {
         let now_us = self.now_us();
         let mut state = self.state.borrow_mut();
         let happened = state.playback.advance(now_us);
-        self.happened(&mut state, &happened);
-    }
-
-    /// The tab falls asleep: it asks for nothing, and nothing is played.
-    pub(super) fn sleeps(&self) {
-        self.asleep.set(true);
-        let now_us = self.now_us();
-        let mut state = self.state.borrow_mut();
-        let happened = state.playback.pause(now_us);
         self.happened(&mut state, &happened);
     }
 

@@ -52,6 +52,49 @@ fn the_viewers_of_a_pop_are_those_of_all_its_edges() {
 }
 
 #[test]
+fn the_verification_is_on_it() {
+    use crate::verify::compare::{Metric, Verdict, Verification};
+    let mut recorded = recorded(&["a:1"]);
+    let metric = |name: &str, verdict| Metric {
+        name: name.into(),
+        bar: "exactly".into(),
+        measured: "1 of 2".into(),
+        worst: "<b>".into(),
+        verdict,
+    };
+    recorded.verification.push(Verification {
+        run: recorded.runs[0].clone(),
+        channel: "bench".into(),
+        sessions: 2,
+        peak_viewers: 2,
+        seconds: 9,
+        passed: false,
+        metrics: vec![metric("total views", Verdict::Fail), metric("viewers", Verdict::Pass)],
+    });
+    let report = Report::new(recorded);
+    let page = page(&report);
+    assert!(page.contains("<td>total views</td><td class=\"bad\">FAIL</td><td>exactly</td><td>1 of 2</td>"));
+    assert!(page.contains("<td>viewers</td><td class=\"good\">pass</td>") && page.contains("&lt;b&gt;"));
+    assert!(
+        page.contains("channel bench: the origin&#39;s statistics")
+            || page.contains("channel bench: the origin's")
+    );
+    assert!(!report.passed, "what was verified and is not so is a failure");
+}
+
+#[test]
+fn a_tester_at_its_limit_proves_nothing() {
+    let mut recorded = recorded(&["a:1"]);
+    recorded.results.tester.limited.push("too slow".into());
+    let report = Report::new(recorded);
+    assert!(report.passed, "only errors are failures");
+    assert_eq!(serde_json::to_value(&report).unwrap()["verdict"], "inconclusive");
+    assert!(report.to_string().contains("inconclusive: the tester was the limit (too slow)"));
+    let page = page(&report);
+    assert!(page.contains("Inconclusive: the tester was the limit") && !page.contains("Passed"));
+}
+
+#[test]
 fn a_run_that_went_wrong_says_so() {
     let mut recorded = recorded(&[]);
     recorded.results.tally.error(ErrorKind::Status(503));

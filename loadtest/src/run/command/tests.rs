@@ -1,0 +1,56 @@
+use super::*;
+use crate::cli::{Cli, Command};
+use crate::fake::{Fake, Fault};
+use crate::report::Verdict;
+use clap::Parser;
+
+/// A signed path: bytes 0 to 59 in base64url, of which 12 to 27 are the session's id.
+const SIGNED: &str =
+    "/s/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7/live/a/index.m3u8";
+
+/// A run against a server where one part is missing, verified against that origin.
+async fn report(origin: &Address, token: &str) -> Report {
+    let fake = Fake::start(1, 40, |path, hit| match path {
+        "/live/a/index.m3u8" => Fault::Redirect(SIGNED),
+        path if path.ends_with("/v/101.3.m4s") && hit == 1 => Fault::Status(404),
+        _ => Fault::None,
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let truth = folder.path().join("truth.jsonl");
+    let url = format!("http://{}{}", fake.address.authority, fake.address.path);
+    let line =
+        ["sigma-load", "run", &url, "--seconds", "20", "--ramp-seconds", "0", "--verify", "--hints", "0"];
+    let origin = format!("http://{}", origin.authority);
+    let more = ["--truth", truth.to_str().unwrap(), "--origin", &origin, "--origin-token", token];
+    let Command::Run(arguments) = Cli::try_parse_from(line.iter().chain(&more)).unwrap().command else {
+        unreachable!()
+    };
+    run(&arguments, fake.done()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_run_with_errors_is_verified_all_the_same() {
+    let origin = verify::tests::origin(0, Arc::default()).await;
+    let report = report(&origin, "secret").await;
+    assert_eq!(report.errors, [("http_404".to_owned(), 1)].into());
+    assert_eq!(report.verdict, Verdict::Failed);
+    let [verification] = report.recorded.verification.as_slice() else { panic!("{report}") };
+    assert_eq!((verification.sessions, verification.passed), (1, false), "the origin knows nobody");
+    assert_eq!(verification.run, report.recorded.runs[0]);
+    let text = report.to_string();
+    assert!(text.contains("1 errors, 0 allowed") && text.contains("0 of 1"), "{text}");
+    assert!(text.contains("channel a: the origin's statistics"), "{text}");
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["verification"][0]["metrics"][0]["verdict"], "fail");
+    assert_eq!(json["errors"]["http_404"], 1);
+}
+
+#[tokio::test]
+async fn an_origin_that_does_not_answer_is_a_failure_beside_the_figures() {
+    let origin = verify::tests::origin(0, Arc::default()).await;
+    let report = report(&origin, "wrong").await;
+    assert!(report.recorded.verification.is_empty() && report.parts > 0);
+    let reason = report.failures.last().unwrap();
+    assert!(reason.contains("not verified: channel a") && reason.contains("401"), "{reason}");
+}
