@@ -172,6 +172,10 @@ impl Folder {
         if let Err(error) = written {
             // What came after half a record could not be read: on with another file.
             self.current = None;
+            if known.left == 0 {
+                // While the disk is full there are not more and more of them.
+                let _ = self.delete(file);
+            }
             return Err(error);
         }
         known.bytes += record.len() as u64;
@@ -237,4 +241,16 @@ fn checksum((incarnation, sequence): Number, report: &[u8]) -> u32 {
     checksum.update(&sequence.to_le_bytes());
     checksum.update(report);
     checksum.finalize()
+}
+
+#[cfg(test)]
+impl Folder {
+    /// From now on the file that is written to is on a full disk.
+    pub(super) fn fill_up(&mut self) -> io::Result<()> {
+        let file = self.files.last_key_value().map_or(0, |(last, _)| last + 1);
+        File::create(self.file(file))?;
+        self.files.insert(file, Written::default());
+        self.current = Some((file, OpenOptions::new().read(true).write(true).open("/dev/full")?));
+        Ok(())
+    }
 }
