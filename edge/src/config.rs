@@ -74,6 +74,12 @@ impl Config {
     pub(crate) fn front(&self) -> FrontConfig<'_> {
         FrontConfig::new(&self.http.bind, self.tls.as_ref())
     }
+
+    /// Where reports wait for the origin, if anywhere: whoever sends one is taken for the POP it is of, so no POP sends another
+    /// one's.
+    pub(crate) fn spool_folder(&self) -> Option<PathBuf> {
+        self.reports.spool_dir.as_ref().map(|dir| dir.join(&self.pop))
+    }
 }
 
 /// `[ops]`
@@ -509,6 +515,10 @@ impl Validate for Config {
         found.extend(self.log.problems());
         self.upstream.problems(&mut found);
         self.pop_description.problems(&mut found);
+        if self.reports.spool_dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
+            let allowed = "a folder on a local disk, or no such line: reports are in memory only then";
+            found.push(Problem::new("reports.spool_dir", "\"\"", allowed));
+        }
         let (upstream, cache, limits, sessions) = (&self.upstream, &self.cache, &self.limits, &self.sessions);
         for (key, value, low, high, unit) in [
             ("upstream.connect_timeout_ms", upstream.connect_timeout_ms, 10, 60_000, "milliseconds"),

@@ -11,6 +11,7 @@ mod post;
 mod refused;
 mod spool;
 
+pub(crate) use files::check as check_folder;
 pub(crate) use pass::pass_on;
 pub(crate) use post::{Outcome, Post};
 
@@ -70,7 +71,7 @@ impl Reporter {
         let sending = match post {
             Some(post) => {
                 // Whoever sends a report is taken for the POP it is of: no POP sends another one's.
-                let folder = reports.spool_dir.as_ref().map(|dir| dir.join(&config.pop));
+                let folder = config.spool_folder();
                 let spool = Spool::open(folder.as_deref(), reports.spool_bytes_max, now_ms())?;
                 if reports.spool_dir.is_none() {
                     tracing::warn!(

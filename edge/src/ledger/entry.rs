@@ -153,7 +153,8 @@ impl Entry {
         let moved = |at: u64| now_ms.saturating_sub(before_ms.saturating_sub(at));
         self.touched_ms = moved(self.touched_ms);
         if let Some(present) = &mut self.present {
-            *present = Present { from: now_ms, end: moved(present.end) };
+            let end = moved(present.end);
+            *present = Present { from: end, end };
         }
     }
 
