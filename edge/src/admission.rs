@@ -6,7 +6,7 @@
 use crate::config::SessionsConfig;
 use crate::metrics::Metrics;
 use crate::policy::PolicyFeed;
-use crate::presence::{Device, Entry, Known, Presence};
+use crate::presence::{Device, Entry, Known, Moment, Presence};
 use crate::session::{Asked, Binding, Gate, Minted, Minting, Refusal, check, mint, split};
 use crate::viewers::{Party, Tally, Viewers};
 use aws_lc_rs::rand;
@@ -22,8 +22,8 @@ use sigma_token::policy::Playback;
 use sigma_token::session::{SessionId, SubjectHash, Unverified};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A session that nobody used for this long is verified again: no memory for those who left.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
@@ -49,15 +49,15 @@ pub(crate) enum Admitted {
 pub(crate) struct InUse(Arc<Known>);
 
 impl InUse {
-    fn begin(known: &Arc<Known>, now_ms: u64) -> Self {
-        known.begin(now_ms);
+    fn begin(known: &Arc<Known>, now: Moment) -> Self {
+        known.begin(now);
         Self(Arc::clone(known))
     }
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.0.end(now_ms());
+        self.0.end(moment());
     }
 }
 
@@ -171,8 +171,9 @@ impl Admission {
             return Ok(None);
         }
         // Before the look: whoever is in flight loses no place.
-        let in_use = InUse::begin(known, asked.now_ms);
-        if !known.is_counted() && !self.presence().admit(known, Entry::Used, asked.now_ms) {
+        let now = moment();
+        let in_use = InUse::begin(known, now);
+        if !known.is_counted() && !self.presence().admit(known, Entry::Used, now) {
             return Err(Refusal::Sessions);
         }
         Ok(Some(in_use))
@@ -237,7 +238,7 @@ impl Admission {
             let print = *gate.policy.session_keys_print();
             let known = Known::new(session, asked.resource.channel().clone(), print, visitor.device());
             let entry = if visitor.head_only { Entry::Look } else { Entry::New };
-            if !self.presence().admit(&known, entry, asked.now_ms) {
+            if !self.presence().admit(&known, entry, moment()) {
                 return Err(Refusal::Sessions);
             }
             if let (Some(unverified), Entry::New) = (Unverified::parse(&text), entry) {
@@ -310,6 +311,12 @@ fn unknown(unverified: &Unverified, gate: &Gate, asked: &Asked<'_>) -> Result<()
         Playback::Public => Ok(()),
         Playback::Token => Err(Refusal::Forged),
     }
+}
+
+/// For places: since about the first of them.
+fn moment() -> Moment {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Moment(u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The wall clock, Unix milliseconds.

@@ -6,7 +6,7 @@ use crate::fill::WaiterLimits;
 use crate::handler::{Handler, HandlerParts};
 use crate::metrics::{Metrics, OnScrape};
 use crate::policy::{self, NoKey, PolicyFeed};
-use crate::reports::Reporter;
+use crate::reports::{self, Reporter};
 use crate::upstream::Upstream;
 use crate::viewers::Viewers;
 use prometheus_client::registry::Registry;
@@ -19,7 +19,8 @@ use sigma_http::ops::{self, Endpoints, Readiness};
 use sigma_http::systemd;
 use sigma_http::tls::{ALPN_H2, ReloadableCertificate, TlsError, client_config_as};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a new process waits for its upstream before it says that it serves.
@@ -36,9 +37,21 @@ pub(crate) enum StartError {
     Front(#[from] FrontError),
     #[error(transparent)]
     NoKey(#[from] NoKey),
-    #[error("reports.spool_dir cannot be used: {0}")]
-    Spool(std::io::Error),
+    #[error(
+        "reports.spool_dir: {folder:?}: {error}: name a folder on a local disk that this user may create and write, \
+         or leave it out: reports are in memory only then"
+    )]
+    Spool { folder: PathBuf, error: std::io::Error },
 }
+
+impl StartError {
+    fn spool(config: &Config, error: std::io::Error) -> Self {
+        Self::Spool { folder: config.reports.spool_dir.clone().unwrap_or_default(), error }
+    }
+}
+
+/// Begins to accept connections.
+type Accept = Box<dyn FnOnce() -> Result<(), FrontError> + Send>;
 
 /// An edge that serves.
 pub(crate) struct Running {
@@ -52,6 +65,8 @@ pub(crate) struct Running {
     upstream: Upstream,
     feed: PolicyFeed,
     reporter: Reporter,
+    /// Of a successor, which shares its ports with a process that can answer: nothing is accepted before this one can.
+    accept: Mutex<Option<Accept>>,
     #[cfg(test)]
     pub(crate) metrics: Arc<Metrics>,
     #[cfg(test)]
@@ -61,16 +76,20 @@ pub(crate) struct Running {
 /// Whether the files that the configuration names can be used.
 ///
 /// # Errors
-/// A certificate, key or CA file cannot be used.
+/// A certificate, key or CA file, or the folder for reports, cannot be used.
 pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
     config.front().check_files()?;
     if let Some(ca) = &config.upstream.ca {
         client_config_as(ca, config.upstream.identity(), ALPN_H2)?;
     }
+    if let Some(folder) = config.spool_folder().filter(|_| config.reports.enabled) {
+        reports::check_folder(&folder).map_err(|error| StartError::spool(config, error))?;
+    }
     Ok(())
 }
 
-/// Starts an edge. Everything is bound when this returns; the upstream may still be connecting.
+/// Starts an edge. Everything is bound when this returns; the upstream may still be connecting, and a successor accepts nobody
+/// before [`Running::until_ready`].
 ///
 /// # Errors
 /// A certificate, key or CA file cannot be used, or an address cannot be bound.
@@ -111,13 +130,19 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
         metrics: Arc::clone(&metrics),
     };
     let handler = Handler::new(parts, config);
+    let (http, tls, certificate) = (front.http(), front.tls(), front.certificate());
+    let serve = move |request, from| Arc::clone(&handler).serve(request, from);
+    let accepting = server.clone();
+    let accept: Accept = Box::new(move || front.serve(&accepting, challenges.as_ref(), serve));
+    let accept = if sockets.succeeds() { Some(accept) } else { accept().map(|()| None)? };
     let running = Running {
-        http: front.http(),
-        tls: front.tls(),
+        http,
+        tls,
         ops: ops_bound.local_addr(),
-        certificate: front.certificate(),
+        certificate,
         drain: drain.clone(),
-        server: server.clone(),
+        server,
+        accept: Mutex::new(accept),
         sockets: sockets.clone(),
         upstream: upstream.clone(),
         feed,
@@ -127,8 +152,6 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
         #[cfg(test)]
         store,
     };
-    let serve = move |request, from| Arc::clone(&handler).serve(request, from);
-    front.serve(&server, challenges.as_ref(), serve)?;
     let ready = move || readiness(&upstream, &gated);
     ops::serve(ops_bound, drain, Endpoints { registry, ready, own: ops::nothing_more });
     Ok(running)
@@ -162,7 +185,8 @@ fn reporter(
         tracing::warn!("no upstream.certificate, so no reports: viewers are not counted here");
     }
     let post = (config.reports.enabled && identified).then(|| upstream.clone());
-    Reporter::start(config, Arc::clone(viewers), Arc::clone(metrics), post).map_err(StartError::Spool)
+    let reporter = Reporter::start(config, Arc::clone(viewers), Arc::clone(metrics), post);
+    reporter.map_err(|error| StartError::spool(config, error))
 }
 
 /// Where the policy is kept; with a certificate for the upstream, it is asked for from now on.
@@ -192,8 +216,11 @@ impl Running {
     }
 
     /// Waits until viewers can be answered. Not for long, as an edge that answers 503 is better than none; but a successor
-    /// waits for as long as its predecessor has patience, because that one does answer.
-    pub(crate) async fn until_ready(&self) {
+    /// waits for as long as its predecessor has patience, because that one does answer, and accepts connections only then.
+    ///
+    /// # Errors
+    /// The certificate cannot be used after all.
+    pub(crate) async fn until_ready(&self) -> Result<(), StartError> {
         let mut look = tokio::time::interval(READY_TIMEOUT / 100);
         let ready = async {
             while readiness(&self.upstream, &self.feed) != Readiness::Ready {
@@ -203,8 +230,10 @@ impl Running {
         let patience = if self.sockets.succeeds() { SUCCESSOR_TIMEOUT } else { READY_TIMEOUT };
         tokio::select! {
             _ = tokio::time::timeout(patience, ready) => {}
-            () = self.drain.started() => {}
+            () = self.drain.started() => return Ok(()),
         }
+        let accept = self.accept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(accept.map_or(Ok(()), |accept| accept())?)
     }
 
     /// Waits for the drain signal, then for the connections to finish, in bounded time.

@@ -74,6 +74,12 @@ impl Config {
     pub(crate) fn front(&self) -> FrontConfig<'_> {
         FrontConfig::new(&self.http.bind, self.tls.as_ref())
     }
+
+    /// Where reports wait for the origin, if anywhere: whoever sends one is taken for the POP it is of, so no POP sends another
+    /// one's.
+    pub(crate) fn spool_folder(&self) -> Option<PathBuf> {
+        self.reports.spool_dir.as_ref().map(|dir| dir.join(&self.pop))
+    }
 }
 
 /// `[ops]`
@@ -267,6 +273,17 @@ impl Default for SessionsConfig {
             bind_ipv4_bits: 24,
             bind_ipv6_bits: 56,
             audience: "sigma-live".to_owned(),
+        }
+    }
+}
+
+impl ReportsConfig {
+    fn problems(&self, found: &mut Vec<Problem>) {
+        let no_pops = self.shields.iter().filter(|pop| pop.parse::<PopId>().is_err());
+        found.extend(no_pops.map(|pop| Problem::new("reports.shields", pop, "names of POPs")));
+        if self.spool_dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
+            let allowed = "a folder on a local disk, or no such line: reports are in memory only then";
+            found.push(Problem::new("reports.spool_dir", "\"\"", allowed));
         }
     }
 }
@@ -512,8 +529,7 @@ impl Validate for Config {
         found.extend(self.log.problems());
         self.upstream.problems(&mut found);
         self.pop_description.problems(&mut found);
-        let no_pops = self.reports.shields.iter().filter(|pop| pop.parse::<PopId>().is_err());
-        found.extend(no_pops.map(|pop| Problem::new("reports.shields", pop, "names of POPs")));
+        self.reports.problems(&mut found);
         let (upstream, cache, limits, sessions) = (&self.upstream, &self.cache, &self.limits, &self.sessions);
         for (key, value, low, high, unit) in [
             ("upstream.connect_timeout_ms", upstream.connect_timeout_ms, 10, 60_000, "milliseconds"),

@@ -3,7 +3,7 @@
 //!
 //! Invariants: everything that happened is told by [`Ledger::due`] once, and is then forgotten here: whoever asked keeps it;
 //! a session that nothing is known of any more may come back, as sets are united where they are told; times do not go
-//! back before what was told as complete. Bounded, and what is not taken in is counted. Deliberately absent: clocks and
+//! back before what was told as complete, but by a turn of the clock. Bounded, and what is not taken in is counted. Deliberately absent: clocks and
 //! locks (`viewers`), and keeping what was told (`reports`).
 #![deny(clippy::disallowed_methods)]
 
@@ -150,8 +150,8 @@ impl Ledger {
     }
 
     /// Everything that is new before `now_ms`, once, and what is so far of the second that is running. With it all of the
-    /// time before is told. What players said is told when `quality` is set.
-    pub(crate) fn due(&mut self, now_ms: u64, quality: bool, due: &mut Due) {
+    /// time before is told, until the moment that is returned. What players said is told when `quality` is set.
+    pub(crate) fn due(&mut self, now_ms: u64, quality: bool, due: &mut Due) -> u64 {
         let now_ms = now_ms.max(self.floor_ms);
         self.floor_ms = now_ms;
         for (slot, place) in self.slots.iter_mut().zip(0u32..) {
@@ -173,6 +173,17 @@ impl Ledger {
         due.lost.sessions += lost.sessions;
         due.lost.spans += lost.spans;
         self.shrink();
+        now_ms
+    }
+
+    /// The clock is set from one moment to another. Everything before must have been told ([`Ledger::due`], with quality):
+    /// who is present stays, by the new time, and what was counted by the old one is not counted on.
+    pub(crate) fn turn(&mut self, before_ms: u64, now_ms: u64) {
+        self.floor_ms = now_ms;
+        self.totals = Totals::default();
+        for entry in self.slots.iter_mut().flatten() {
+            entry.turn(before_ms, now_ms);
+        }
     }
 
     /// After a herd, memory is free again.

@@ -151,7 +151,7 @@ async fn serve_until_drained(file: &Path, sockets: &Sockets, replaceable: bool) 
         pop = config.pop, http = ?running.http, https = ?running.tls, ops = %running.ops,
         upstreams = config.upstream.urls.len(), "serving"
     );
-    running.until_ready().await;
+    running.until_ready().await.map_err(|error| error.to_string())?;
     sockets.serving();
     systemd::serving();
     running.until_drained().await;

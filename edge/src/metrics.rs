@@ -4,6 +4,7 @@
 
 use crate::session::Refusal;
 use crate::upstream::Families;
+use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
@@ -78,6 +79,22 @@ labelled_counters!(
     LedgerLost, "of": session, span
 );
 
+/// Reports that the upstream did not want, by its answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ReportRefusals(Family<Vec<(&'static str, u16)>, Counter>);
+
+impl ReportRefusals {
+    /// Counts one. Of the statuses that `reports::post` takes for a refusal.
+    pub(crate) fn count(&self, status: StatusCode) {
+        self.of(status).inc();
+    }
+
+    /// How many there were.
+    pub(crate) fn of(&self, status: StatusCode) -> Counter {
+        self.0.get_or_create_owned(&vec![("status", status.as_u16())])
+    }
+}
+
 /// Who watches, and telling it.
 #[derive(Debug)]
 pub(crate) struct Accounting {
@@ -85,7 +102,10 @@ pub(crate) struct Accounting {
     pub(crate) sessions: Gauge,
     pub(crate) spooled: Gauge,
     pub(crate) spool_bytes: Gauge,
+    pub(crate) disk_failing: Gauge,
+    pub(crate) clock_turns: Counter,
     pub(crate) reports: Reports,
+    pub(crate) refusals: ReportRefusals,
     pub(crate) lost: LedgerLost,
 }
 
@@ -96,11 +116,28 @@ impl Accounting {
             registry.register(name, help, gauge.clone());
             gauge
         };
+        let (viewers, sessions) = (
+            gauge("viewers", "Playback sessions that are present, over all protocols"),
+            gauge("ledger_sessions", "Playback sessions in the viewer ledger"),
+        );
+        let (spooled, spool_bytes, disk_failing) = (
+            gauge("reports_spooled", "Reports that the origin has not acknowledged yet"),
+            gauge("reports_spool_bytes", "Bytes of the reports not acknowledged yet"),
+            gauge("reports_disk_failing", "1 while the spool's disk takes no reports"),
+        );
+        let (refusals, clock_turns) = (ReportRefusals::default(), Counter::default());
+        let help = "Reports that the upstream did not want, by its answer";
+        registry.register("reports_refused", help, refusals.0.clone());
+        let help = "Times that the wall clock was set, and viewers counted by its new time";
+        registry.register("clock_turns", help, clock_turns.clone());
         Self {
-            viewers: gauge("viewers", "Playback sessions that are present, over all protocols"),
-            sessions: gauge("ledger_sessions", "Playback sessions in the viewer ledger"),
-            spooled: gauge("reports_spooled", "Reports that the origin has not acknowledged yet"),
-            spool_bytes: gauge("reports_spool_bytes", "Bytes of the reports not acknowledged yet"),
+            viewers,
+            sessions,
+            spooled,
+            spool_bytes,
+            disk_failing,
+            clock_turns,
+            refusals,
             reports: Reports::register(registry, "reports", "Reports by what became of them"),
             lost: LedgerLost::register(registry, "ledger_lost", "What the viewer ledger had no room for"),
         }

@@ -22,6 +22,10 @@ const SESSIONS_PER_SUBJECT_MAX: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Device(pub(crate) u64);
 
+/// Milliseconds of a clock that is never set: nobody loses a place, and nobody keeps one, because somebody set the wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(pub(crate) u64);
+
 /// A session that proved to be authentic.
 #[derive(Debug)]
 pub(crate) struct Known {
@@ -51,14 +55,14 @@ impl Known {
     }
 
     /// Notes a request that begins.
-    pub(crate) fn begin(&self, now_ms: u64) {
+    pub(crate) fn begin(&self, now: Moment) {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        self.seen_ms.fetch_max(now_ms, Ordering::AcqRel);
+        self.seen_ms.fetch_max(now.0, Ordering::AcqRel);
     }
 
     /// Notes the end of one, whatever became of it.
-    pub(crate) fn end(&self, now_ms: u64) {
-        self.seen_ms.fetch_max(now_ms, Ordering::AcqRel);
+    pub(crate) fn end(&self, now: Moment) {
+        self.seen_ms.fetch_max(now.0, Ordering::AcqRel);
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -104,13 +108,13 @@ impl Presence {
 
     /// Counts a session in, if its subject has fewer others at this moment than the session's token allows. A session
     /// that is in already is not counted twice.
-    pub(crate) fn admit(&mut self, known: &Arc<Known>, entry: Entry, now_ms: u64) -> bool {
+    pub(crate) fn admit(&mut self, known: &Arc<Known>, entry: Entry, now: Moment) -> bool {
         let Some(max) = known.session.sessions_max else {
             return true;
         };
         let max = usize::from(NonZeroU16::get(max)).min(SESSIONS_PER_SUBJECT_MAX);
-        self.make_room(now_ms);
-        let after_ms = now_ms.saturating_sub(self.gone_after_ms);
+        self.make_room(now.0);
+        let after_ms = now.0.saturating_sub(self.gone_after_ms);
         let sessions = self.subjects.entry(known.session.subject).or_default();
         let before = sessions.len();
         sessions.retain(|other| {
@@ -134,7 +138,7 @@ impl Presence {
         // With no room in the table the limit cannot be kept: nobody new gets in.
         let admitted = room && self.entries + sessions.len() - before < self.entries_max;
         if admitted && entry != Entry::Look {
-            known.seen_ms.fetch_max(now_ms, Ordering::AcqRel);
+            known.seen_ms.fetch_max(now.0, Ordering::AcqRel);
             known.counted.store(true, Ordering::Release);
             sessions.push(Arc::clone(known));
         }
@@ -199,27 +203,27 @@ mod tests {
     fn a_subject_has_as_many_sessions_as_its_token_says() {
         let mut presence = presence();
         let (a, b, c) = (known("user", 1, 2), known("user", 2, 2), known("user", 3, 2));
-        assert!(presence.admit(&a, Entry::New, 1_000) && presence.admit(&b, Entry::New, 1_000));
-        assert!(!presence.admit(&c, Entry::New, 1_000), "one too many");
-        assert!(presence.admit(&known("other", 4, 1), Entry::New, 1_000), "another subject");
-        assert!(presence.admit(&a, Entry::Used, 2_000), "the same session again");
-        a.begin(5_000);
-        assert!(presence.admit(&c, Entry::New, 5_001), "the second one is gone");
+        assert!(presence.admit(&a, Entry::New, Moment(1_000)) && presence.admit(&b, Entry::New, Moment(1_000)));
+        assert!(!presence.admit(&c, Entry::New, Moment(1_000)), "one too many");
+        assert!(presence.admit(&known("other", 4, 1), Entry::New, Moment(1_000)), "another subject");
+        assert!(presence.admit(&a, Entry::Used, Moment(2_000)), "the same session again");
+        a.begin(Moment(5_000));
+        assert!(presence.admit(&c, Entry::New, Moment(5_001)), "the second one is gone");
         assert!(
-            !b.is_counted() && !presence.admit(&b, Entry::Used, 5_001),
+            !b.is_counted() && !presence.admit(&b, Entry::Used, Moment(5_001)),
             "and is not let in beside the others"
         );
         assert_eq!((presence.entries, a.is_counted()), (3, true));
-        assert!(presence.admit(&b, Entry::Used, 9_002), "until another place is free");
+        assert!(presence.admit(&b, Entry::Used, Moment(9_002)), "until another place is free");
         assert!(!c.is_counted() && a.is_counted(), "what is in flight is in use for however long");
-        a.end(9_002);
+        a.end(Moment(9_002));
     }
 
     #[test]
     fn sessions_made_elsewhere_count_when_they_are_used() {
         let mut presence = presence();
         for (id, expected) in [(0, true), (1, true), (2, false)] {
-            assert_eq!(presence.admit(&known("user", id, 2), Entry::Used, 0), expected, "{id}");
+            assert_eq!(presence.admit(&known("user", id, 2), Entry::Used, Moment(0)), expected, "{id}");
         }
     }
 
@@ -227,14 +231,14 @@ mod tests {
     fn a_page_that_is_loaded_again_takes_its_own_place() {
         let mut presence = presence();
         let (television, page) = (known("user", 1, 2), on(Device(9), "user", 2, 2));
-        assert!(presence.admit(&television, Entry::New, 0) && presence.admit(&page, Entry::New, 100));
+        assert!(presence.admit(&television, Entry::New, Moment(0)) && presence.admit(&page, Entry::New, Moment(100)));
         let again = on(Device(9), "user", 3, 2);
-        page.begin(200);
-        assert!(!presence.admit(&again, Entry::New, 300), "it still waits for something");
-        page.end(300);
-        assert!(presence.admit(&again, Entry::New, 301));
+        page.begin(Moment(200));
+        assert!(!presence.admit(&again, Entry::New, Moment(300)), "it still waits for something");
+        page.end(Moment(300));
+        assert!(presence.admit(&again, Entry::New, Moment(301)));
         assert!(television.is_counted() && again.is_counted() && !page.is_counted());
-        assert!(!presence.admit(&page, Entry::Used, 400), "by use alone no place is taken from another");
+        assert!(!presence.admit(&page, Entry::Used, Moment(400)), "by use alone no place is taken from another");
         assert_eq!(presence.entries, 2);
     }
 
@@ -242,11 +246,11 @@ mod tests {
     fn to_look_takes_nothing() {
         let mut presence = presence();
         let (a, b) = (on(Device(1), "user", 1, 1), on(Device(1), "user", 2, 1));
-        assert!(presence.admit(&a, Entry::Look, 0) && presence.subjects.is_empty());
-        assert!(presence.admit(&a, Entry::New, 0));
-        assert!(presence.admit(&b, Entry::Look, 0), "it would be let in");
+        assert!(presence.admit(&a, Entry::Look, Moment(0)) && presence.subjects.is_empty());
+        assert!(presence.admit(&a, Entry::New, Moment(0)));
+        assert!(presence.admit(&b, Entry::Look, Moment(0)), "it would be let in");
         assert!(a.is_counted() && !b.is_counted());
-        assert!(!presence.admit(&known("user", 3, 1), Entry::Look, 0));
+        assert!(!presence.admit(&known("user", 3, 1), Entry::Look, Moment(0)));
         assert_eq!(presence.entries, 1);
     }
 
@@ -254,11 +258,11 @@ mod tests {
     fn a_full_table_lets_nobody_in_until_somebody_is_gone() {
         let mut presence = Presence::new(3, GONE_AFTER_MS);
         for id in 0..3 {
-            assert!(presence.admit(&known(&format!("user-{id}"), id, 1), Entry::New, 10_000));
+            assert!(presence.admit(&known(&format!("user-{id}"), id, 1), Entry::New, Moment(10_000)));
         }
         let late = known("late", 9, 1);
-        assert!(!presence.admit(&late, Entry::New, 12_000));
-        assert!(presence.admit(&late, Entry::New, 16_000));
+        assert!(!presence.admit(&late, Entry::New, Moment(12_000)));
+        assert!(presence.admit(&late, Entry::New, Moment(16_000)));
         assert_eq!((presence.entries, presence.subjects.len()), (1, 1));
     }
 }

@@ -8,16 +8,19 @@ mod compose;
 mod files;
 mod pass;
 mod post;
+mod refused;
 mod spool;
 
+pub(crate) use files::check as check_folder;
 pub(crate) use pass::pass_on;
 pub(crate) use post::{Outcome, Post};
 
 use crate::admission::now_ms;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::viewers::Viewers;
+use crate::viewers::{Telling, Viewers};
 use compose::{Moment, compose};
+use http::StatusCode;
 use sigma_report::report::{PopDescription, Report};
 use spool::{Number, Spool};
 use std::io;
@@ -68,7 +71,7 @@ impl Reporter {
         let sending = match post {
             Some(post) => {
                 // Whoever sends a report is taken for the POP it is of: no POP sends another one's.
-                let folder = reports.spool_dir.as_ref().map(|dir| dir.join(&config.pop));
+                let folder = config.spool_folder();
                 let spool = Spool::open(folder.as_deref(), reports.spool_bytes_max, now_ms())?;
                 if reports.spool_dir.is_none() {
                     tracing::warn!(
@@ -147,21 +150,25 @@ async fn make<P: Post>(inner: Arc<Inner<P>>, mut finishing: oneshot::Receiver<on
 
 /// Makes the reports of this moment. Returns until when they are complete.
 async fn report<P: Post>(inner: &Arc<Inner<P>>, (quality, adopt): (bool, bool), before_ms: u64) -> u64 {
-    let (due, now_ms) = inner.viewers.due(quality);
+    let Telling { due, complete_until_ms, turned_ms } = inner.viewers.due(quality);
     let metrics = &inner.metrics.accounting;
     metrics.viewers.set(count(due.present));
     metrics.sessions.set(count(due.known));
     metrics.lost.session.inc_by(due.lost.sessions);
     metrics.lost.span.inc_by(due.lost.spans);
+    if let Some(by_ms) = turned_ms {
+        tracing::warn!(by_ms, "the wall clock was set: viewers are counted by its new time from now on");
+        metrics.clock_turns.inc();
+    }
     if inner.sending.is_none() {
-        return now_ms;
+        return complete_until_ms;
     }
     let nothing = due.sessions.is_empty() && due.traffic.is_empty() && due.quality.is_empty();
     let connections = inner.metrics.connections.open.get();
     let moment = Moment {
-        made_at_ms: now_ms,
+        made_at_ms: now_ms(),
         complete_before_ms: before_ms,
-        complete_until_ms: now_ms,
+        complete_until_ms,
         pop: PopDescription {
             connections: u32::try_from(connections).unwrap_or(0),
             ..inner.description.clone()
@@ -169,17 +176,19 @@ async fn report<P: Post>(inner: &Arc<Inner<P>>, (quality, adopt): (bool, bool), 
     };
     let reports = compose(due, &inner.viewers.channel_names(), &moment);
     let kept = Arc::clone(inner);
-    let keep = move || kept.keep(reports, nothing, adopt);
+    let turned = turned_ms.is_some();
+    let keep = move || kept.keep(reports, nothing, (adopt, turned));
     if tokio::task::spawn_blocking(keep).await.is_err() {
         tracing::error!("a report was not kept");
     }
     inner.made.notify_one();
-    now_ms
+    // By another time nothing is said yet.
+    if turned { 0 } else { complete_until_ms }
 }
 
 impl<P: Post> Inner<P> {
     /// On a thread that may block.
-    fn keep(&self, reports: Vec<Report>, nothing: bool, adopt: bool) {
+    fn keep(&self, reports: Vec<Report>, nothing: bool, (adopt, turned): (bool, bool)) {
         self.with_spool(|spool| {
             if adopt && let Err(error) = spool.adopt() {
                 tracing::warn!(%error, "what other processes left cannot be taken over");
@@ -188,7 +197,39 @@ impl<P: Post> Inner<P> {
             if !nothing || spool.backlog().0 < 2 {
                 reports.into_iter().for_each(|report| spool.append(report));
             }
+            if turned {
+                spool.renew(now_ms());
+            }
         });
+    }
+
+    /// A report is acknowledged, or refused for good. On a thread that may block.
+    fn settle(&self, number: Number, refused: Option<(StatusCode, String)>) {
+        self.with_spool(|spool| {
+            let Some((status, why)) = refused else { return spool.settle(number) };
+            let (incarnation, sequence) = number;
+            match spool.refuse(number) {
+                Some(path) => tracing::error!(
+                    incarnation, sequence, status = status.as_u16(), why, path = %path.display(),
+                    "a report is refused for good: it is set aside"
+                ),
+                None => tracing::error!(
+                    incarnation, sequence, status = status.as_u16(), why,
+                    "a report is refused for good, and is not kept"
+                ),
+            }
+        });
+    }
+
+    /// After a failure: a rest that grows, or as long as was asked for.
+    async fn rest(&self, failures: &mut u32, why: &str, asked: Option<Duration>) {
+        if *failures == 0 {
+            tracing::warn!(why, "reports are not acknowledged; they are kept and sent again");
+        }
+        *failures = failures.saturating_add(1);
+        let most = self.interval * REST_INTERVALS_MAX;
+        let backoff = backoff(*failures, most, fastrand::u64(..));
+        tokio::time::sleep(asked.map_or(backoff, |asked| asked.max(backoff))).await;
     }
 
     fn with_spool<T>(&self, use_it: impl FnOnce(&mut Spool) -> T) -> Option<T> {
@@ -196,10 +237,12 @@ impl<P: Post> Inner<P> {
         let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
         let result = use_it(&mut spool);
         let (happened, (reports, bytes)) = (spool.happened(), spool.backlog());
+        let failing = spool.is_failing();
         drop(spool);
         let metrics = &self.metrics.accounting;
         metrics.spooled.set(count(reports));
         metrics.spool_bytes.set(count(bytes));
+        metrics.disk_failing.set(failing.into());
         metrics.reports.aggregated.inc_by(happened.aggregated);
         metrics.reports.unwritten.inc_by(happened.unwritten);
         metrics.reports.lost.inc_by(happened.lost);
@@ -236,8 +279,8 @@ async fn send<P: Post>(inner: Arc<Inner<P>>) {
         };
         newest_sent = newest_sent.max(number);
         metrics.sent.inc();
-        let outcome = post.post(number, report).await;
-        match outcome {
+        let mut refused = None;
+        match post.post(number, report).await {
             Outcome::Acknowledged => {
                 metrics.acknowledged.inc();
                 if failures > 0 {
@@ -245,28 +288,23 @@ async fn send<P: Post>(inner: Arc<Inner<P>>) {
                 }
                 failures = 0;
             }
-            Outcome::Refused(why) => {
+            Outcome::Refused(status, why) => {
                 metrics.refused.inc();
-                tracing::error!(
-                    incarnation = number.0,
-                    sequence = number.1,
-                    why,
-                    "a report is refused for good"
-                );
+                inner.metrics.accounting.refusals.count(status);
+                refused = Some((status, why));
+            }
+            Outcome::Unknown(why) => {
+                inner.metrics.accounting.refusals.count(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+                inner.rest(&mut failures, &why, None).await;
+                continue;
             }
             Outcome::Later(why, rest) => {
-                if failures == 0 {
-                    tracing::warn!(why, "reports are not acknowledged; they are kept and sent again");
-                }
-                failures = failures.saturating_add(1);
-                let most = inner.interval * REST_INTERVALS_MAX;
-                let backoff = backoff(failures, most, fastrand::u64(..));
-                tokio::time::sleep(rest.map_or(backoff, |rest| rest.max(backoff))).await;
+                inner.rest(&mut failures, &why, rest).await;
                 continue;
             }
         }
         let settling = Arc::clone(&inner);
-        let settle = move || settling.with_spool(|spool| spool.settle(number));
+        let settle = move || settling.settle(number, refused);
         // The runtime is going away.
         if tokio::task::spawn_blocking(settle).await.is_err() {
             return;

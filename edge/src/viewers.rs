@@ -1,8 +1,10 @@
 //! The shell around the viewer ledger: locks, clock, channel numbers; and a request's visit to it.
 //!
 //! Invariants: a session always comes to the same shard; the time of an event is read under its lock, so that what was told
-//! until a moment is complete; no lock is held over anything that waits. A request that is answered from memory takes one
-//! lock, once, when its body ends (A7).
+//! until a moment is complete, and no event is between two settings of the clock (`steady`); no lock is held over anything
+//! that waits. A request that is answered from memory takes one lock, once, when its body ends (A7).
+
+mod steady;
 
 use crate::admission::now_ms;
 use crate::head::{Kind, Object};
@@ -15,6 +17,8 @@ use sigma_shared::id::ChannelId;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use steady::{Look, Offset, Steady, unix_ms};
+use tokio::time::Instant;
 
 const SHARDS: usize = 16;
 /// As many as one report may speak of.
@@ -36,10 +40,53 @@ impl Tally {
     }
 }
 
+/// A ledger, and the time by which it counts.
+#[derive(Debug)]
+struct Shard {
+    ledger: Ledger,
+    began: Instant,
+    offset_ms: Offset,
+}
+
+impl Shard {
+    fn now_ms(&self) -> u64 {
+        unix_ms(since_ms(self.began), self.offset_ms)
+    }
+
+    /// Everything that is new, by the time until now. Returns until when that is complete.
+    fn due(&mut self, look: Look, quality: bool, due: &mut Due) -> u64 {
+        match look {
+            Look::Goes(offset_ms) => {
+                self.offset_ms = offset_ms;
+                self.ledger.due(self.now_ms(), quality, due)
+            }
+            Look::Turns(offset_ms) => {
+                let before_ms = self.now_ms();
+                let until_ms = self.ledger.due(before_ms, true, due);
+                self.offset_ms = offset_ms;
+                self.ledger.turn(before_ms, self.now_ms());
+                until_ms
+            }
+        }
+    }
+}
+
+/// What there is to tell.
+#[derive(Debug)]
+pub(crate) struct Telling {
+    pub(crate) due: Due,
+    /// Until when it is complete, Unix milliseconds.
+    pub(crate) complete_until_ms: u64,
+    /// The wall clock was set, by so many milliseconds: what comes next is told by another time.
+    pub(crate) turned_ms: Option<i64>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Viewers {
-    shards: Vec<Mutex<Ledger>>,
+    began: Instant,
+    steady: Mutex<Steady>,
+    shards: Vec<Mutex<Shard>>,
     channels: RwLock<HashMap<ChannelId, u32>>,
     uncounted: AtomicU64,
 }
@@ -56,8 +103,18 @@ pub(crate) struct Party {
 impl Viewers {
     /// For so many sessions.
     pub(crate) fn new(sessions_max: usize) -> Arc<Self> {
-        let shards = (0..SHARDS).map(|_| Mutex::new(Ledger::new(sessions_max.div_ceil(SHARDS)))).collect();
-        Arc::new(Self { shards, channels: RwLock::default(), uncounted: AtomicU64::new(0) })
+        Self::starting_at(sessions_max, now_ms())
+    }
+
+    fn starting_at(sessions_max: usize, wall_ms: u64) -> Arc<Self> {
+        let (began, steady) = (Instant::now(), Steady::new(0, wall_ms));
+        let shard = |_| {
+            let ledger = Ledger::new(sessions_max.div_ceil(SHARDS));
+            Mutex::new(Shard { ledger, began, offset_ms: steady.offset_ms() })
+        };
+        let shards = (0..SHARDS).map(shard).collect();
+        let (channels, uncounted) = (RwLock::default(), AtomicU64::new(0));
+        Arc::new(Self { began, steady: Mutex::new(steady), shards, channels, uncounted })
     }
 
     /// The number of a channel; `None` when there are too many.
@@ -91,22 +148,36 @@ impl Viewers {
         names
     }
 
-    /// Everything that is new, once, and the moment until which that is complete, Unix milliseconds.
-    pub(crate) fn due(&self, quality: bool) -> (Due, u64) {
-        let (mut due, now_ms) = (Due::default(), now_ms());
-        for shard in &self.shards {
-            locked(shard).due(now_ms, quality, &mut due);
-        }
-        due.lost.sessions += self.uncounted.swap(0, Ordering::Relaxed);
-        (due, now_ms)
+    /// Everything that is new, once.
+    pub(crate) fn due(&self, quality: bool) -> Telling {
+        self.due_by(now_ms(), quality)
     }
 
-    fn shard(&self, session: &[u8; 16]) -> MutexGuard<'_, Ledger> {
+    fn due_by(&self, wall_ms: u64, quality: bool) -> Telling {
+        let (look, turned_ms) = {
+            let mut steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
+            let before_ms = steady.offset_ms();
+            let look = steady.look(since_ms(self.began), wall_ms);
+            let turns = matches!(look, Look::Turns(_));
+            (look, turns.then(|| steady.offset_ms().saturating_sub(before_ms)))
+        };
+        let mut due = Due::default();
+        // What one shard has told until, the others may not have: the least of them.
+        let until = self.shards.iter().map(|shard| locked(shard).due(look, quality, &mut due)).min();
+        due.lost.sessions += self.uncounted.swap(0, Ordering::Relaxed);
+        Telling { due, complete_until_ms: until.unwrap_or(0), turned_ms }
+    }
+
+    fn shard(&self, session: &[u8; 16]) -> MutexGuard<'_, Shard> {
         locked(&self.shards[usize::from(session[15]) % SHARDS])
     }
 }
 
-fn locked(shard: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+fn since_ms(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -149,7 +220,8 @@ impl Visit {
             if !said.is_empty() {
                 let place = known.place(visit.protocol);
                 let mut shard = visit.viewers.shard(&who.session);
-                shard.said(&who, place.load(Ordering::Relaxed), (&said, now_ms()));
+                let now_ms = shard.now_ms();
+                shard.ledger.said(&who, place.load(Ordering::Relaxed), (&said, now_ms));
             }
         }
         visit
@@ -166,7 +238,8 @@ impl Visit {
         if let Some((known, who)) = self.who().filter(|_| self.get) {
             let place = known.place(self.protocol);
             let mut shard = self.viewers.shard(&who.session);
-            let held = shard.hold(&who, place.load(Ordering::Relaxed), now_ms());
+            let now_ms = shard.now_ms();
+            let held = shard.ledger.hold(&who, place.load(Ordering::Relaxed), now_ms);
             drop(shard);
             place.store(held, Ordering::Relaxed);
             self.held = Some(held);
@@ -179,7 +252,9 @@ impl Visit {
         let good = status.is_success() || status == StatusCode::NOT_MODIFIED;
         let waited = if good { Waited::Answered } else { Waited::Refused };
         if let Some((held, (_, who))) = self.held.take().zip(self.who()) {
-            self.viewers.shard(&who.session).release(held, waited, now_ms());
+            let mut shard = self.viewers.shard(&who.session);
+            let now_ms = shard.now_ms();
+            shard.ledger.release(held, waited, now_ms);
         }
     }
 
@@ -189,7 +264,8 @@ impl Visit {
         if let Some((known, who)) = self.who().filter(|_| media) {
             let place = known.place(self.protocol);
             let mut shard = self.viewers.shard(&who.session);
-            let at = shard.going(&who, place.load(Ordering::Relaxed), now_ms());
+            let now_ms = shard.now_ms();
+            let at = shard.ledger.going(&who, place.load(Ordering::Relaxed), now_ms);
             drop(shard);
             place.store(at, Ordering::Relaxed);
         }
@@ -200,21 +276,22 @@ impl Visit {
         let Some((known, who)) = self.who() else {
             let shard = &self.viewers.shards[self.party.channel as usize % SHARDS];
             let mut shard = locked(shard);
-            shard.sent(self.party.channel, self.protocol, (bytes, now_ms()));
+            let now_ms = shard.now_ms();
+            shard.ledger.sent(self.party.channel, self.protocol, (bytes, now_ms));
             return;
         };
         let ended = self.ended(bytes, complete);
         let place = known.place(self.protocol);
         let mut shard = self.viewers.shard(&who.session);
-        let now_ms = now_ms();
+        let now_ms = shard.now_ms();
         if let Some(held) = self.held {
             // There was no head: the viewer's transport went away.
-            shard.release(held, Waited::Left, now_ms);
+            shard.ledger.release(held, Waited::Left, now_ms);
         }
-        shard.sent(who.channel, who.protocol, (bytes, now_ms));
+        shard.ledger.sent(who.channel, who.protocol, (bytes, now_ms));
         if let Some(ended) = ended {
             let hint = place.load(Ordering::Relaxed);
-            let at = shard.ended(&who, hint, (&ended, now_ms));
+            let at = shard.ledger.ended(&who, hint, (&ended, now_ms));
             drop(shard);
             if at != hint {
                 place.store(at, Ordering::Relaxed);
@@ -246,8 +323,11 @@ impl Viewers {
     /// An answer that ended, and its bytes.
     pub(crate) fn tell(&self, who: &Who, ended: &Ended, bytes: u64) {
         let mut shard = self.shard(&who.session);
-        let now_ms = now_ms();
-        shard.ended(who, 0, (ended, now_ms));
-        shard.sent(who.channel, who.protocol, (bytes, now_ms));
+        let now_ms = shard.now_ms();
+        shard.ledger.ended(who, 0, (ended, now_ms));
+        shard.ledger.sent(who.channel, who.protocol, (bytes, now_ms));
     }
 }
+
+#[cfg(test)]
+mod tests;

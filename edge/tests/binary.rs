@@ -57,6 +57,34 @@ fn check_config_names_file_line_key_value_and_what_is_allowed() {
     assert!(said.starts_with(&expected), "{said}");
 }
 
+#[test]
+fn a_spool_folder_that_cannot_be_is_named_with_a_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, taken) = (dir.path().join("edge.toml"), dir.path().join("taken"));
+    std::fs::write(&taken, "").unwrap();
+    let in_file = taken.join("spool");
+    for (spool, expected) in [
+        ("", "edge.toml:5: reports.spool_dir: \"\": a folder on a local disk"),
+        (taken.to_str().unwrap(), "taken is not a folder: name a folder on a local disk"),
+        (in_file.to_str().unwrap(), "taken is not a folder: name a folder on a local disk"),
+        ("/proc/spool", "nothing can be written to /proc: "),
+    ] {
+        let text = format!(
+            "pop = \"p\"\n[upstream]\nurls = [\"http://a\"]\n[reports]\nspool_dir = {spool:?}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let output = check(&file);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{spool}");
+        assert!(said.contains(expected) && said.contains("reports.spool_dir"), "{said}");
+        assert!(said.contains(spool) && said.contains("memory only"), "{said}");
+    }
+    let text = std::fs::read_to_string(&file).unwrap().replace("/proc/spool", "spool/deeper");
+    std::fs::write(&file, text).unwrap();
+    let output = edge().current_dir(dir.path()).arg("check-config").arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn serve(dir: &Path) -> (Child, BufReader<std::process::ChildStderr>) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let (cert, key, file) = (dir.join("cert.pem"), dir.join("key.pem"), dir.join("edge.toml"));

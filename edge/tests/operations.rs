@@ -147,6 +147,34 @@ async fn a_restart_that_fails_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_takes_over_once_it_can_answer_and_nobody_is_refused_meanwhile() {
+    let upstream = Upstream::start();
+    let mut edge = Edge::start_known(&upstream);
+    let addr = edge.http;
+    within(async { while get(addr, false, PLAYLIST).await.unwrap() != StatusCode::OK {} }).await;
+    // The predecessor has its policy; nobody gets it now.
+    upstream.withhold_policy(true);
+    edge.signal("USR2");
+    let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let viewers =
+        [false, true].map(|h2| tokio::spawn(ask_on(addr, h2, Arc::clone(&stop), Arc::clone(&asked))));
+    // Longer than a process waits that nobody precedes.
+    let serves = "the new process serves: draining";
+    let early = tokio::time::timeout(Duration::from_secs(6), edge.until_logged(serves)).await;
+    assert!(early.is_err(), "it cannot answer anybody yet: {early:?}");
+    upstream.withhold_policy(false);
+    let said = edge.until_logged(serves).await;
+    edge.pid = u32::try_from(said["pid"].as_u64().unwrap()).unwrap();
+    assert_eq!(edge.first_exit().await, Some(0));
+    let before = asked.load(Ordering::Relaxed);
+    within(lab::until(|| asked.load(Ordering::Relaxed) > before + 20)).await;
+    stop.store(true, Ordering::Relaxed);
+    for viewer in viewers {
+        assert!(within(viewer).await.expect("0 failed, 0 refused") > 20);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_answers_who_is_held_and_waits_for_nobody_who_is_stuck() {
     let drain = Duration::from_millis(2_000);
     let upstream = Upstream::start();

@@ -147,6 +147,17 @@ impl Entry {
         self.held == 0 && now_ms > silent_after && told && self.gone.is_empty() && self.watched.is_empty()
     }
 
+    /// The clock is set, and everything before was told: it has been silent for as long as before, and what it is present
+    /// from now on is by the new time.
+    pub(super) fn turn(&mut self, before_ms: u64, now_ms: u64) {
+        let moved = |at: u64| now_ms.saturating_sub(before_ms.saturating_sub(at));
+        self.touched_ms = moved(self.touched_ms);
+        if let Some(present) = &mut self.present {
+            let end = moved(present.end);
+            *present = Present { from: end, end };
+        }
+    }
+
     /// What is new, once; several pieces when there are many stretches.
     pub(super) fn due(&mut self, now_ms: u64, told: &mut Vec<SessionReport>) {
         if self.kept {

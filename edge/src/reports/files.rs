@@ -52,6 +52,25 @@ pub(super) struct Read {
     pub(super) broken: u64,
 }
 
+/// Whether there can be folders of reports under `root`, by making one where it is, or would be, and deleting it at once.
+///
+/// # Errors
+/// The folder cannot be made or written, or it is none.
+pub(crate) fn check(root: &Path) -> io::Result<()> {
+    // The nearest that there is.
+    let there = root.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("."));
+    // One that is relative begins here.
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    if !fs::metadata(there)?.is_dir() {
+        let why = format!("{} is not a folder", there.display());
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
+    }
+    let trial = there.join(format!(".sigma-edge-check-{}", std::process::id()));
+    fs::create_dir(&trial).and_then(|()| fs::remove_dir(&trial)).map_err(|error| {
+        io::Error::new(error.kind(), format!("nothing can be written to {}: {error}", there.display()))
+    })
+}
+
 fn folder(root: &Path, incarnation: u64) -> PathBuf {
     root.join(format!("{incarnation:020}"))
 }
@@ -172,6 +191,10 @@ impl Folder {
         if let Err(error) = written {
             // What came after half a record could not be read: on with another file.
             self.current = None;
+            if known.left == 0 {
+                // While the disk is full there are not more and more of them.
+                let _ = self.delete(file);
+            }
             return Err(error);
         }
         known.bytes += record.len() as u64;
@@ -237,4 +260,42 @@ fn checksum((incarnation, sequence): Number, report: &[u8]) -> u32 {
     checksum.update(&sequence.to_le_bytes());
     checksum.update(report);
     checksum.finalize()
+}
+
+#[cfg(test)]
+impl Folder {
+    /// From now on the file that is written to is on a full disk.
+    pub(super) fn fill_up(&mut self) -> io::Result<()> {
+        let file = self.files.last_key_value().map_or(0, |(last, _)| last + 1);
+        File::create(self.file(file))?;
+        self.files.insert(file, Written::default());
+        self.current = Some((file, OpenOptions::new().read(true).write(true).open("/dev/full")?));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::tempdir;
+
+    #[test]
+    fn where_reports_can_be_kept() {
+        let root = tempdir().unwrap();
+        let (file, loose) = (root.path().join("file"), root.path().join("loose"));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(root.path().join("nowhere"), &loose).unwrap();
+        for (path, good) in [
+            (root.path().to_path_buf(), true),
+            (root.path().join("a/b/c"), true),
+            (PathBuf::from("there-is-none-yet"), true),
+            (file.clone(), false),
+            (file.join("pop-1"), false),
+            (loose.join("pop-1"), false),
+            (PathBuf::from("/proc/reports"), false),
+        ] {
+            assert_eq!(check(&path).is_ok(), good, "{}: {:?}", path.display(), check(&path));
+        }
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2, "nothing is left behind");
+    }
 }

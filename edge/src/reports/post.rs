@@ -23,7 +23,9 @@ pub(crate) enum Outcome {
     /// It is durable.
     Acknowledged,
     /// It will not be taken, however often it is sent.
-    Refused(String),
+    Refused(StatusCode, String),
+    /// The upstream does not know this version of reports: one that is newer will.
+    Unknown(String),
     /// Not now; perhaps after a rest.
     Later(String, Option<Duration>),
 }
@@ -76,8 +78,12 @@ fn judge(number: Number, answer: &Response<&[u8]>) -> Outcome {
     }
     let text: String = String::from_utf8_lossy(answer.body()).chars().take(300).collect();
     let why = format!("{status}: {text}");
-    if matches!(status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) {
-        return Outcome::Refused(why);
+    match status {
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+            return Outcome::Refused(status, why);
+        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => return Outcome::Unknown(why),
+        _ => {}
     }
     let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
     let rest_s = retry_after.and_then(|text| text.trim().parse::<u64>().ok());
@@ -100,7 +106,6 @@ mod tests {
             (200, "ok"),
             (403, ""),
             (404, ""),
-            (415, "a version that is not known there yet"),
             (429, ""),
             (500, ""),
             (503, ""),
@@ -109,8 +114,11 @@ mod tests {
         }
         let Outcome::Later(_, rest) = judged(503, "") else { panic!() };
         assert_eq!(rest, Some(Duration::from_secs(7)));
-        for status in [400, 413] {
-            assert!(matches!(judged(status, "why"), Outcome::Refused(why) if why.contains("why")));
+        for status in [400, 413, 422] {
+            let refused = matches!(judged(status, "why"),
+                Outcome::Refused(said, why) if said == status && why.contains("why"));
+            assert!(refused, "{status}");
         }
+        assert!(matches!(judged(415, "which?"), Outcome::Unknown(why) if why.contains("which?")));
     }
 }

@@ -11,13 +11,14 @@
 
 use super::compose::{Moment, Union};
 use super::files::{Folder, Place};
+use super::refused;
 use bytes::Bytes;
 use sigma_report::report::Report;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Without a folder, or when the disk fails, at most so much is kept.
+/// Without a folder at most so much is kept.
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
 
 /// In a report of this length there are hardly any sessions to unite with others'.
@@ -56,10 +57,22 @@ pub(crate) struct Happened {
     pub(crate) unwritten: u64,
 }
 
+impl Happened {
+    fn and(self, more: Self) -> Self {
+        Self {
+            aggregated: self.aggregated + more.aggregated,
+            lost: self.lost + more.lost,
+            unwritten: self.unwritten + more.unwritten,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Spool {
     root: Option<PathBuf>,
+    /// The folder of this process that is written to.
+    home: u64,
     incarnation: u64,
     sequence: u64,
     bytes_max: u64,
@@ -68,6 +81,8 @@ pub(crate) struct Spool {
     kept: BTreeMap<Number, Kept>,
     bytes: u64,
     happened: Happened,
+    /// The disk takes nothing; what was asked about that has happened since.
+    outage: Option<Happened>,
 }
 
 impl Spool {
@@ -79,6 +94,7 @@ impl Spool {
         let bytes_max = if root.is_some() { bytes_max } else { bytes_max.min(MEMORY_BYTES_MAX) };
         let mut spool = Self {
             root: root.map(Path::to_path_buf),
+            home: 0,
             incarnation: now_ms.max(1),
             sequence: 0,
             bytes_max,
@@ -87,14 +103,31 @@ impl Spool {
             kept: BTreeMap::new(),
             bytes: 0,
             happened: Happened::default(),
+            outage: None,
         };
         if let Some(root) = root {
-            let own = Folder::create(root, now_ms.max(1))?;
-            spool.incarnation = own.incarnation;
-            spool.folders.insert(own.incarnation, own);
+            spool.move_to(Folder::create(root, now_ms.max(1))?);
             spool.adopt()?;
         }
         Ok(spool)
+    }
+
+    /// Goes on as another incarnation, because what is counted from now on is counted by another time.
+    pub(crate) fn renew(&mut self, now_ms: u64) {
+        let least = now_ms.max(self.incarnation + 1);
+        (self.incarnation, self.sequence) = (least, 0);
+        match self.root.as_ref().map(|root| Folder::create(root, least)) {
+            Some(Ok(folder)) => self.move_to(folder),
+            // On in the folder that there is.
+            Some(Err(error)) => self.failed(&error),
+            None => {}
+        }
+        self.remove_empty_folders();
+    }
+
+    fn move_to(&mut self, own: Folder) {
+        (self.home, self.incarnation) = (own.incarnation, own.incarnation);
+        self.folders.insert(own.incarnation, own);
     }
 
     /// The number of this process.
@@ -136,8 +169,8 @@ impl Spool {
     }
 
     fn remove_empty_folders(&mut self) {
-        let own = self.incarnation;
-        self.folders.retain(|incarnation, folder| *incarnation == own || !folder.remove_if_empty());
+        let home = self.home;
+        self.folders.retain(|incarnation, folder| *incarnation == home || !folder.remove_if_empty());
     }
 
     /// Numbers a report and keeps it. When the disk does not take it, it is kept in memory.
@@ -150,8 +183,12 @@ impl Spool {
             complete_until_ms: 0,
             pop: report.pop.clone(),
         };
+        let unwritten = self.happened.unwritten;
         self.keep(&Report { incarnation: number.0, sequence: number.1, ..report }, number);
         self.sync();
+        if self.happened.unwritten == unwritten {
+            self.works();
+        }
         let many = self.kept.len() > self.records_max;
         if many || self.bytes > self.bytes_max {
             self.aggregate(many, &moment);
@@ -159,10 +196,8 @@ impl Spool {
     }
 
     fn sync(&mut self) {
-        let synced = self.folders.get(&self.incarnation).map_or(Ok(()), Folder::sync);
-        if let Err(error) = synced {
-            tracing::error!(%error, "a report may not be on disk");
-            self.happened.unwritten += 1;
+        if let Err(error) = self.folders.get(&self.home).map_or(Ok(()), Folder::sync) {
+            self.failed(&error);
         }
     }
 
@@ -172,19 +207,41 @@ impl Spool {
             return;
         };
         self.bytes += bytes.len() as u64;
-        let written = self.folders.get_mut(&self.incarnation).map(|folder| folder.append(number, &bytes));
+        let written = self.folders.get_mut(&self.home).map(|folder| folder.append(number, &bytes));
         let kept = match written {
-            Some(Ok(place)) => Kept::Disk { folder: self.incarnation, place },
+            Some(Ok(place)) => Kept::Disk { folder: self.home, place },
             Some(Err(error)) => {
-                if self.happened.unwritten == 0 {
-                    tracing::error!(%error, "a report cannot be kept on disk: it is kept in memory");
-                }
-                self.happened.unwritten += 1;
+                self.failed(&error);
                 Kept::Memory(bytes.into())
             }
             None => Kept::Memory(bytes.into()),
         };
         self.kept.insert(number, kept);
+    }
+
+    /// The disk did not take something. Said once, when it begins.
+    fn failed(&mut self, error: &io::Error) {
+        self.happened.unwritten += 1;
+        if self.outage.is_none() {
+            let folder = self.root.as_deref().unwrap_or(Path::new(""));
+            tracing::error!(
+                %error, folder = %folder.display(),
+                "the disk takes no reports: they are kept in memory until it does"
+            );
+            self.outage = Some(Happened::default());
+        }
+    }
+
+    fn works(&mut self) {
+        if let Some(before) = self.outage.take() {
+            let Happened { unwritten, aggregated, lost } = before.and(self.happened);
+            tracing::info!(unwritten, aggregated, lost, "the disk takes reports again");
+        }
+    }
+
+    /// Whether the disk took nothing lately.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.outage.is_some()
     }
 
     /// How many reports, and bytes of them, are not settled.
@@ -194,7 +251,9 @@ impl Spool {
 
     /// What happened since the last call.
     pub(crate) fn happened(&mut self) -> Happened {
-        std::mem::take(&mut self.happened)
+        let happened = std::mem::take(&mut self.happened);
+        self.outage = self.outage.map(|before| before.and(happened));
+        happened
     }
 
     /// A report to send: the newest one, if it is newer than `newest_sent`, or else the oldest.
@@ -220,16 +279,30 @@ impl Spool {
         }
     }
 
-    /// A report is acknowledged, or will never be.
+    /// A report is acknowledged, or cannot be had any more.
     pub(crate) fn settle(&mut self, number: Number) {
         let Some(kept) = self.kept.remove(&number) else { return };
         self.bytes -= kept.bytes();
         let Kept::Disk { folder, place } = kept else { return };
         let settled = self.folders.get_mut(&folder).map(|folder| folder.settle(place));
-        if let Some(Err(error)) = settled {
+        if let Some(Err(error)) = settled.filter(|_| !self.is_failing()) {
             tracing::warn!(%error, "a file of acknowledged reports cannot be deleted; they will be sent again");
         }
         self.remove_empty_folders();
+    }
+
+    /// A report will never be acknowledged: it is set aside for people. Returns where it is, if it could be kept.
+    pub(crate) fn refuse(&mut self, number: Number) -> Option<PathBuf> {
+        let report = self.read(number)?;
+        let set_aside = self.root.as_ref().map(|root| refused::set_aside(root, number, &report));
+        self.settle(number);
+        match set_aside? {
+            Ok(path) => path,
+            Err(error) => {
+                self.failed(&error);
+                None
+            }
+        }
     }
 
     /// The oldest reports: at least half of the bytes, or `many`, half of the reports.

@@ -84,13 +84,17 @@ struct Lab {
 
 impl Lab {
     fn start(fake: &Fake, spool: Option<&Path>) -> Self {
+        Self::start_with(fake.clone(), spool)
+    }
+
+    fn start_with(post: impl Post, spool: Option<&Path>) -> Self {
         let text = "pop = \"pop-1\"\n[upstream]\nurls = [\"http://127.0.0.1:7070\"]\n";
         let mut config: Config = sigma_http::config::parse(text).unwrap();
         config.reports.spool_dir = spool.map(Path::to_path_buf);
         config.reports.interval_ms = 20;
         let viewers = Viewers::new(1000);
         let metrics = Metrics::register(&mut Registry::default());
-        let post = Some(fake.clone());
+        let post = Some(post);
         let reporter = Reporter::start(&config, Arc::clone(&viewers), Arc::clone(&metrics), post).unwrap();
         Self { reporter, viewers, metrics, told: 0 }
     }
@@ -194,24 +198,55 @@ async fn what_a_process_left_is_sent_by_the_next_one() {
     assert_eq!(incarnations.len(), 2);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_refused_is_not_sent_again() {
-    struct Refusing(Mutex<u32>);
-    impl Post for Refusing {
-        async fn post(&self, _: Number, _: Bytes) -> Outcome {
-            *self.0.lock().unwrap() += 1;
-            Outcome::Refused("version 1 is not known here".to_owned())
+/// An origin that wants some reports not at all, and knows a version only after a while.
+#[derive(Default)]
+struct Picky(Mutex<BTreeMap<Number, u32>>);
+
+impl Post for Picky {
+    async fn post(&self, number: Number, _: Bytes) -> Outcome {
+        let attempt = {
+            let mut attempts = self.0.lock().unwrap();
+            let attempt = attempts.entry(number).or_default();
+            *attempt += 1;
+            *attempt
+        };
+        match number.1 {
+            1 if attempt <= 2 => Outcome::Unknown("version 1".to_owned()),
+            n if n % 3 == 2 => Outcome::Refused(StatusCode::BAD_REQUEST, "malformed".to_owned()),
+            n if n % 3 == 0 => Outcome::Refused(StatusCode::PAYLOAD_TOO_LARGE, "too large".to_owned()),
+            _ => Outcome::Acknowledged,
         }
     }
-    let text = "pop = \"pop-1\"\n[upstream]\nurls = [\"http://127.0.0.1:7070\"]\n";
-    let config: Config = sigma_http::config::parse(text).unwrap();
-    let metrics = Metrics::register(&mut Registry::default());
-    let post = Some(Refusing(Mutex::new(0)));
-    let reporter = Reporter::start(&config, Viewers::new(1000), Arc::clone(&metrics), post).unwrap();
-    reporter.finish().await;
-    assert!(metrics.accounting.reports.refused.get() > 0);
-    assert_eq!(metrics.accounting.reports.refused.get(), metrics.accounting.reports.sent.get());
-    assert_eq!(metrics.accounting.spooled.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_is_counted_and_set_aside_and_not_sent_again() {
+    let root = tempdir().unwrap();
+    let mut lab = Lab::start_with(Picky::default(), Some(root.path()));
+    for n in 0..9 {
+        lab.watch(3, n);
+        let sent = lab.metrics.accounting.reports.sent.get();
+        lab.until(|lab| lab.metrics.accounting.reports.sent.get() > sent && lab.spooled() == 0).await;
+    }
+    lab.reporter.finish().await;
+    let accounting = &lab.metrics.accounting;
+    let of = |status| accounting.refusals.of(status).get();
+    let refused = accounting.reports.refused.get();
+    assert_eq!(of(StatusCode::UNSUPPORTED_MEDIA_TYPE), 2, "it is kept and sent again");
+    assert!(of(StatusCode::BAD_REQUEST) > 0 && of(StatusCode::PAYLOAD_TOO_LARGE) > 0);
+    assert_eq!(of(StatusCode::BAD_REQUEST) + of(StatusCode::PAYLOAD_TOO_LARGE), refused);
+    assert_eq!(accounting.reports.sent.get(), refused + lab.acknowledged() + 2);
+    assert_eq!(lab.spooled(), 0);
+    let mut set_aside = 0;
+    for entry in std::fs::read_dir(root.path().join("pop-1")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "refused") {
+            let report = Report::decode(&std::fs::read(path).unwrap()).unwrap();
+            assert_ne!(report.sequence % 3, 1, "that one was taken");
+            set_aside += 1;
+        }
+    }
+    assert_eq!(set_aside, refused);
 }
 
 #[test]

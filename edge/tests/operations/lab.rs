@@ -11,6 +11,7 @@ use sigma_http::connections::ConnectionMetrics;
 use sigma_http::drain::Drain;
 use sigma_http::listener::{Bound, Limits, Server};
 use sigma_http::tls::client_config;
+use sigma_token::policy::{ChannelPolicy, Document, Playback, SessionSecret};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 pub(crate) const PLAYLIST: &str = "/live/demo/v720/media.m3u8";
 /// Answered when the test says so.
 pub(crate) const HELD: &str = "/live/demo/v720/media.m3u8?_HLS_msn=7";
+const POLICY: &str = "/internal/edge/policy";
 /// More than sockets hold.
 pub(crate) const BIG: &str = "/live/demo/v720/7.m4s";
 /// Whatever takes longer than this will not happen.
@@ -117,8 +119,18 @@ impl Http3 {
 
 type Exchange = h3::client::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
 
+/// Everything is public.
+fn policy() -> Bytes {
+    let channel = ("demo".to_owned(), ChannelPolicy { playback: Playback::Public });
+    let session_keys = vec![SessionSecret::new(1, &[1; 32], true)];
+    let document = Document { version: 1, session_keys, channels: [channel].into(), ..Document::default() };
+    serde_json::to_vec(&document).unwrap().into()
+}
+
 pub(crate) struct Upstream {
     addr: SocketAddr,
+    /// Nobody gets the policy.
+    withheld: watch::Sender<bool>,
     held: watch::Receiver<usize>,
     released: watch::Sender<()>,
 }
@@ -129,11 +141,20 @@ impl Upstream {
         let addr = bound.local_addr();
         let (counted, held) = watch::channel(0);
         let released = watch::Sender::new(());
-        let releases = released.clone();
+        let (releases, withheld) = (released.clone(), watch::Sender::new(false));
+        let withholds = withheld.clone();
         let server = Server::new(Limits::default(), ConnectionMetrics::default(), Drain::new());
         server.serve(bound, None, move |request, _| {
             let (counted, mut released) = (counted.clone(), releases.subscribe());
+            let mut withheld = withholds.subscribe();
             async move {
+                if request.uri().path() == POLICY {
+                    if request.uri().query().is_some_and(|query| query.contains("after=1")) {
+                        std::future::pending::<()>().await;
+                    }
+                    withheld.wait_for(|withheld| !*withheld).await.unwrap();
+                    return Response::new(Full::new(policy()));
+                }
                 let asked = request.uri().query().unwrap_or_default().to_owned();
                 if asked.contains("_HLS_msn") {
                     counted.send_modify(|n| *n += 1);
@@ -152,13 +173,18 @@ impl Upstream {
                 response
             }
         });
-        Self { addr, held, released }
+        Self { addr, withheld, held, released }
     }
 
     /// Waits until this many requests, ever, are or were held.
     pub(crate) async fn until_held(&self, n: usize) {
         let mut held = self.held.clone();
         within(held.wait_for(|held| *held >= n)).await.unwrap();
+    }
+
+    /// From now on whoever has no policy gets none, or does.
+    pub(crate) fn withhold_policy(&self, withheld: bool) {
+        self.withheld.send_replace(withheld);
     }
 
     pub(crate) fn release(&self) {
@@ -181,6 +207,16 @@ pub(crate) struct Edge {
 impl Edge {
     pub(crate) fn start(upstream: &Upstream, more: &str) -> Self {
         Self::start_as(upstream, more, |_, _| {})
+    }
+
+    /// One that the upstream knows by a certificate, and that needs its policy.
+    pub(crate) fn start_known(upstream: &Upstream) -> Self {
+        Self::start_as(upstream, "", |_, file| {
+            let (cert, key) = (file.with_file_name("cert.pem"), file.with_file_name("key.pem"));
+            let known = format!("[upstream]\ncertificate = {cert:?}\nkey = {key:?}\n");
+            let text = std::fs::read_to_string(file).unwrap();
+            std::fs::write(file, text.replace("[upstream]\n", &known)).unwrap();
+        })
     }
 
     pub(crate) fn start_as(

@@ -3,6 +3,7 @@ use sigma_report::report::{PopDescription, Protocol, SessionReport};
 use sigma_report::spans::{Span, Spans};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::sync::{Arc, Mutex};
 use tempfile::tempdir;
 
 fn report(n: u64, sessions: u64) -> Report {
@@ -210,4 +211,106 @@ fn a_disk_that_takes_nothing_costs_no_report() {
     spool.append(report(2, 1));
     assert_eq!(spool.happened().unwritten, 0);
     assert_eq!(spool.backlog().0, 2);
+}
+
+#[test]
+fn another_incarnation_begins_at_1_and_leaves_what_is_kept() {
+    for on_disk in [true, false] {
+        let root = tempdir().unwrap();
+        let mut spool = Spool::open(on_disk.then_some(root.path()), 1 << 20, 5_000).unwrap();
+        spool.append(report(1, 2));
+        spool.append(report(2, 2));
+        // The wall clock went back.
+        spool.renew(1_000);
+        spool.append(report(3, 2));
+        assert_eq!(spool.incarnation(), 5_001, "greater, whatever the clock says");
+        assert_eq!(numbers(&spool), [(5_000, 1), (5_000, 2), (5_001, 1)]);
+        spool.renew(9_000);
+        spool.append(report(4, 2));
+        for number in [(5_000, 2), (5_000, 1), (5_001, 1)] {
+            spool.settle(number);
+        }
+        assert_eq!(numbers(&spool), [(9_000, 1)]);
+        if on_disk {
+            assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "what is settled is gone");
+            drop(spool);
+            let mut next = Spool::open(Some(root.path()), 1 << 20, 1).unwrap();
+            assert_eq!((next.incarnation(), numbers(&next)), (9_001, vec![(9_000, 1)]));
+            next.settle((9_000, 1));
+        }
+    }
+}
+
+#[test]
+fn what_is_refused_is_set_aside_as_it_was_sent() {
+    let root = tempdir().unwrap();
+    let mut spool = Spool::open(Some(root.path()), 1 << 20, 1_000).unwrap();
+    spool.append(report(1, 2));
+    spool.append(report(2, 2));
+    let (number, sent) = spool.next((0, 0)).unwrap();
+    let path = spool.refuse(number).unwrap();
+    assert_eq!(path.extension().unwrap(), "refused");
+    assert_eq!(fs::read(&path).unwrap(), sent);
+    assert_eq!(numbers(&spool), [(1_000, 1)], "it is not sent again");
+    drop(spool);
+    let spool = Spool::open(Some(root.path()), 1 << 20, 1_000).unwrap();
+    assert!(path.exists() && spool.incarnation() > 1_000, "nobody takes it for something else");
+    let mut in_memory = Spool::open(None, 1 << 20, 1_000).unwrap();
+    in_memory.append(report(1, 2));
+    assert!(in_memory.refuse((1_000, 1)).is_none() && in_memory.backlog() == (0, 0));
+}
+
+/// What is logged by a piece of code.
+fn logged(by: impl FnOnce()) -> Vec<String> {
+    struct Lines(Arc<Mutex<Vec<String>>>);
+    struct Line(String);
+    impl tracing::field::Visit for Line {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            self.0 += &format!(" {field}={value:?}");
+        }
+    }
+    impl tracing::Subscriber for Lines {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() <= tracing::Level::INFO
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut line = Line(event.metadata().level().to_string());
+            event.record(&mut line);
+            self.0.lock().unwrap().push(line.0);
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+    let lines = Arc::default();
+    tracing::subscriber::with_default(Lines(Arc::clone(&lines)), by);
+    std::mem::take(&mut *lines.lock().unwrap())
+}
+
+#[test]
+fn a_full_disk_is_said_when_it_begins_and_when_it_ends() {
+    let root = tempdir().unwrap();
+    let mut spool = Spool::open(Some(root.path()), 1 << 20, 1_000).unwrap();
+    let mut sum = Happened::default();
+    let said = logged(|| {
+        for n in 0..60 {
+            if (10..40).contains(&n) {
+                spool.folders.get_mut(&1_000).unwrap().fill_up().unwrap();
+            }
+            spool.append(report(n, 1));
+            assert_eq!(spool.is_failing(), (10..40).contains(&n), "{n}");
+            assert!(on_disk(root.path()) <= 3, "no file for every attempt");
+            sum = sum.and(spool.happened());
+        }
+    });
+    assert_eq!((sum, spool.backlog().0), (Happened { unwritten: 30, ..Happened::default() }, 60));
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].starts_with("ERROR message=the disk takes no reports"), "{said:?}");
+    assert!(said[0].contains("No space left on device"), "{said:?}");
+    let all = ["INFO message=the disk takes reports again", "unwritten=30", "aggregated=0", "lost=0"];
+    assert!(all.iter().all(|part| said[1].contains(part)), "{said:?}");
 }
