@@ -2,6 +2,7 @@
 
 use crate::cache::{Store, StoreParts};
 use crate::config::Config;
+use crate::disk::{self, Disk};
 use crate::fill::WaiterLimits;
 use crate::handler::{Handler, HandlerParts};
 use crate::metrics::{Metrics, OnScrape};
@@ -19,6 +20,7 @@ use sigma_http::ops::{self, Endpoints, Readiness};
 use sigma_http::systemd;
 use sigma_http::tls::{ALPN_H2, ReloadableCertificate, TlsError, client_config_as};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +40,12 @@ pub(crate) enum StartError {
     NoKey(#[from] NoKey),
     #[error("reports.spool_dir cannot be used: {0}")]
     Spool(std::io::Error),
+    #[error(
+        "disk_cache.dir: {dir:?}: {error}: a folder on a local disk that this user may write to, or none for no disk cache"
+    )]
+    DiskCache { dir: PathBuf, error: std::io::Error },
+    #[error("no thread for the disk cache: {0}")]
+    Thread(std::io::Error),
 }
 
 /// An edge that serves.
@@ -52,6 +60,7 @@ pub(crate) struct Running {
     upstream: Upstream,
     feed: PolicyFeed,
     reporter: Reporter,
+    disk: Option<Arc<Disk>>,
     #[cfg(test)]
     pub(crate) metrics: Arc<Metrics>,
     #[cfg(test)]
@@ -61,11 +70,14 @@ pub(crate) struct Running {
 /// Whether the files that the configuration names can be used.
 ///
 /// # Errors
-/// A certificate, key or CA file cannot be used.
+/// A certificate, key or CA file cannot be used, or the folder of the disk cache.
 pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
     config.front().check_files()?;
     if let Some(ca) = &config.upstream.ca {
         client_config_as(ca, config.upstream.identity(), ALPN_H2)?;
+    }
+    if let Some(dir) = &config.disk_cache.dir {
+        disk::check(dir).map_err(|error| StartError::DiskCache { dir: dir.clone(), error })?;
     }
     Ok(())
 }
@@ -81,8 +93,10 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
     let front = Front::bind(&config.front(), sockets)?;
 
     let upstream = Upstream::start(&config.upstream, Arc::clone(&metrics))?;
+    let disk = Disk::start(&config.disk_cache, &config.pop, &metrics).map_err(StartError::Thread)?;
     let store = Store::new(StoreParts {
         upstream: upstream.clone(),
+        disk: disk.clone(),
         waiters: WaiterLimits {
             per_object_max: config.limits.waiters_per_object_max,
             total_max: config.limits.waiters_max,
@@ -122,6 +136,7 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
         upstream: upstream.clone(),
         feed,
         reporter,
+        disk,
         #[cfg(test)]
         metrics,
         #[cfg(test)]
@@ -211,6 +226,9 @@ impl Running {
     pub(crate) async fn until_drained(&self) {
         self.drain.started().await;
         self.sockets.close();
+        if let Some(disk) = &self.disk {
+            disk.release();
+        }
         if !self.sockets.handed_over() {
             systemd::stopping();
         }
