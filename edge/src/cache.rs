@@ -126,7 +126,8 @@ fn bounded(bytes_max: u64, disk: Option<&Arc<Disk>>) -> Cache<CacheKey, Arc<Stor
 impl Store {
     /// An empty cache.
     pub(crate) fn new(parts: StoreParts) -> Arc<Self> {
-        let StoreParts { upstream, disk, waiters, fills_max, unknown_channels_per_s, config, metrics } = parts;
+        let StoreParts { upstream, disk, waiters, fills_max, unknown_channels_per_s, config, metrics } =
+            parts;
         Arc::new(Self {
             objects: bounded(config.bytes_max, disk.as_ref()),
             negatives: bounded(config.negative_bytes_max, None),
@@ -306,7 +307,7 @@ impl Fetch {
 
     async fn run(mut self, place: Option<Place>) {
         let read = match place {
-            Some(place) => Box::pin(self.from_disk(place)).await,
+            Some(place) => Box::pin(self.read_kept(place)).await,
             None => Ok(None),
         };
         let ended = match read {

@@ -174,15 +174,7 @@ impl Head {
             headers.insert(name, HeaderValue::from_static(""));
         }
         let object = Object::read(&headers);
-        Self {
-            status: response.status(),
-            headers,
-            arrived,
-            age_s,
-            content_length,
-            object,
-            from_disk: false,
-        }
+        Self { status: response.status(), headers, arrived, age_s, content_length, object, from_disk: false }
     }
 
     /// The head of a 200 that was kept on disk as its [`Head::fields`], as if it had stayed in memory: it was `age_s`

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 impl Fetch {
     /// Reads an object; `None` when it is for the upstream to send it, or what is missing of it.
-    pub(super) async fn from_disk(&mut self, place: Place) -> Result<Option<Arc<Head>>, Cause> {
+    pub(super) async fn read_kept(&mut self, place: Place) -> Result<Option<Arc<Head>>, Cause> {
         let Some(disk) = self.store.disk.clone() else { return Ok(None) };
         let Some((head, mut reading)) = disk.read(place).await else { return Ok(None) };
         let head = Arc::new(head);

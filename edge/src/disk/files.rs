@@ -102,7 +102,7 @@ pub(super) struct Scanned {
     pub(super) new: Vec<Seen>,
     /// What was.
     pub(super) known: Vec<ObjectId>,
-    /// Files that are not whole, or not readable.
+    /// Files of objects that are not what was written.
     pub(super) spoilt: u64,
 }
 
@@ -183,7 +183,7 @@ impl Files {
         }
     }
 
-    /// Looks at everything in the folder that is not `known`. Who has the lock deletes what is not whole.
+    /// Looks at everything in the folder that is not `known`. Who has the lock deletes what cannot be used.
     pub(super) fn scan(&self, known: impl Fn(ObjectId) -> bool, has_lock: bool) -> io::Result<Scanned> {
         let mut found = Scanned::default();
         for folder in fs::read_dir(self.root.join(OBJECTS))? {
@@ -204,7 +204,7 @@ impl Files {
 
 fn look_at(file: &DirEntry, (found, known): (&mut Scanned, &impl Fn(ObjectId) -> bool), has_lock: bool) {
     let id = file.file_name().to_str().and_then(|name| name.parse::<ObjectId>().ok());
-    let spoilt = match id {
+    let useless = match id {
         Some(id) if known(id) => {
             found.known.push(id);
             false
@@ -214,13 +214,15 @@ fn look_at(file: &DirEntry, (found, known): (&mut Scanned, &impl Fn(ObjectId) ->
                 found.new.push(seen);
                 false
             }
-            Err(ReadError::Spoilt(_)) => true,
+            Err(ReadError::Spoilt(_)) => {
+                found.spoilt += 1;
+                true
+            }
             Err(ReadError::Gone | ReadError::Failed(_)) => false,
         },
         None => is_unfinished(file),
     };
-    found.spoilt += u64::from(spoilt);
-    if spoilt && has_lock {
+    if useless && has_lock {
         let _ = fs::remove_file(file.path());
     }
 }

@@ -146,7 +146,9 @@ impl Writer {
                 shared.files.remove(seen.id);
             }
         }
-        shared.metrics.disk.reads.corrupt.inc_by(found.spoilt);
+        if self.lock.is_some() {
+            shared.metrics.disk.reads.corrupt.inc_by(found.spoilt);
+        }
         let (objects, bytes) = shared.index(|index| (index.len(), index.bytes()));
         tracing::info!(
             folder = %self.folder(), objects, bytes, spoilt = found.spoilt, ms = began.elapsed().as_millis(),

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 
 /// Memory has room for two of them.
 const SEGMENT: usize = 600_000;
-const FIELDS: [(&str, &str); 5] = [
+const FIELDS: [(&str, &str); 6] = [
     ("cache-control", "max-age=12, immutable"),
     ("cdn-cache-control", "max-age=86400"),
     ("cmsd-static", "com.sigma-live-span=\"1000-5000\",d=4000,ot=v,sf=h,st=ll"),
+    ("content-length", "600000"),
     ("content-type", "video/mp4"),
     ("etag", "\"seven\""),
 ];
