@@ -2,6 +2,7 @@
 
 use crate::cache::{Store, StoreParts};
 use crate::config::Config;
+use crate::disk::{self, Disk};
 use crate::fill::WaiterLimits;
 use crate::handler::{Handler, HandlerParts};
 use crate::metrics::{Metrics, OnScrape};
@@ -42,6 +43,12 @@ pub(crate) enum StartError {
          or leave it out: reports are in memory only then"
     )]
     Spool { folder: PathBuf, error: std::io::Error },
+    #[error(
+        "disk_cache.dir: {dir:?}: {error}: a folder on a local disk that this user may write to, or none for no disk cache"
+    )]
+    DiskCache { dir: PathBuf, error: std::io::Error },
+    #[error("no thread for the disk cache: {0}")]
+    Thread(std::io::Error),
 }
 
 impl StartError {
@@ -67,6 +74,7 @@ pub(crate) struct Running {
     reporter: Reporter,
     /// Of a successor, which shares its ports with a process that can answer: nothing is accepted before this one can.
     accept: Mutex<Option<Accept>>,
+    disk: Option<Arc<Disk>>,
     #[cfg(test)]
     pub(crate) metrics: Arc<Metrics>,
     #[cfg(test)]
@@ -76,7 +84,7 @@ pub(crate) struct Running {
 /// Whether the files that the configuration names can be used.
 ///
 /// # Errors
-/// A certificate, key or CA file, or the folder for reports, cannot be used.
+/// A certificate, key or CA file, or the folder for reports or of the disk cache, cannot be used.
 pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
     config.front().check_files()?;
     if let Some(ca) = &config.upstream.ca {
@@ -84,6 +92,9 @@ pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
     }
     if let Some(folder) = config.spool_folder().filter(|_| config.reports.enabled) {
         reports::check_folder(&folder).map_err(|error| StartError::spool(config, error))?;
+    }
+    if let Some(dir) = &config.disk_cache.dir {
+        disk::check(dir).map_err(|error| StartError::DiskCache { dir: dir.clone(), error })?;
     }
     Ok(())
 }
@@ -100,8 +111,10 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
     let front = Front::bind(&config.front(), sockets)?;
 
     let upstream = Upstream::start(&config.upstream, Arc::clone(&metrics))?;
+    let disk = Disk::start(&config.disk_cache, &config.pop, &metrics).map_err(StartError::Thread)?;
     let store = Store::new(StoreParts {
         upstream: upstream.clone(),
+        disk: disk.clone(),
         waiters: WaiterLimits {
             per_object_max: config.limits.waiters_per_object_max,
             total_max: config.limits.waiters_max,
@@ -147,6 +160,7 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
         upstream: upstream.clone(),
         feed,
         reporter,
+        disk,
         #[cfg(test)]
         metrics,
         #[cfg(test)]
@@ -240,6 +254,9 @@ impl Running {
     pub(crate) async fn until_drained(&self) {
         self.drain.started().await;
         self.sockets.close();
+        if let Some(disk) = &self.disk {
+            disk.release();
+        }
         if !self.sockets.handed_over() {
             systemd::stopping();
         }

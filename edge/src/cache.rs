@@ -2,10 +2,14 @@
 //!
 //! Invariants: at any moment an object has at most one fill, and it belongs to the cache (A6); a fill leaves the table
 //! only after its object can be found in the cache, so nobody in between fetches it again; errors live in a small cache
-//! of their own and cannot push media out. Deliberately absent: stale answers and revalidation.
+//! of their own and cannot push media out; what is on disk too is looked for there only when it is not in memory, and
+//! comes to those who wait as what is fetched does. Deliberately absent: stale answers and revalidation.
+
+mod from_disk;
 
 use crate::coalesce::{Cause, retry_after_s};
 use crate::config::CacheConfig;
+use crate::disk::{Disk, Place};
 use crate::fill::{Fill, Follower, WaiterLimits};
 use crate::freshness::{Stated, keep_for};
 use crate::head::{Head, Served};
@@ -15,6 +19,7 @@ use crate::strangers::Strangers;
 use crate::upstream::{Upstream, UpstreamBody, UpstreamError};
 use bytes::Bytes;
 use http::Response;
+use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use sigma_http::ops::Readiness;
@@ -56,6 +61,7 @@ pub(crate) struct Store {
     filling: Vec<Mutex<HashMap<CacheKey, Arc<Fill>>>>,
     hasher: RandomState,
     upstream: Upstream,
+    disk: Option<Arc<Disk>>,
     waiters: WaiterLimits,
     fills_max: usize,
     strangers: Strangers,
@@ -68,6 +74,7 @@ pub(crate) struct Store {
 /// What a [`Store`] is made of.
 pub(crate) struct StoreParts {
     pub(crate) upstream: Upstream,
+    pub(crate) disk: Option<Arc<Disk>>,
     pub(crate) waiters: WaiterLimits,
     pub(crate) fills_max: usize,
     /// Questions about channels that nothing was had of lately, per second.
@@ -94,8 +101,17 @@ impl moka::Expiry<CacheKey, Arc<Stored>> for AsStated {
     }
 }
 
-fn bounded(bytes_max: u64) -> Cache<CacheKey, Arc<Stored>> {
-    Cache::builder()
+fn bounded(bytes_max: u64, disk: Option<&Arc<Disk>>) -> Cache<CacheKey, Arc<Stored>> {
+    let mut cache = Cache::builder();
+    if let Some(disk) = disk.map(Arc::clone) {
+        // What the disk had no time for when it came has a second chance when it goes.
+        cache = cache.eviction_listener(move |key: Arc<CacheKey>, stored: Arc<Stored>, cause| {
+            if cause == RemovalCause::Size {
+                disk.offer(&key, &stored.head, &stored.body);
+            }
+        });
+    }
+    cache
         .max_capacity(bytes_max)
         // Live objects are asked for in the order they are made: what was frequent is what is over.
         .eviction_policy(EvictionPolicy::lru())
@@ -110,13 +126,15 @@ fn bounded(bytes_max: u64) -> Cache<CacheKey, Arc<Stored>> {
 impl Store {
     /// An empty cache.
     pub(crate) fn new(parts: StoreParts) -> Arc<Self> {
-        let StoreParts { upstream, waiters, fills_max, unknown_channels_per_s, config, metrics } = parts;
+        let StoreParts { upstream, disk, waiters, fills_max, unknown_channels_per_s, config, metrics } =
+            parts;
         Arc::new(Self {
-            objects: bounded(config.bytes_max),
-            negatives: bounded(config.negative_bytes_max),
+            objects: bounded(config.bytes_max, disk.as_ref()),
+            negatives: bounded(config.negative_bytes_max, None),
             filling: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             upstream,
+            disk,
             waiters,
             fills_max,
             strangers: Strangers::new(unknown_channels_per_s, Instant::now()),
@@ -139,7 +157,8 @@ impl Store {
         if let Some(stored) = self.stored(&key) {
             return Found::Stored(stored);
         }
-        if !self.strangers.may_ask(key.channel(), Instant::now()) {
+        let place = self.disk.as_ref().and_then(|disk| disk.find(&key));
+        if place.is_none() && !self.strangers.may_ask(key.channel(), Instant::now()) {
             return coming(None, Served::Miss);
         }
         let fill = Fill::new();
@@ -148,9 +167,9 @@ impl Store {
         };
         filling.insert(key.clone(), Arc::clone(&fill));
         drop(filling);
-        let fetch = Fetch { store: Arc::clone(self), key, fill, bytes: 0 };
-        tokio::spawn(fetch.run());
-        coming(Some(follower), Served::Miss)
+        let served = if place.is_some() { Served::Disk } else { Served::Miss };
+        tokio::spawn(Fetch::new(self, key, fill).run(place));
+        coming(Some(follower), served)
     }
 
     /// Has an object fetched that is expected to be asked for, unless there is no place for that.
@@ -166,7 +185,7 @@ impl Store {
         filling.insert(key.clone(), Arc::clone(&fill));
         drop(filling);
         self.metrics.prefetches.inc();
-        tokio::spawn(Fetch { store: Arc::clone(self), key, fill, bytes: 0 }.run());
+        tokio::spawn(Fetch::new(self, key, fill).run(None));
     }
 
     /// Counts one more fill if it is within bounds. [`Fetch`] counts it off.
@@ -245,6 +264,9 @@ impl Store {
         if keep_for.is_zero() {
             return;
         }
+        if let Some(disk) = &self.disk {
+            disk.offer(key, head, &body);
+        }
         let cache = if success { &self.objects } else { &self.negatives };
         cache.insert(key.clone(), Arc::new(Stored { head: Arc::clone(head), body, keep_for }));
         // Evict now, not when enough has piled up: the bound is on bytes, and objects are large and few.
@@ -264,30 +286,62 @@ struct Fetch {
     store: Arc<Store>,
     key: CacheKey,
     fill: Arc<Fill>,
+    /// Of what was handed on.
+    bytes: usize,
+    /// What came from disk, when the rest has to come from the upstream.
+    begun: Option<Begun>,
+}
+
+/// An object that the disk had only the beginning of.
+struct Begun {
+    /// Its viewers have this head.
+    head: Arc<Head>,
+    /// Bytes that they have too, and that the upstream has not sent yet.
     bytes: usize,
 }
 
 impl Fetch {
-    async fn run(mut self) {
-        let results = self.store.metrics.upstream_requests.clone();
-        let result = match self.fetch().await {
+    fn new(store: &Arc<Store>, key: CacheKey, fill: Arc<Fill>) -> Self {
+        Self { store: Arc::clone(store), key, fill, bytes: 0, begun: None }
+    }
+
+    async fn run(mut self, place: Option<Place>) {
+        let read = match place {
+            Some(place) => Box::pin(self.read_kept(place)).await,
+            None => Ok(None),
+        };
+        let ended = match read {
+            Ok(Some(head)) => Ok(head),
+            Ok(None) => {
+                let ended = self.fetch().await;
+                self.count(&ended);
+                ended
+            }
+            Err(cause) => Err(cause),
+        };
+        match ended {
             Ok(head) => {
                 self.store.keep(&self.key, &head, self.fill.body());
                 self.leave_table();
                 self.fill.complete(&self.store.waiters);
-                if head.status.is_success() { results.success } else { results.error_status }
             }
             Err(cause) => {
                 tracing::debug!(key = %self.key, %cause, "fill aborted");
                 self.leave_table();
                 self.fill.abort(cause, &self.store.waiters);
-                match cause {
-                    Cause::Unreachable => results.unreachable,
-                    Cause::TimedOut => results.timed_out,
-                    Cause::Broken | Cause::Redirected => results.broken,
-                    Cause::TooLarge => results.too_large,
-                }
             }
+        }
+    }
+
+    fn count(&self, ended: &Result<Arc<Head>, Cause>) {
+        let results = &self.store.metrics.upstream_requests;
+        let result = match ended {
+            Ok(head) if head.status.is_success() => &results.success,
+            Ok(_) => &results.error_status,
+            Err(Cause::Unreachable) => &results.unreachable,
+            Err(Cause::TimedOut) => &results.timed_out,
+            Err(Cause::Broken | Cause::Redirected) => &results.broken,
+            Err(Cause::TooLarge) => &results.too_large,
         };
         result.inc();
     }
@@ -338,6 +392,9 @@ impl Fetch {
             }
             return Err(Cause::Redirected);
         }
+        if self.begun.as_ref().is_some_and(|begun| !head.begins_like(&begun.head)) {
+            return Err(Cause::Broken);
+        }
         match head.content_length {
             Some(length) if length > object_bytes_max => Err(Cause::TooLarge),
             _ => Ok(head),
@@ -345,6 +402,9 @@ impl Fetch {
     }
 
     fn whole(&self, head: Arc<Head>) -> Result<Arc<Head>, Cause> {
+        if self.begun.as_ref().is_some_and(|begun| begun.bytes > 0) {
+            return Err(Cause::Broken);
+        }
         match head.content_length {
             Some(length) if length != self.bytes as u64 => Err(Cause::Broken),
             _ => Ok(head),
@@ -375,6 +435,10 @@ impl Fetch {
                 }
                 Err(_elapsed) => return Err(Cause::TimedOut),
             };
+            let chunk = self.news(chunk);
+            if self.begun.is_some() && chunk.is_empty() {
+                continue;
+            }
             self.grow(chunk.len())?;
             self.fill.chunk(chunk);
         }

@@ -30,6 +30,8 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) cache: CacheConfig,
     #[serde(default)]
+    pub(crate) disk_cache: DiskCacheConfig,
+    #[serde(default)]
     pub(crate) sessions: SessionsConfig,
     #[serde(default)]
     pub(crate) pop_description: PopDescriptionConfig,
@@ -143,6 +145,15 @@ pub(crate) struct CacheConfig {
     pub(crate) fill_bytes_max: u64,
     pub(crate) negative_bytes_max: u64,
     pub(crate) negative_age_ms_max: u64,
+}
+
+/// `[disk_cache]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DiskCacheConfig {
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) bytes_max: u64,
+    pub(crate) write_bytes_per_s_max: u64,
 }
 
 /// `[sessions]`
@@ -259,6 +270,21 @@ impl Default for CacheConfig {
             fill_bytes_max: 256 * MIB,
             negative_bytes_max: 4 * MIB,
             negative_age_ms_max: 1_000,
+        }
+    }
+}
+
+impl Default for DiskCacheConfig {
+    fn default() -> Self {
+        Self { dir: None, bytes_max: 50 << 30, write_bytes_per_s_max: 64 * MIB }
+    }
+}
+
+impl DiskCacheConfig {
+    fn problems(&self, found: &mut Vec<Problem>) {
+        if self.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
+            let allowed = "a folder on a local disk, or no disk_cache.dir at all for no disk cache";
+            found.push(Problem::new("disk_cache.dir", "\"\"", allowed));
         }
     }
 }
@@ -530,6 +556,8 @@ impl Validate for Config {
         self.upstream.problems(&mut found);
         self.pop_description.problems(&mut found);
         self.reports.problems(&mut found);
+        self.disk_cache.problems(&mut found);
+        let disk = &self.disk_cache;
         let (upstream, cache, limits, sessions) = (&self.upstream, &self.cache, &self.limits, &self.sessions);
         for (key, value, low, high, unit) in [
             ("upstream.connect_timeout_ms", upstream.connect_timeout_ms, 10, 60_000, "milliseconds"),
@@ -547,6 +575,14 @@ impl Validate for Config {
             ("cache.fill_bytes_max", cache.fill_bytes_max, cache.object_bytes_max, 1 << 40, "bytes"),
             ("cache.negative_bytes_max", cache.negative_bytes_max, 64 * 1024, 1 << 40, "bytes"),
             ("cache.negative_age_ms_max", cache.negative_age_ms_max, 0, 60_000, "milliseconds"),
+            ("disk_cache.bytes_max", disk.bytes_max, cache.object_bytes_max.max(64 * MIB), 1 << 50, "bytes"),
+            (
+                "disk_cache.write_bytes_per_s_max",
+                disk.write_bytes_per_s_max,
+                MIB,
+                1 << 34,
+                "bytes per second",
+            ),
             ("sessions.policy_poll_ms", sessions.policy_poll_ms, 50, 2_000, "milliseconds"),
             ("sessions.verdicts_max", count(sessions.verdicts_max), 1_000, 1 << 24, "sessions"),
             ("sessions.gone_after_ms", sessions.gone_after_ms, 4_000, 600_000, "milliseconds"),
@@ -581,7 +617,8 @@ mod tests {
         let least = parse::<Config>(LEAST).unwrap();
         let debug = |config: &Config| {
             let (first, rest) = ((&config.http, &config.ops), (&config.cache, &config.limits));
-            format!("{first:?}{rest:?}{:?}{:?}{:?}", config.sessions, config.pop_description, config.reports)
+            let own = (&config.sessions, &config.pop_description, &config.reports, &config.disk_cache);
+            format!("{first:?}{rest:?}{own:?}")
         };
         assert_eq!(debug(&reference), debug(&least));
         let timeouts = |u: &UpstreamConfig| {
@@ -616,6 +653,24 @@ mod tests {
                 (Some(6), "limits.connections_max")
             ]
         );
+    }
+
+    #[test]
+    fn the_disk_cache_is_off_unless_it_has_a_folder() {
+        let with = |keys: &str| parse::<Config>(&format!("{LEAST}[disk_cache]\n{keys}"));
+        assert_eq!(with("").unwrap().disk_cache.dir, None);
+        assert_eq!(with("dir = \"data/cache\"").unwrap().disk_cache.dir, Some("data/cache".into()));
+        let problems = with("dir = \"\"\nbytes_max = 1\nwrite_bytes_per_s_max = 0\n").unwrap_err();
+        let named: Vec<_> = problems.iter().map(|p| (p.line, p.problem.key.as_str())).collect();
+        assert_eq!(
+            named,
+            [
+                (Some(5), "disk_cache.dir"),
+                (Some(6), "disk_cache.bytes_max"),
+                (Some(7), "disk_cache.write_bytes_per_s_max")
+            ]
+        );
+        assert!(with("size = 1").is_err(), "no unknown keys");
     }
 
     #[test]

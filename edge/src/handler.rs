@@ -206,7 +206,11 @@ impl Handler {
                 Ok(Answer::Stored(stored, known))
             }
             Found::Coming(follower, served) => {
-                let outcome = if served == Served::Miss { &requests.miss } else { &requests.join };
+                let outcome = match served {
+                    Served::Miss => &requests.miss,
+                    Served::Disk => &requests.disk_hit,
+                    Served::Hit | Served::Joined => &requests.join,
+                };
                 outcome.inc();
                 Ok(Answer::Coming(follower, served))
             }
@@ -293,8 +297,16 @@ impl Handler {
         follower: Option<Follower>,
         mut account: Box<Account>,
     ) -> Response<EdgeBody> {
+        // Whoever followed, and whatever was expected: where it did come from.
+        let served = match (head.from_disk, served) {
+            (true, _) => Served::Disk,
+            (false, Served::Disk) => Served::Miss,
+            (false, served) => served,
+        };
         let delay = account.answered_with(head.status, Some(served), head.object);
-        self.metrics.hold_seconds.observe(delay.as_secs_f64());
+        if served != Served::Disk {
+            self.metrics.hold_seconds.observe(delay.as_secs_f64());
+        }
         let timing = Timing { pop: &self.own.pop, served, delay };
         let body = match follower {
             Some(follower) => EdgeBody::following(follower, head.content_length, account),

@@ -40,8 +40,10 @@ const SPAN_US_MAX: u64 = 120_000_000;
 /// How an object came to a viewer, for `Cache-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Served {
-    /// It was in the cache.
+    /// It was in the cache, in memory.
     Hit,
+    /// It was in the cache, on disk.
+    Disk,
     /// This request made the edge fetch it.
     Miss,
     /// It was being fetched for somebody else.
@@ -53,6 +55,7 @@ impl Served {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Hit => "hit",
+            Self::Disk => "disk",
             Self::Miss => "miss",
             Self::Joined => "join",
         }
@@ -109,6 +112,7 @@ impl Timing<'_> {
     fn write(&self, headers: &mut HeaderMap) {
         let (status, outcome) = match self.served {
             Served::Hit => ("sigma-edge; hit", "hit"),
+            Served::Disk => ("sigma-edge; hit", "disk"),
             Served::Miss => ("sigma-edge; fwd=miss", "miss"),
             Served::Joined => ("sigma-edge; fwd=miss; collapsed", "join"),
         };
@@ -143,6 +147,8 @@ pub(crate) struct Head {
     pub(crate) content_length: Option<u64>,
     /// What it is.
     pub(crate) object: Object,
+    /// Whether it was read from this edge's disk, and not had from the upstream.
+    pub(crate) from_disk: bool,
 }
 
 impl Head {
@@ -168,14 +174,32 @@ impl Head {
             headers.insert(name, HeaderValue::from_static(""));
         }
         let object = Object::read(&headers);
-        Self { status: response.status(), headers, arrived, age_s, content_length, object }
+        Self { status: response.status(), headers, arrived, age_s, content_length, object, from_disk: false }
+    }
+
+    /// The head of a 200 that was kept on disk as its [`Head::fields`], as if it had stayed in memory: it was `age_s`
+    /// old when it was at `arrived`.
+    pub(crate) fn kept(fields: HeaderMap, arrived: Instant, (age_s, body_bytes): (u32, u64)) -> Self {
+        let mut response = Response::new(());
+        *response.headers_mut() = fields;
+        let head = Self::new(&response, arrived);
+        Self { age_s, content_length: Some(body_bytes), from_disk: true, ..head }
+    }
+
+    /// What every answer has in common.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let own = [header::AGE, CACHE_STATUS, SERVER_TIMING];
+        self.headers.iter().filter(move |(name, _)| !own.contains(name))
     }
 
     /// Whether a body under this head may stand under `other`, which viewers have already.
     pub(crate) fn begins_like(&self, other: &Self) -> bool {
         let field = |head: &Self, name: &HeaderName| head.headers.get(name).cloned();
+        let length = self.content_length == other.content_length
+            // What is on disk has a length, whether the upstream says it or not.
+            || (other.from_disk && self.content_length.is_none());
         self.status == other.status
-            && self.content_length == other.content_length
+            && length
             && [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::ETAG]
                 .iter()
                 .all(|name| field(self, name) == field(other, name))

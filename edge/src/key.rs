@@ -104,6 +104,20 @@ impl CacheKey {
         }
     }
 
+    /// Whether the answer, once it is there, has these bytes for ever (A12): all of media, and nothing of playlists.
+    pub(crate) fn is_immutable(&self) -> bool {
+        match self.resource {
+            LiveResource::Multivariant(_) | LiveResource::Media(.., MediaResource::Playlist(..)) => false,
+            LiveResource::Media(
+                ..,
+                MediaResource::Init(_)
+                | MediaResource::Segment { .. }
+                | MediaResource::Part { .. }
+                | MediaResource::IFrame { .. },
+            ) => true,
+        }
+    }
+
     /// What the upstream may hold the request for.
     pub(crate) fn waits_for(&self) -> Waits {
         let listed = match &self.resource {
@@ -218,6 +232,21 @@ mod tests {
             ("/live/demo/index.m3u8", "", false),
         ] {
             assert_eq!(key(path, query, false).names_a_moment(), expected, "{path} {query}");
+        }
+    }
+
+    #[test]
+    fn only_media_is_for_ever() {
+        for (path, query, expected) in [
+            ("/live/demo/v/7.1.m4s", "", true),
+            ("/live/demo/v/7.m4s", "", true),
+            ("/live/demo/v/7.i.m4s", "", true),
+            ("/live/demo/v/init-00000000000000af.mp4", "", true),
+            ("/live/demo/v/media.m3u8", "_HLS_msn=7", false),
+            ("/live/demo/v/iframes.m3u8", "", false),
+            ("/live/demo/index.m3u8", "", false),
+        ] {
+            assert_eq!(key(path, query, false).is_immutable(), expected, "{path} {query}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sigma Live edge: holds viewers' requests, fetches every object from the upstream once, serves it from memory.
 //!
-//! The way of a request: listener (sigma-http) -> `handler` (asks `admission`) -> `cache` (+ `fill`, `coalesce`) -> `upstream`; back out
+//! The way of a request: listener (sigma-http) -> `handler` (asks `admission`) -> `cache` (+ `fill`, `coalesce`) -> `disk` or `upstream`; back out
 //! through `body`. Pure: `key`, `freshness`, `coalesce`, `head`. Deliberately absent: parsing media or playlists (A5).
 
 mod account;
@@ -10,6 +10,7 @@ mod body;
 mod cache;
 mod coalesce;
 mod config;
+mod disk;
 mod fill;
 mod freshness;
 mod handler;

@@ -37,7 +37,7 @@ macro_rules! labelled_counters {
 
 labelled_counters!(
     /// Viewer requests by how they were answered.
-    Requests, "outcome": hit, negative_hit, miss, join, shed, refused, redirect, page, preflight
+    Requests, "outcome": hit, negative_hit, disk_hit, miss, join, shed, refused, redirect, page, preflight
 );
 labelled_counters!(
     /// Upstream requests by how they ended.
@@ -92,6 +92,70 @@ impl ReportRefusals {
     /// How many there were.
     pub(crate) fn of(&self, status: StatusCode) -> Counter {
         self.0.get_or_create_owned(&vec![("status", status.as_u16())])
+    }
+}
+
+labelled_counters!(
+    /// Looks into the disk cache, by what came of them.
+    DiskReads, "result": hit, miss, expired, gone, corrupt, failed, late
+);
+labelled_counters!(
+    /// Objects offered to the disk cache, by what became of them.
+    DiskWrites, "result": written, failed, queue_full, unwritable, too_large
+);
+labelled_counters!(
+    /// Objects that left the disk cache by its own rules.
+    DiskEvictions, "reason": room, expired
+);
+
+/// The disk cache.
+#[derive(Debug)]
+pub(crate) struct DiskMetrics {
+    pub(crate) reads: DiskReads,
+    pub(crate) writes: DiskWrites,
+    pub(crate) evictions: DiskEvictions,
+    pub(crate) read_bytes: Counter,
+    pub(crate) written_bytes: Counter,
+    pub(crate) bytes: Gauge,
+    pub(crate) entries: Gauge,
+    pub(crate) queue_bytes: Gauge,
+    pub(crate) writable: Gauge,
+}
+
+impl DiskMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("disk");
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let read_bytes = counter("read_bytes", "Body bytes read from the disk cache");
+        let written_bytes = counter("written_bytes", "Bytes written to the disk cache");
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        Self {
+            bytes: gauge("bytes", "Bytes that the objects in the disk cache take"),
+            entries: gauge("entries", "Objects in the disk cache"),
+            queue_bytes: gauge("queue_bytes", "Bytes of the objects that wait to be written to disk"),
+            writable: gauge("writable", "1 while this process writes to the disk cache"),
+            reads: DiskReads::register(registry, "reads", "Looks into the disk cache, by what came of them"),
+            writes: DiskWrites::register(
+                registry,
+                "writes",
+                "Objects for the disk cache, by what became of them",
+            ),
+            evictions: DiskEvictions::register(
+                registry,
+                "evictions",
+                "Objects deleted from the disk cache by its own rules",
+            ),
+            read_bytes,
+            written_bytes,
+        }
     }
 }
 
@@ -189,6 +253,7 @@ pub(crate) struct Metrics {
     pub(crate) hold_seconds: Histogram,
     pub(crate) prefetches: Counter,
     pub(crate) accounting: Accounting,
+    pub(crate) disk: DiskMetrics,
     pub(crate) connections: ConnectionMetrics,
 }
 
@@ -237,6 +302,7 @@ impl Metrics {
             bodies: Bodies::register(registry, "bodies", "Viewer bodies by how they ended"),
             upstreams: Families::register(registry),
             accounting: Accounting::register(registry),
+            disk: DiskMetrics::register(registry),
             fills,
             fill_bytes,
             waiters,

@@ -2,6 +2,7 @@
 //! for what they expect, under one time limit.
 
 mod answers;
+mod disk;
 mod fake;
 mod fills;
 mod ledger_cost;

@@ -7,11 +7,12 @@ mod lab;
 use bytes::Bytes;
 use command_fds::{CommandFdExt, FdMapping};
 use http::StatusCode;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lab::{BIG, Edge, HELD, Http3, PLAYLIST, Upstream, get, request, within};
+use lab::{BIG, Edge, HELD, Http3, LASTING, PLAYLIST, Upstream, get, lasting, request, within};
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -268,4 +269,71 @@ async fn systemd_may_bind_the_port_and_hears_when_it_is_served() {
     let mut said = [0; 64];
     let n = manager.recv(&mut said).unwrap();
     assert_eq!(std::str::from_utf8(&said[..n]).unwrap(), format!("READY=1\nMAINPID={}", edge.pid));
+}
+
+/// Every byte of an object that may be kept.
+async fn watch(edge: std::net::SocketAddr, n: usize) {
+    let path = format!("{LASTING}{n}.m4s");
+    let tcp = TcpStream::connect(edge).await.unwrap();
+    let (mut viewer, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(tcp)).await.unwrap();
+    tokio::spawn(connection);
+    let response = within(viewer.send_request(request(&path))).await.unwrap();
+    let body = within(response.into_body().collect()).await.unwrap().to_bytes();
+    assert!(body == lasting(&path), "{path}: {} bytes", body.len());
+}
+
+/// Objects on disk, and files that are not whole.
+fn on_disk(dir: &Path) -> (usize, usize) {
+    let Ok(folders) = std::fs::read_dir(dir.join("p/objects")) else { return (0, 0) };
+    let folders = folders.map(|folder| folder.unwrap().path()).filter(|path| path.is_dir());
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().flatten());
+    let names = files.map(|file| file.file_name().into_string().unwrap());
+    let (unfinished, whole): (Vec<_>, Vec<_>) = names.partition(|name| name.starts_with("writing-"));
+    (whole.len(), unfinished.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_on_disk_outlives_a_kill_in_the_middle_of_writing() {
+    let (upstream, dir) = (Upstream::start(), tempfile::tempdir().unwrap());
+    let config = format!("[disk_cache]\ndir = {:?}\nwrite_bytes_per_s_max = 8388608\n", dir.path());
+    let mut kept = 0;
+    for round in 0..3 {
+        let mut edge = Edge::start(&upstream, &config);
+        edge.until_measured("sigma_edge_disk_writable", 1).await;
+        edge.until_measured("sigma_edge_disk_entries", kept).await;
+        assert_eq!(on_disk(dir.path()), (kept, 0), "what was being written is gone");
+        let before = upstream.asked_for_lasting.load(Ordering::Relaxed);
+        for n in 0..12 {
+            watch(edge.http, n).await;
+        }
+        let asked = upstream.asked_for_lasting.load(Ordering::Relaxed) - before;
+        assert_eq!(asked, 12 - kept, "what is on disk is not asked for");
+        // It writes for a second or more; of that, it has begun.
+        within(lab::until(|| on_disk(dir.path()) >= ((round + 1) * 3, 1))).await;
+        edge.signal("KILL");
+        assert_eq!(edge.first_exit().await, None);
+        kept = on_disk(dir.path()).0;
+    }
+    assert!((9..12).contains(&kept), "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_has_what_is_on_disk() {
+    let (upstream, dir) = (Upstream::start(), tempfile::tempdir().unwrap());
+    let mut edge = Edge::start(&upstream, &format!("[disk_cache]\ndir = {:?}\n", dir.path()));
+    edge.until_measured("sigma_edge_disk_writable", 1).await;
+    for n in 0..3 {
+        watch(edge.http, n).await;
+    }
+    within(lab::until(|| on_disk(dir.path()) == (3, 0))).await;
+    edge.signal("USR2");
+    let said = edge.until_logged("the new process serves: draining").await;
+    edge.pid = u32::try_from(said["pid"].as_u64().unwrap()).unwrap();
+    edge.until_logged("drained").await;
+    edge.until_measured("sigma_edge_disk_writable", 1).await;
+    for n in 0..4 {
+        watch(edge.http, n).await;
+    }
+    assert_eq!(upstream.asked_for_lasting.load(Ordering::Relaxed), 4);
+    within(lab::until(|| on_disk(dir.path()) == (4, 0))).await;
 }

@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -127,10 +128,21 @@ fn policy() -> Bytes {
     serde_json::to_vec(&document).unwrap().into()
 }
 
+/// Objects below this path may be kept for an hour.
+pub(crate) const LASTING: &str = "/live/hours/v720/";
+
+/// What an object that may be kept is made of.
+pub(crate) fn lasting(path: &str) -> Bytes {
+    let line = format!("{path}\n");
+    line.repeat((2 << 20) / line.len()).into()
+}
+
 pub(crate) struct Upstream {
     addr: SocketAddr,
     /// Nobody gets the policy.
     withheld: watch::Sender<bool>,
+    /// How often what may be kept was asked for.
+    pub(crate) asked_for_lasting: Arc<AtomicUsize>,
     held: watch::Receiver<usize>,
     released: watch::Sender<()>,
 }
@@ -143,10 +155,13 @@ impl Upstream {
         let released = watch::Sender::new(());
         let (releases, withheld) = (released.clone(), watch::Sender::new(false));
         let withholds = withheld.clone();
+        let asked_for_lasting = Arc::new(AtomicUsize::new(0));
+        let lasting_asked = Arc::clone(&asked_for_lasting);
         let server = Server::new(Limits::default(), ConnectionMetrics::default(), Drain::new());
         server.serve(bound, None, move |request, _| {
             let (counted, mut released) = (counted.clone(), releases.subscribe());
             let mut withheld = withholds.subscribe();
+            let lasting_asked = Arc::clone(&lasting_asked);
             async move {
                 if request.uri().path() == POLICY {
                     if request.uri().query().is_some_and(|query| query.contains("after=1")) {
@@ -164,16 +179,20 @@ impl Upstream {
                 } else if asked.contains("_HLS_msn=99") {
                     std::future::pending::<()>().await;
                 }
-                let body = match request.uri().path() {
-                    BIG => Bytes::from(vec![7; 16 << 20]),
-                    _ => Bytes::from_static(b"#EXTM3U\n"),
+                let (body, cache_control) = match request.uri().path() {
+                    BIG => (Bytes::from(vec![7; 16 << 20]), "max-age=1"),
+                    path if path.starts_with(LASTING) => {
+                        lasting_asked.fetch_add(1, Ordering::Relaxed);
+                        (lasting(path), "max-age=3600")
+                    }
+                    _ => (Bytes::from_static(b"#EXTM3U\n"), "max-age=1"),
                 };
                 let mut response = Response::new(Full::new(body));
-                response.headers_mut().insert("cache-control", "max-age=1".parse().unwrap());
+                response.headers_mut().insert("cache-control", cache_control.parse().unwrap());
                 response
             }
         });
-        Self { addr, withheld, held, released }
+        Self { addr, withheld, asked_for_lasting, held, released }
     }
 
     /// Waits until this many requests, ever, are or were held.
@@ -196,6 +215,7 @@ pub(crate) struct Edge {
     pub(crate) http: SocketAddr,
     /// TLS, and HTTP/3 on the same number.
     pub(crate) tls: SocketAddr,
+    ops: SocketAddr,
     /// The process that serves now.
     pub(crate) pid: u32,
     first: Child,
@@ -260,8 +280,8 @@ impl Edge {
             }
         });
         let bound = |which: &str| serving[which].as_str().unwrap().trim_matches(['[', ']']).parse().unwrap();
-        let (http, tls) = (bound("http"), bound("https"));
-        Self { http, tls, pid: first.id(), first, log, file, dir }
+        let (http, tls, ops) = (bound("http"), bound("https"), bound("ops"));
+        Self { http, tls, ops, pid: first.id(), first, log, file, dir }
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -279,6 +299,24 @@ impl Edge {
             }
         };
         within(logged).await
+    }
+
+    /// Waits until a metric has this value.
+    pub(crate) async fn until_measured(&self, name: &str, value: usize) {
+        let line = format!("\n{name} {value}\n");
+        let measured = async {
+            loop {
+                let tcp = TcpStream::connect(self.ops).await.unwrap();
+                let (mut asked, connection) = http1::handshake(TokioIo::new(tcp)).await.unwrap();
+                tokio::spawn(connection);
+                let answer = asked.send_request(request("/metrics")).await.unwrap();
+                let text = answer.into_body().collect().await.unwrap().to_bytes();
+                if String::from_utf8_lossy(&text).contains(&line) {
+                    break;
+                }
+            }
+        };
+        within(measured).await;
     }
 
     /// A client that believes the certificate.
