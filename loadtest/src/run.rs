@@ -79,16 +79,13 @@ pub(crate) async fn run(
         () = tokio::time::sleep_until(start + ramp) => false,
         () = &mut stop => true,
     };
+    let measured_from = Instant::now();
     let warm_up = crowd.take();
     pulse::restart(&pulses);
     crowd.take_send_lag();
-    let measured_from = Instant::now();
     let own_cpu_s = Usage::own_cpu_s();
-    let watches = order
-        .server_pids
-        .iter()
-        .map(|pid| Watch::start(*pid, order.server_children))
-        .collect::<Result<Vec<_>, _>>()?;
+    let watch = |pid: &u32| Watch::start(*pid, order.server_children);
+    let watches = order.server_pids.iter().map(watch).collect::<Result<Vec<_>, _>>()?;
     let over = async {
         tokio::select! {
             () = tokio::time::sleep_until(measured_from + (whole - ramp)), if !early => {}
@@ -99,12 +96,14 @@ pub(crate) async fn run(
         }
     };
     let servers = procstat::follow(watches, over).await;
+    // Both at once: presence is of exactly this time.
+    let (measured, tally) = (measured_from.elapsed(), crowd.take());
     let mut results = Results {
         started_at_ms: u64::try_from(started_at.as_millis()).unwrap_or_default(),
         ramp_seconds: ramp.as_secs_f64(),
-        seconds: measured_from.elapsed().as_secs_f64(),
+        seconds: measured.as_secs_f64(),
         viewers: u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX),
-        tally: crowd.take(),
+        tally,
         warm_up,
         tester: pulse::tester(&pulses, Usage::own_cpu_s() - own_cpu_s),
         ..Results::default()
