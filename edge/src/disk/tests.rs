@@ -379,6 +379,27 @@ async fn a_full_disk_is_read_and_written_to_again_when_there_is_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_does_not_answer_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = start(dir.path(), 64 * MIB).ready().await;
+    for n in 1..=2 {
+        lab.offer(&segment(n), &kept(), &bytes(n, 1000));
+    }
+    lab.until_written(2).await;
+    // Opening it for reading takes until somebody writes to it.
+    let pipe = path(dir.path(), &segment(1));
+    fs::remove_file(&pipe).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let began = Instant::now();
+    assert!(lab.body(&segment(1)).await.is_none());
+    assert!((1..5).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert_eq!(lab.metrics.disk.reads.late.get(), 1);
+    assert!(lab.find(&segment(2)).is_none(), "nor is anything else, for a while");
+    assert_eq!(lab.metrics.disk.entries.get(), 2, "but it is not given up");
+    fs::write(&pipe, "").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_writer_has_no_time_for_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let metrics = Metrics::register(&mut Registry::default());

@@ -115,10 +115,6 @@ impl Writer {
         if !self.scan() {
             return;
         }
-        if self.complained {
-            tracing::info!(folder = %self.folder(), "the disk cache is written to again");
-        }
-        self.complained = false;
         self.shared.may_write(true);
     }
 
@@ -150,10 +146,11 @@ impl Writer {
             shared.metrics.disk.reads.corrupt.inc_by(found.spoilt);
         }
         let (objects, bytes) = shared.index(|index| (index.len(), index.bytes()));
-        tracing::info!(
-            folder = %self.folder(), objects, bytes, spoilt = found.spoilt, ms = began.elapsed().as_millis(),
-            "disk cache read"
-        );
+        // Of a disk that failed, enough is said.
+        if !self.complained {
+            let ms = began.elapsed().as_millis();
+            tracing::info!(folder = %self.folder(), objects, bytes, spoilt = found.spoilt, ms, "disk cache read");
+        }
         true
     }
 
@@ -194,6 +191,10 @@ impl Writer {
                 self.shared.index(|index| index.insert(order.id, entry));
                 self.shared.metrics.disk.written_bytes.inc_by(bytes);
                 self.shared.metrics.disk.writes.written.inc();
+                // Not before: a disk that has room for little is nearly full, and that is said already.
+                if std::mem::take(&mut self.complained) {
+                    tracing::info!(folder = %self.folder(), "the disk cache is written to again");
+                }
             }
             // Another process is to write from now on.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
