@@ -43,6 +43,8 @@ pub(super) struct Writer {
     pace: Pace,
     lock: Option<File>,
     scanned: bool,
+    /// Whether that was with the lock: then nobody else has changed anything, and what is known is in the order of its use.
+    scanned_alone: bool,
     /// Whether the log says already that nothing is written.
     complained: bool,
     look_again: Instant,
@@ -57,6 +59,7 @@ impl Writer {
             pace: Pace::new(bytes_per_s, now),
             lock: None,
             scanned: false,
+            scanned_alone: false,
             complained: false,
             look_again: now,
         }
@@ -115,10 +118,6 @@ impl Writer {
         if !self.scan() {
             return;
         }
-        if self.complained {
-            tracing::info!(folder = %self.folder(), "the disk cache is written to again");
-        }
-        self.complained = false;
         self.shared.may_write(true);
     }
 
@@ -126,7 +125,7 @@ impl Writer {
     fn scan(&mut self) -> bool {
         let began = Instant::now();
         let shared = &self.shared;
-        let known = |id| shared.index(|index| index.contains(id));
+        let known = |id| self.scanned_alone && shared.index(|index| index.contains(id));
         let found = match shared.files.scan(known, self.lock.is_some()) {
             Ok(found) => found,
             Err(error) => {
@@ -134,7 +133,6 @@ impl Writer {
                 return false;
             }
         };
-        self.scanned = true;
         let known: HashSet<ObjectId> = found.known.into_iter().collect();
         shared.index(|index| index.retain(|id| known.contains(&id)));
         let now_ms = now_ms();
@@ -150,10 +148,12 @@ impl Writer {
             shared.metrics.disk.reads.corrupt.inc_by(found.spoilt);
         }
         let (objects, bytes) = shared.index(|index| (index.len(), index.bytes()));
-        tracing::info!(
-            folder = %self.folder(), objects, bytes, spoilt = found.spoilt, ms = began.elapsed().as_millis(),
-            "disk cache read"
-        );
+        (self.scanned, self.scanned_alone) = (true, self.lock.is_some());
+        // Of a disk that failed, enough is said.
+        if !self.complained {
+            let ms = began.elapsed().as_millis();
+            tracing::info!(folder = %self.folder(), objects, bytes, spoilt = found.spoilt, ms, "disk cache read");
+        }
         true
     }
 
@@ -194,6 +194,10 @@ impl Writer {
                 self.shared.index(|index| index.insert(order.id, entry));
                 self.shared.metrics.disk.written_bytes.inc_by(bytes);
                 self.shared.metrics.disk.writes.written.inc();
+                // Not before: a disk that has room for little is nearly full, and that is said already.
+                if std::mem::take(&mut self.complained) {
+                    tracing::info!(folder = %self.folder(), "the disk cache is written to again");
+                }
             }
             // Another process is to write from now on.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
