@@ -203,7 +203,9 @@ mod tests {
     fn a_subject_has_as_many_sessions_as_its_token_says() {
         let mut presence = presence();
         let (a, b, c) = (known("user", 1, 2), known("user", 2, 2), known("user", 3, 2));
-        assert!(presence.admit(&a, Entry::New, Moment(1_000)) && presence.admit(&b, Entry::New, Moment(1_000)));
+        assert!(
+            presence.admit(&a, Entry::New, Moment(1_000)) && presence.admit(&b, Entry::New, Moment(1_000))
+        );
         assert!(!presence.admit(&c, Entry::New, Moment(1_000)), "one too many");
         assert!(presence.admit(&known("other", 4, 1), Entry::New, Moment(1_000)), "another subject");
         assert!(presence.admit(&a, Entry::Used, Moment(2_000)), "the same session again");
@@ -231,14 +233,20 @@ mod tests {
     fn a_page_that_is_loaded_again_takes_its_own_place() {
         let mut presence = presence();
         let (television, page) = (known("user", 1, 2), on(Device(9), "user", 2, 2));
-        assert!(presence.admit(&television, Entry::New, Moment(0)) && presence.admit(&page, Entry::New, Moment(100)));
+        assert!(
+            presence.admit(&television, Entry::New, Moment(0))
+                && presence.admit(&page, Entry::New, Moment(100))
+        );
         let again = on(Device(9), "user", 3, 2);
         page.begin(Moment(200));
         assert!(!presence.admit(&again, Entry::New, Moment(300)), "it still waits for something");
         page.end(Moment(300));
         assert!(presence.admit(&again, Entry::New, Moment(301)));
         assert!(television.is_counted() && again.is_counted() && !page.is_counted());
-        assert!(!presence.admit(&page, Entry::Used, Moment(400)), "by use alone no place is taken from another");
+        assert!(
+            !presence.admit(&page, Entry::Used, Moment(400)),
+            "by use alone no place is taken from another"
+        );
         assert_eq!(presence.entries, 2);
     }
 

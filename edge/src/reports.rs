@@ -214,7 +214,10 @@ impl<P: Post> Inner<P> {
                     "a report is refused for good: it is set aside"
                 ),
                 None => tracing::error!(
-                    incarnation, sequence, status = status.as_u16(), why,
+                    incarnation,
+                    sequence,
+                    status = status.as_u16(),
+                    why,
                     "a report is refused for good, and is not kept"
                 ),
             }

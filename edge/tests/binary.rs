@@ -69,9 +69,8 @@ fn a_spool_folder_that_cannot_be_is_named_with_a_way_out() {
         (in_file.to_str().unwrap(), "taken is not a folder: name a folder on a local disk"),
         ("/proc/spool", "nothing can be written to /proc: "),
     ] {
-        let text = format!(
-            "pop = \"p\"\n[upstream]\nurls = [\"http://a\"]\n[reports]\nspool_dir = {spool:?}\n"
-        );
+        let text =
+            format!("pop = \"p\"\n[upstream]\nurls = [\"http://a\"]\n[reports]\nspool_dir = {spool:?}\n");
         std::fs::write(&file, text).unwrap();
         let output = check(&file);
         let said = String::from_utf8(output.stderr).unwrap();

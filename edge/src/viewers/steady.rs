@@ -137,6 +137,9 @@ mod tests {
         }
         let (turns, told) = run(60, |second| if second < 5 { 0 } else { -900 });
         assert_eq!((turns, told[59]), (Vec::new(), 60_000 - 900));
-        assert!(told.windows(2).all(|two| (980..=1_000).contains(&(two[1] - two[0]))), "it never stands still");
+        assert!(
+            told.windows(2).all(|two| (980..=1_000).contains(&(two[1] - two[0]))),
+            "it never stands still"
+        );
     }
 }

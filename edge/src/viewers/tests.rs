@@ -70,7 +70,11 @@ async fn a_wall_clock_that_is_set_ends_nobody_and_freezes_nothing() {
         let mut lab = Lab::new();
         lab.run(20, 0).await;
         lab.run(60, step_ms).await;
-        assert!(lab.told.iter().all(|(present, ..)| *present == u64::from(VIEWERS)), "{step_ms}: {:?}", lab.told);
+        assert!(
+            lab.told.iter().all(|(present, ..)| *present == u64::from(VIEWERS)),
+            "{step_ms}: {:?}",
+            lab.told
+        );
         let turns: Vec<_> = lab.told.iter().filter_map(|(.., turned)| *turned).collect();
         assert_eq!(turns, [step_ms]);
         // What is told goes on by a second each second, and by the new time after the turn.

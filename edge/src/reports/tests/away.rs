@@ -174,7 +174,10 @@ fn a_clock_that_is_set_changes_no_sum() {
         let found = totals(&origin);
         let sums = |totals: &Totals| (totals.views, totals.watch_us, totals.bytes, totals.requests);
         assert_eq!(sums(&found.totals), sums(&expected.totals), "{by_ms}");
-        assert_eq!((&found.totals.quality, found.unique_viewers), (&expected.totals.quality, expected.unique_viewers));
+        assert_eq!(
+            (&found.totals.quality, found.unique_viewers),
+            (&expected.totals.quality, expected.unique_viewers)
+        );
         // What was present before and after a turn back is present once.
         let overlap_ms = if by_ms == -3_000 { 4_000 } else { 1_000 };
         let wall_ms = found.totals.wall_ms.abs_diff(expected.totals.wall_ms);
