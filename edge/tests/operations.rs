@@ -113,6 +113,48 @@ async fn restarts_over_http_3_keep_who_is_there_and_let_in_who_comes() {
     assert!(within(coming).await.unwrap().expect("0 failed, 0 refused") > 20);
 }
 
+/// Asks over one QUIC connection until told goodbye, and then over another one at once; counts connections that were answered.
+async fn stay_over_quic(
+    client: quinn::Endpoint,
+    edge: std::net::SocketAddr,
+    stop: Arc<AtomicBool>,
+    there: Arc<AtomicUsize>,
+) -> Result<(), String> {
+    while !stop.load(Ordering::Relaxed) {
+        let mut connection = Http3::connect(&client, edge).await?;
+        connection.get(PLAYLIST).await?;
+        there.fetch_add(1, Ordering::Relaxed);
+        while !stop.load(Ordering::Relaxed) && connection.get(PLAYLIST).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hears_a_goodbye_over_http_3_comes_to_the_successor_without_a_lost_packet() {
+    const VIEWERS: usize = 40;
+    let upstream = Upstream::start();
+    let mut edge = Edge::start(&upstream, "");
+    let (stop, there) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let stay = || stay_over_quic(edge.quic_once(), edge.tls, Arc::clone(&stop), Arc::clone(&there));
+    let viewers: Vec<_> = (0..VIEWERS).map(|_| tokio::spawn(stay())).collect();
+    for round in 1..=3 {
+        // Nobody is in the middle of a handshake.
+        within(lab::until(|| there.load(Ordering::Relaxed) == VIEWERS * round)).await;
+        edge.signal("USR2");
+        let said = edge.until_logged("the new process serves: draining").await;
+        edge.pid = u32::try_from(said["pid"].as_u64().unwrap()).unwrap();
+        edge.until_logged("drained").await;
+    }
+    assert_eq!(edge.first_exit().await, Some(0));
+    within(lab::until(|| there.load(Ordering::Relaxed) == VIEWERS * 4)).await;
+    stop.store(true, Ordering::Relaxed);
+    for viewer in viewers {
+        within(viewer).await.unwrap().expect("nobody is refused");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_answer_over_http_3_goes_on_through_a_restart() {
     let upstream = Upstream::start();

@@ -321,10 +321,23 @@ impl Edge {
 
     /// A client that believes the certificate.
     pub(crate) fn quic(&self) -> quinn::Endpoint {
+        self.quic_as(quinn::TransportConfig::default())
+    }
+
+    /// One that repeats a first packet only when the test is over: what is lost is noticed.
+    pub(crate) fn quic_once(&self) -> quinn::Endpoint {
+        let mut transport = quinn::TransportConfig::default();
+        transport.initial_rtt(PATIENCE);
+        self.quic_as(transport)
+    }
+
+    fn quic_as(&self, transport: quinn::TransportConfig) -> quinn::Endpoint {
         let tls = client_config(&self.dir.path().join("cert.pem"), &[b"h3"]).unwrap();
         let crypto = QuicClientConfig::try_from(tls).unwrap();
         let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport));
+        endpoint.set_default_client_config(config);
         endpoint
     }
 

@@ -7,6 +7,7 @@
 
 use crate::activity::{Activity, Finding, InFlight};
 use crate::admission::Permit;
+use crate::drain::Drain;
 use crate::gate::{self, Verdict};
 use crate::h3_streams::{Aside, Newest, Payload, Receive, Reply, Streams};
 use crate::handover::{Reading, Sockets, UdpPort};
@@ -155,8 +156,9 @@ impl Server {
             };
             match endpoint(config, open.socket, open.to_predecessor) {
                 Ok((endpoint, port)) => {
-                    let handshakes = Arc::default();
-                    let listener = QuicListener { server, endpoint, port, addr, asks_clients, handshakes };
+                    let (handshakes, left) = (Arc::default(), Drain::new());
+                    let listener =
+                        QuicListener { server, endpoint, port, addr, asks_clients, handshakes, left };
                     listener.accept_loop(handler, open.reading).await;
                 }
                 Err(error) => tracing::error!(%addr, %error, "no HTTP/3: the system refuses the socket"),
@@ -189,6 +191,7 @@ struct QuicListener {
     handshakes: Arc<AtomicUsize>,
     /// A peer may show a certificate.
     asks_clients: bool,
+    left: Drain,
 }
 
 /// Counts a handshake while it lives.
@@ -241,6 +244,7 @@ impl QuicListener {
                 local: self.addr,
                 asks_clients: self.asks_clients,
                 permit,
+                left: self.left.clone(),
             };
             let handler = handler.clone();
             tokio::spawn(async move { connection.run(incoming, handshake, handler).await });
@@ -248,6 +252,8 @@ impl QuicListener {
         // Connections end by themselves. Who comes new is refused, or comes again to the successor.
         let succeeded = self.hand_over(&reading);
         drop(reading);
+        // Only now: whoever hears a goodbye comes again at once, and what is read here of that is lost, and with it a second.
+        self.left.start();
         let mut idle = pin!(self.endpoint.wait_idle());
         loop {
             tokio::select! {
@@ -276,6 +282,8 @@ struct QuicConnection {
     local: SocketAddr,
     asks_clients: bool,
     permit: Permit,
+    /// The port is not read here any more.
+    left: Drain,
 }
 
 impl QuicConnection {
@@ -336,7 +344,10 @@ impl QuicConnection {
     {
         let limits = self.server.limits();
         let activity = Activity::new(Instant::now());
-        let mut drain = pin!(self.server.drain_of(&activity));
+        let mut drain = pin!(async {
+            self.left.started().await;
+            self.server.drain_of(&activity).await
+        });
         let mut timer = pin!(tokio::time::sleep(limits.header_read_timeout));
         let (mut leaving, mut bound) = (None, false);
         loop {
