@@ -369,7 +369,8 @@ async fn a_quic_upstream_that_forgot_the_connection_is_found_again_soon() {
     let part = within(part).await.unwrap();
     assert_eq!(body(part).await.unwrap(), "part", "the request went along");
     let took = began.elapsed();
-    assert!(took < Duration::from_millis(1_500), "{took:?}: well before the idle timeout of 2.5 s");
+    // A handshake whose first packet is lost on a busy machine takes a second more.
+    assert!(took < Duration::from_millis(2_400), "{took:?}: before the idle timeout of 2.5 s");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
