@@ -268,7 +268,14 @@ impl Wire {
         let request = Request::get(ask.path).header(header::HOST, self.host.clone());
         let request = with_headers(request, ask).body(Empty::new())?;
         let sent = Instant::now();
-        let (head, mut body) = sender.send_request(request).await.map_err(closed)?.into_parts();
+        let response = match sender.send_request(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                lane.0 = None;
+                return Err(if alive { refusal::of_h1(error, sent.elapsed()) } else { closed(error) });
+            }
+        };
+        let (head, mut body) = response.into_parts();
         let first_byte = Instant::now();
         while let Some(frame) = body.frame().await {
             if let Some(chunk) = frame.map_err(truncated)?.data_ref() {

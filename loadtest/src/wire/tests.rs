@@ -115,6 +115,49 @@ async fn what_h2_did_not_take_is_asked_again() {
     }
 }
 
+/// Two requests over HTTP/1.1: the first connection ends after `answered` of them; others answer all.
+async fn over_h1(answered: usize) -> Result<Answer, WireError> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: crate::address::Address =
+        format!("http://{}/live/a/x", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move {
+        for answers in [answered, usize::MAX] {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let (mut got, mut buffer, mut made) = (Vec::new(), [0; 4096], 0);
+            while let Ok(length @ 1..) = connection.read(&mut buffer).await {
+                got.extend_from_slice(&buffer[..length]);
+                if !got.ends_with(b"\r\n\r\n") {
+                    continue;
+                }
+                if made == answers {
+                    break;
+                }
+                (made, got) = (made + 1, Vec::new());
+                connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhere").await.unwrap();
+            }
+        }
+    });
+    let dialer = Arc::new(crate::fake::dialer(Protocol::H1));
+    let route =
+        Route { authority: &address.authority, protocol: Protocol::H1, timeout: Duration::from_secs(20) };
+    let wire = Wire::new(dialer, Rc::default(), &route);
+    let mut lane = Lane::default();
+    let ask = Ask { path: &address.path, headers: &[], hash: false };
+    let twice = async {
+        wire.get(&mut lane, &ask, None).await?;
+        wire.get(&mut lane, &ask, None).await
+    };
+    Box::pin(wire.driving(twice)).await
+}
+
+#[tokio::test]
+async fn a_request_that_crossed_the_end_of_its_connection_is_made_again() {
+    let answer = over_h1(1).await.unwrap();
+    assert_eq!((answer.status, answer.retried), (200, 1));
+    let error = over_h1(0).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed, "the connection was new: {error}");
+}
+
 /// Answers every request of a connection, or says something else to the first.
 async fn serve_h3(connection: quinn::Connection, says: Option<Says>) {
     let quic = h3_quinn::Connection::new(connection.clone());
