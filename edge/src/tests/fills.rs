@@ -119,9 +119,17 @@ async fn an_aborted_fill_is_an_error_and_is_fetched_again() {
     assert!(body(h1).await.is_err(), "closed without the final chunk");
     lab.until_waiting(0).await;
 
-    let again = lab.begin(PART).await;
-    lab.ask().await.answer(200, 12, "half whole").await;
-    let again = within(again).await.unwrap();
+    let mut again = lab.begin(PART).await;
+    // An upstream that was silent for too long on a busy machine is asked a second time: either may be answered.
+    let again = within(async {
+        loop {
+            tokio::select! {
+                again = &mut again => return again.unwrap(),
+                ask = lab.ask() => ask.answer(200, 12, "half whole").await,
+            }
+        }
+    })
+    .await;
     assert_eq!(header(&again, "cache-status"), "sigma-edge; fwd=miss");
     assert_eq!(body(again).await.unwrap(), "half whole");
     assert_eq!(lab.edge.metrics.upstream_requests.broken.get(), 1);

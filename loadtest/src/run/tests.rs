@@ -140,7 +140,11 @@ async fn count_every_fault(protocol: Protocol) {
             if asked == path && hit <= times { fault } else { Fault::None }
         })
         .await;
-        assert!(report.errors.contains_key(name), "{path} {fault:?} {protocol:?}: {:?}", report.errors);
+        // Over HTTP/1.1 it may have crossed the request, which is then made again.
+        let crossed = matches!((fault, protocol), (Fault::Close, Protocol::H1));
+        assert!(report.retried > 0 || !crossed, "{path} {fault:?} {protocol:?}");
+        let counted = report.errors.contains_key(name);
+        assert_eq!(counted, !crossed, "{path} {fault:?} {protocol:?}: {:?}", report.errors);
         assert_eq!(report.viewers_started, 2, "{path} {fault:?}: viewers go on");
     }
 }
