@@ -71,6 +71,10 @@ impl Body for EdgeBody {
                         *position += 1;
                         let given = chunk.len() as u64;
                         *left = left.map(|left| left.saturating_sub(given));
+                        // All of it: no need to wait for the fill to say so, and the end goes with the last frame.
+                        if *left == Some(0) {
+                            *source = Source::Ended;
+                        }
                         Some(chunk)
                     }
                     Ok(None) => {

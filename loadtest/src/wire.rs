@@ -15,7 +15,7 @@ use crate::address::Authority;
 use crate::dial::{DialError, Dialer, Protocol};
 use crate::tally::ErrorKind;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -131,6 +131,8 @@ pub(crate) struct Wire {
     quic: Rc<Quic>,
     authority: Authority,
     host: HeaderValue,
+    /// The same for HTTP/2 and HTTP/3.
+    place: uri::Authority,
     protocol: Protocol,
     timeout: Duration,
     shared: tokio::sync::Mutex<Shared>,
@@ -165,6 +167,7 @@ impl Wire {
             quic,
             authority: route.authority.clone(),
             // An authority that was parsed has visible ASCII only.
+            place: host.parse().unwrap_or_else(|_| uri::Authority::from_static("localhost")),
             host: HeaderValue::try_from(host).unwrap_or_else(|_| HeaderValue::from_static("localhost")),
             protocol: route.protocol,
             timeout: route.timeout,
@@ -286,8 +289,11 @@ impl Wire {
     }
 
     fn uri(&self, path: &str) -> Result<Uri, http::Error> {
-        let scheme = if self.authority.tls { "https" } else { "http" };
-        Uri::builder().scheme(scheme).authority(self.host.as_bytes()).path_and_query(path).build()
+        let mut parts = uri::Parts::default();
+        parts.path_and_query = Some(path.parse()?);
+        let scheme = if self.authority.tls { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
+        (parts.scheme, parts.authority) = (Some(scheme), Some(self.place.clone()));
+        Ok(Uri::from_parts(parts)?)
     }
 
     async fn dial(&self) -> Result<Stream, DialError> {

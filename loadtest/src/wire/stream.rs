@@ -1,22 +1,69 @@
 //! A TCP connection with or without TLS, which can be dropped with a RST.
+//!
+//! Read in large pieces: rustls asks for 4 KiB at a time, and a part would take ten system calls. Of thousands of viewers
+//! few read at the same time, so the buffer for that belongs to the thread.
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::cell::Cell;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+/// Read from a socket at most, bytes at a time.
+const PIECE_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// The buffer of whoever reads next.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// What is dropped while `reset` is set goes with a RST.
 pub(super) struct Linger {
     tcp: TcpStream,
     reset: Rc<Cell<bool>>,
+    /// Lent while `unread` of it is not empty, which it is again once the caller asks until there is no more.
+    piece: Vec<u8>,
+    unread: Range<usize>,
+}
+
+impl Linger {
+    fn new(tcp: TcpStream, reset: Rc<Cell<bool>>) -> Self {
+        Self { tcp, reset, piece: Vec::new(), unread: 0..0 }
+    }
+
+    /// Reads a piece. Nothing in it is the end.
+    fn fetch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.piece = SPARE.take();
+        self.piece.resize(PIECE_BYTES, 0);
+        let mut read = ReadBuf::new(&mut self.piece);
+        let polled = Pin::new(&mut self.tcp).poll_read(cx, &mut read);
+        self.unread = 0..read.filled().len();
+        self.give_back();
+        polled
+    }
+
+    /// Gives as much of the piece as is asked for.
+    fn give(&mut self, buf: &mut ReadBuf<'_>) {
+        let rest = self.piece.get(self.unread.clone()).unwrap_or_default();
+        let rest = rest.get(..buf.remaining()).unwrap_or(rest);
+        buf.put_slice(rest);
+        self.unread.start += rest.len();
+        self.give_back();
+    }
+
+    fn give_back(&mut self) {
+        if self.unread.is_empty() {
+            SPARE.set(std::mem::take(&mut self.piece));
+        }
+    }
 }
 
 impl Drop for Linger {
@@ -36,7 +83,7 @@ pub(super) enum Stream {
 
 impl Stream {
     pub(super) fn plain(tcp: TcpStream, reset: Rc<Cell<bool>>) -> Self {
-        Self::Plain(Linger { tcp, reset })
+        Self::Plain(Linger::new(tcp, reset))
     }
 
     pub(super) async fn secured(self, config: Arc<ClientConfig>, host: &str) -> io::Result<Self> {
@@ -96,7 +143,14 @@ impl AsyncWrite for Stream {
 
 impl AsyncRead for Linger {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_read(cx, buf)
+        let this = self.get_mut();
+        if this.unread.is_empty() {
+            ready!(this.fetch(cx))?;
+        }
+        if !this.unread.is_empty() {
+            this.give(buf);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -111,5 +165,36 @@ impl AsyncWrite for Linger {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn all_of_it_comes_in_order_in_whatever_amounts_it_is_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        let sent: Vec<u8> = (0..400_000_u32).map(|at| (at % 253) as u8).collect();
+        let whole = sent.clone();
+        tokio::spawn(async move { far.write_all(&whole).await.unwrap() });
+        let mut linger = Linger::new(near, Rc::default());
+        let (mut got, mut asked) = (Vec::new(), 1);
+        loop {
+            let mut some = vec![0; asked];
+            let length = linger.read(&mut some).await.unwrap();
+            if length == 0 {
+                break;
+            }
+            got.extend_from_slice(&some[..length]);
+            asked = (asked * 3) % 100_003;
+        }
+        assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+        assert!(linger.piece.is_empty(), "it keeps a buffer at the end");
+        assert_eq!(SPARE.take().len(), PIECE_BYTES);
     }
 }

@@ -93,6 +93,12 @@ impl Activity {
         self.in_flight.load(Relaxed) > 0
     }
 
+    /// Whether something waits for the transport.
+    #[cfg(test)]
+    pub(crate) fn is_owed(&self) -> bool {
+        self.owed.load(Relaxed) > 0
+    }
+
     /// Whether the connection was closed for flooding.
     pub(crate) fn flooded(&self) -> bool {
         self.flooded.load(Relaxed)
@@ -179,6 +185,7 @@ impl Drop for InFlight {
 }
 
 /// Something that waits for the transport.
+#[must_use]
 pub(crate) struct Owed(Arc<Activity>);
 
 impl Drop for Owed {

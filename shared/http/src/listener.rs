@@ -7,12 +7,16 @@
 use crate::activity::{Activity, CountedIo, Finding, Socket, TrackedBody};
 use crate::admission::{Admission, Permit};
 use crate::connections::ConnectionMetrics;
+use crate::cork::Corked;
 use crate::detect::{Spoken, detect};
 use crate::drain::Drain;
 use crate::gate::{self, Verdict};
 pub use crate::limits::{Limits, loopback};
 use crate::problem::Problem;
+use crate::sockets::AcceptBackoff;
+pub use crate::sockets::set_socket_options;
 use crate::tls;
+use crate::turn::Turn;
 use bytes::Bytes;
 use futures_util::future::{self, FutureExt};
 use http::header::{self, HeaderValue};
@@ -33,6 +37,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWrite;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -358,7 +363,7 @@ impl Server {
     {
         let activity = Activity::new(Instant::now());
         let allowance = self.limits.control_frames(from.client.is_some());
-        let io = TokioIo::new(CountedIo::new(io, Arc::clone(&activity), allowance));
+        let io = CountedIo::new(io, Arc::clone(&activity), allowance);
         let requests = Arc::clone(&activity);
         let malformed = self.metrics.malformed.clone();
         let alt_svc = self.alt_svc.clone().filter(|_| from.tls);
@@ -384,25 +389,36 @@ impl Server {
             }
         });
         // In a box of its own: connections are of one kind or the other, and there are many.
-        let mut connection: Pin<Box<Driven>> = match spoken {
-            Spoken::Http1 => Box::pin(self.http1().serve_connection(io, service)),
-            Spoken::Http2 => Box::pin(self.http2().serve_connection(io, service)),
+        let (mut connection, turn): (Pin<Box<Driven>>, _) = match spoken {
+            Spoken::Http1 => {
+                (Box::pin(self.http1().serve_connection(TokioIo::new(io), service)), Turn::new(None))
+            }
+            Spoken::Http2 => {
+                let cork = Corked::new(io, Arc::clone(&activity));
+                let io = TokioIo::new(cork.clone());
+                (Box::pin(self.http2().serve_connection(io, service)), Turn::new(Some(cork)))
+            }
         };
-        self.attend(connection.as_mut(), &activity, &from).await;
+        self.attend(connection.as_mut(), &activity, (from.peer, turn)).await;
     }
 
     /// Drives a connection until it ends, is found idle or slow, or the drain cuts it.
-    async fn attend(&self, mut connection: Pin<&mut Driven>, activity: &Activity, from: &PeerConnection) {
+    async fn attend<IO: AsyncWrite + Unpin>(
+        &self,
+        mut connection: Pin<&mut Driven>,
+        activity: &Activity,
+        (peer, mut turn): (SocketAddr, Turn<IO>),
+    ) {
         let mut drain = pin!(self.drain_of(activity));
         let mut spent = Duration::ZERO;
         let mut timer = pin!(tokio::time::sleep(self.limits.header_read_timeout));
         let mut leaving = Leaving::No;
         loop {
             tokio::select! {
-                ended = connection.as_mut() => {
+                ended = future::poll_fn(|cx| turn.poll(connection.as_mut(), activity, cx)) => {
                     self.metrics.flooded.inc_by(u64::from(activity.flooded()));
                     if let Err(error) = ended {
-                        tracing::debug!(peer = %from.peer, %error, "connection ended early");
+                        tracing::debug!(%peer, %error, "connection ended early");
                     }
                     return;
                 }
@@ -545,48 +561,4 @@ const IDLE_GOODBYE: Duration = Duration::from_secs(1);
 struct Ends {
     peer: SocketAddr,
     local: SocketAddr,
-}
-
-/// The rest after a failed `accept`: none when the peer was gone already, longer and longer when the system is out of
-/// something.
-#[derive(Default)]
-struct AcceptBackoff(u32);
-
-impl AcceptBackoff {
-    async fn after(&mut self, error: &io::Error) {
-        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-            return;
-        }
-        if self.0 == 0 {
-            tracing::error!(%error, "cannot accept connections; retrying");
-        }
-        let rest = Duration::from_millis(10 << self.0.min(6));
-        self.0 = self.0.saturating_add(1);
-        tokio::time::sleep(rest).await;
-    }
-}
-
-/// What systems count keep-alives in.
-const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
-
-/// Sends small writes at once and lets go of peers that vanished without a word.
-///
-/// A connection without traffic is probed several times within `user_timeout`, at whose end Linux gives up when one probe
-/// is unanswered, and not all connections at the same time: of ten thousand probes sent at once thousands are lost.
-///
-/// # Errors
-/// The system refused an option; the socket works without it.
-pub fn set_socket_options(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(
-            Duration::from_secs(fastrand::u64(user_timeout.as_secs() / 4..=user_timeout.as_secs() / 2))
-                .max(KEEPALIVE_MIN),
-        )
-        .with_interval((user_timeout / 6).max(KEEPALIVE_MIN))
-        .with_retries(3);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(user_timeout))
 }
