@@ -153,6 +153,12 @@ async fn h1(addr: SocketAddr) -> http1::SendRequest<Empty<Bytes>> {
     sender
 }
 
+/// The first piece of a body. An upstream that breaks off before it was read is asked again: whoever tests what comes
+/// after the first byte has to read it.
+async fn first_piece(response: &mut Response<Incoming>) -> Bytes {
+    within(response.body_mut().frame()).await.unwrap().unwrap().into_data().unwrap()
+}
+
 async fn body(response: Response<Incoming>) -> Result<Bytes, hyper::Error> {
     Ok(within(response.into_body().collect()).await?.to_bytes())
 }

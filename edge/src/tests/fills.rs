@@ -113,7 +113,10 @@ async fn an_aborted_fill_is_an_error_and_is_fetched_again() {
     lab.until_waiting(2).await;
     let feed = lab.ask().await.head(200, &[("cache-control", "max-age=12")]);
     feed.send("half ").await;
-    let (h2, h1) = (within(h2).await.unwrap(), within(h1).await.unwrap());
+    let (mut h2, mut h1) = (within(h2).await.unwrap(), within(h1).await.unwrap());
+    for viewer in [&mut h2, &mut h1] {
+        assert_eq!(first_piece(viewer).await, "half ");
+    }
     feed.abort().await;
     assert!(body(h2).await.is_err(), "RST_STREAM");
     assert!(body(h1).await.is_err(), "closed without the final chunk");
@@ -347,7 +350,8 @@ async fn an_edge_behind_an_edge() {
     let part = ask(PART);
     let feed = lab.ask().await.head(200, &headers);
     feed.send("half").await;
-    let part = within(part).await.unwrap();
+    let mut part = within(part).await.unwrap();
+    assert_eq!(first_piece(&mut part).await, "half");
     feed.abort().await;
     assert!(body(part).await.is_err());
     assert_eq!(outer.metrics.upstream_requests.broken.get(), 1);

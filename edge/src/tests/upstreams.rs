@@ -299,7 +299,8 @@ async fn http_3_is_preferred_and_streams() {
     let playlist = tokio::spawn(async move { viewer.get(PLAYLIST).await });
     let feed = within(h3.asks.recv()).await.unwrap().head(200, &headers);
     feed.send("half").await;
-    let playlist = within(playlist).await.unwrap();
+    let mut playlist = within(playlist).await.unwrap();
+    assert_eq!(first_piece(&mut playlist).await, "half");
     feed.abort().await;
     assert!(body(playlist).await.is_err());
     assert_eq!((h2.count(), h3.connections.accepted.get()), (0, 1));

@@ -157,7 +157,8 @@ async fn a_fetch_that_breaks_off_is_watched_by_nobody() {
     let headers = [("cache-control", "max-age=60"), ("cmsd-static", SPAN), ("content-length", "100")];
     let feed = ask.head(200, &headers);
     feed.send("half of it").await;
-    let response = within(viewer).await.unwrap();
+    let mut response = within(viewer).await.unwrap();
+    assert_eq!(first_piece(&mut response).await, "half of it");
     feed.abort().await;
     assert!(body(response).await.is_err());
     lab.until_told(&mut told, &mut held, |told| told.requests() >= 1).await;
