@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Held at most, bytes. Four full TLS records, and what rustls takes at a time.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
-/// Once a turn has filled the buffer, writes of so many bytes are no longer copied: what is left of a large body is cheaper
-/// frame by frame.
+/// Once a turn has filled the buffer, writes of so many bytes are no longer copied until a turn has less to send: a body
+/// that is larger than the buffer is cheaper frame by frame.
 const LARGE_BYTES: usize = 16 * 1024;
 
 thread_local! {
@@ -42,8 +42,12 @@ struct Pipe<IO> {
     gathered: Vec<u8>,
     /// Of `gathered`, what the socket has taken.
     sent: usize,
-    /// The buffer was full in this turn.
-    filled: bool,
+    /// Large bodies are on their way: the buffer was full, and no turn since had less than [`LARGE_BYTES`] to send.
+    streaming: bool,
+    /// Taken in this turn, bytes.
+    taken: usize,
+    /// Written past the buffer, and what it was written to may hold some of it, as TLS does.
+    unflushed: bool,
     /// While the socket takes no more.
     owed: Option<Owed>,
     /// The socket broke, and what was gathered is lost.
@@ -53,7 +57,9 @@ struct Pipe<IO> {
 impl<IO> Corked<IO> {
     pub(crate) fn new(io: IO, activity: Arc<Activity>) -> Self {
         let gathered = Vec::new();
-        let pipe = Pipe { io, activity, gathered, sent: 0, filled: false, owed: None, broke: None };
+        let (sent, taken, streaming, unflushed) = (0, 0, false, false);
+        let (owed, broke) = (None, None);
+        let pipe = Pipe { io, activity, gathered, sent, streaming, taken, unflushed, owed, broke };
         Self(Arc::new(Mutex::new(pipe)))
     }
 
@@ -63,14 +69,15 @@ impl<IO> Corked<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> Corked<IO> {
-    /// Sends what was gathered. Pending while the socket takes no more of it.
+    /// Sends what was gathered, at the end of a turn. Pending while the socket takes no more of it.
     ///
     /// # Errors
     /// The socket broke just now; the connection finds out when it is polled.
     pub(crate) fn send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut pipe = self.pipe();
-        pipe.filled = false;
-        if pipe.gathered.is_empty() { Poll::Ready(Ok(())) } else { pipe.send(cx) }
+        let taken = std::mem::take(&mut pipe.taken);
+        pipe.streaming &= taken == 0 || taken >= LARGE_BYTES;
+        if pipe.gathered.is_empty() && !pipe.unflushed { Poll::Ready(Ok(())) } else { pipe.send(cx) }
     }
 }
 
@@ -86,10 +93,13 @@ impl<IO: AsyncWrite + Unpin> Pipe<IO> {
             Poll::Ready(Err(error)) => self.broke = Some(error.kind()),
         }
         self.owed = None;
+        self.unflushed = false;
         self.sent = 0;
         let mut spare = std::mem::take(&mut self.gathered);
         spare.clear();
-        SPARE.set(spare);
+        if spare.capacity() > 0 {
+            SPARE.set(spare);
+        }
         pushed
     }
 
@@ -111,14 +121,24 @@ impl<IO: AsyncWrite + Unpin> Pipe<IO> {
     /// Takes what there is room for, at least one byte, once there is room.
     fn gather(&mut self, bufs: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.is_whole()?;
-        if self.gathered.len() >= GATHERED_BYTES_MAX {
+        if self.gathered.len() >= if self.streaming { LARGE_BYTES } else { GATHERED_BYTES_MAX } {
             ready!(self.send(cx))?;
-            self.filled = true;
+            self.streaming = true;
         }
         let large = || bufs.iter().map(|buf| buf.len()).sum::<usize>() >= LARGE_BYTES;
-        if self.filled && self.gathered.is_empty() && large() {
-            return Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        }
+        let taken = if self.streaming && self.gathered.is_empty() && large() {
+            let taken = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
+            self.unflushed = true;
+            taken
+        } else {
+            self.copy(bufs)
+        };
+        self.taken += taken;
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Holds what there is room for. Returns how much that is, bytes.
+    fn copy(&mut self, bufs: &[IoSlice<'_>]) -> usize {
         if self.gathered.capacity() == 0 {
             self.gathered = SPARE.take();
             self.gathered.reserve_exact(GATHERED_BYTES_MAX);
@@ -128,7 +148,7 @@ impl<IO: AsyncWrite + Unpin> Pipe<IO> {
             let room = GATHERED_BYTES_MAX - self.gathered.len();
             self.gathered.extend_from_slice(buf.get(..room).unwrap_or(buf));
         }
-        Poll::Ready(Ok(self.gathered.len() - before))
+        self.gathered.len() - before
     }
 }
 
@@ -169,6 +189,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Corked<IO> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
     use std::time::Instant;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -225,6 +246,22 @@ mod tests {
         writing.await.unwrap();
         assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
         assert!(!activity.is_owed());
+    }
+
+    #[tokio::test]
+    async fn what_passes_by_the_buffer_is_flushed_too() {
+        let (near, mut far) = duplex(1 << 20);
+        let holding = tokio::io::BufWriter::with_capacity(4 * GATHERED_BYTES_MAX, near);
+        let cork = Corked::new(holding, Activity::new(Instant::now()));
+        let piece = vec![7; LARGE_BYTES];
+        let pieces = GATHERED_BYTES_MAX / LARGE_BYTES + 1;
+        for _ in 0..pieces {
+            cork.clone().write_all(&piece).await.unwrap();
+        }
+        assert!(cork.pipe().gathered.is_empty(), "the last one was copied");
+        assert!(matches!(now(|cx| cork.send(cx)), Poll::Ready(Ok(()))));
+        let mut got = vec![0; pieces * LARGE_BYTES];
+        assert!(now(|cx| pin!(far.read_exact(&mut got)).poll(cx)).is_ready(), "still held");
     }
 
     #[tokio::test]
