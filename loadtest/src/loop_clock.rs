@@ -1,7 +1,7 @@
 //! Timestamps of a file that is sent again and again: they go on across the end, as one endless broadcast.
 //!
-//! Invariant: within a track, timestamps of the next round begin one frame after the end of the longest track, so
-//! audio and video stay together.
+//! Invariant: the next round begins when the longest track has been on for its whole length, so that this one goes on
+//! without a gap, no track goes back, and audio and video stay together.
 #![deny(clippy::disallowed_methods)]
 
 /// Maps the timestamps of a file to those of the broadcast, in milliseconds.
@@ -23,10 +23,10 @@ struct Track {
 }
 
 impl Track {
-    /// Where the next frame would be.
-    fn end_ms(self) -> u64 {
+    /// From its first frame to where the next one would be.
+    fn length_ms(self) -> u64 {
         let span = self.newest_ms - self.first_ms;
-        self.newest_ms + span.checked_div(self.steps).unwrap_or(1).max(1)
+        span + span.checked_div(self.steps).unwrap_or(1).max(1)
     }
 }
 
@@ -49,8 +49,8 @@ impl LoopClock {
 
     /// The file begins again. Returns whether it had any length: if not, sending it again would never end.
     pub(crate) fn rewind(&mut self) -> bool {
-        let end = self.tracks.iter().flatten().map(|track| track.end_ms()).max();
-        self.offset_ms += end.unwrap_or_default().max(self.newest_ms);
+        let longest = self.tracks.iter().flatten().map(|track| track.length_ms()).max();
+        self.offset_ms += longest.unwrap_or(self.newest_ms);
         let had_length = self.newest_ms > 0;
         self.first_ms = None;
         self.newest_ms = 0;
@@ -76,6 +76,23 @@ mod tests {
         assert_eq!(due[..6], [0, 0, 23, 40, 80, 46]);
         assert_eq!(due[6..12], [120, 120, 143, 160, 200, 166]);
         assert_eq!(due[12], 240);
+    }
+
+    /// Encoders put the first picture a little after the first sound.
+    #[test]
+    fn the_longest_track_goes_on_without_a_gap() {
+        let mut clock = LoopClock::default();
+        let mut pictures = Vec::new();
+        for _ in 0..3 {
+            for (track, ms) in [(0, 0), (1, 21), (0, 21), (0, 42), (1, 61), (0, 63), (1, 101), (0, 84)] {
+                let due = clock.due_ms(track, ms);
+                if track == 1 {
+                    pictures.push(due);
+                }
+            }
+            assert!(clock.rewind());
+        }
+        assert!(pictures.windows(2).all(|pair| pair[1] - pair[0] == 40), "{pictures:?}");
     }
 
     #[test]
