@@ -99,7 +99,8 @@ the wall clock at which it had the part: origin and viewers must share a clock.\
     The real-time factor is seconds of media got per second of a viewer's presence and rendition: below 1, viewers do \
 not keep up; sessions that begin or seek get what is before the live edge too, which shows where they are short.\n\n\
     Rates, delays and CPU are measured after the ramp; errors and start-up times are of the whole run. Parts missed \
-(gap), playlists that go back (msn_regression) and differing bytes (hash_mismatch) are errors too.\n\n\
+(gap), playlists that go back (msn_regression), differing bytes (hash_mismatch) and requests that wait for longer than \
+1.5 target durations (at least 2 s) when the run ends (overdue) are errors too. A stall counts as long as it lasts.\n\n\
     The verdict is `passed`; `failed`: more errors than --max-errors, nobody got media, a log with holes, or a \
 verification that does not hold; or `inconclusive`: nothing failed, but the tester was the limit (its threads or the \
 machine were too busy), so that its figures are not the server's.\n\n\

@@ -15,6 +15,7 @@ use crate::scenario::{CmcdIn, Scenario};
 use crate::script::Conduct;
 use crate::shelf::Shelf;
 use crate::tally::{Spread, Tally};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -180,6 +181,7 @@ pub(crate) struct Crowd {
     slices: Mutex<Vec<Slice>>,
     identity: Mutex<Identity>,
     begun: Instant,
+    broken: AtomicU64,
 }
 
 impl Crowd {
@@ -195,6 +197,7 @@ impl Crowd {
             slices: Mutex::default(),
             identity: Mutex::default(),
             begun: Instant::now(),
+            broken: AtomicU64::new(0),
         }
     }
 
@@ -219,6 +222,16 @@ impl Crowd {
     pub(crate) fn finish_ground(&self) -> std::io::Result<u64> {
         let Some(ground) = self.ground.as_ref().and_then(|ground| lock(ground).take()) else { return Ok(0) };
         ground.finish().map(|(lost, _)| lost)
+    }
+
+    /// A viewer, or a thread of them, did not come to its end: a fault of this program.
+    pub(crate) fn breaks(&self) {
+        self.broken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many did not.
+    pub(crate) fn broken(&self) -> u64 {
+        self.broken.load(Ordering::Relaxed)
     }
 
     pub(crate) fn threads(&self) -> usize {

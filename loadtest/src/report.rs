@@ -128,6 +128,11 @@ fn failures(recorded: &Recorded, whole: &Tally) -> Vec<String> {
     if lost > 0 {
         failures.push(format!("the ground-truth log is not complete: {lost} sessions are missing"));
     }
+    let broken = recorded.results.tester.broken;
+    if broken > 0 {
+        failures
+            .push(format!("the tester is broken: {broken} of its viewers or threads panicked, see the log"));
+    }
     if whole.errors_total() > recorded.max_errors {
         let allowed = recorded.max_errors;
         failures.push(format!("{} errors, {allowed} allowed", whole.errors_total()));

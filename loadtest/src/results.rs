@@ -108,6 +108,8 @@ pub(crate) struct Tester {
     pub(crate) limited: Vec<String>,
     /// Lines that the ground-truth log could not take.
     pub(crate) truth_lost: u64,
+    /// Viewers that a fault of the tester ended.
+    pub(crate) broken: u64,
 }
 
 /// Everything that a run measured.
@@ -208,6 +210,7 @@ impl Tester {
             }
         }
         self.truth_lost += other.truth_lost;
+        self.broken += other.broken;
     }
 }
 

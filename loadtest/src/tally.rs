@@ -46,6 +46,8 @@ pub(crate) enum ErrorKind {
     Regression,
     /// A part or segment that could not be had any more, or was marked GAP.
     Gap,
+    /// No answer yet when the run ended, for longer than a live playlist may take to change.
+    Overdue,
     /// A delta update that does not fit the playlist it updates.
     BadDelta,
     /// A playback token was refused or none was given (401, 403 at the multivariant playlist).
@@ -68,6 +70,7 @@ impl fmt::Display for ErrorKind {
             Self::Unsatisfied => "unsatisfied_reload",
             Self::Regression => "msn_regression",
             Self::Gap => "gap",
+            Self::Overdue => "overdue",
             Self::BadDelta => "bad_delta",
             Self::Refused => "refused",
         };
@@ -95,6 +98,7 @@ impl std::str::FromStr for ErrorKind {
             Self::Unsatisfied,
             Self::Regression,
             Self::Gap,
+            Self::Overdue,
             Self::BadDelta,
             Self::Refused,
         ];

@@ -173,6 +173,45 @@ async fn a_response_that_never_comes_is_a_timeout() {
     }
 }
 
+async fn hang(protocol: Protocol) {
+    // Everything from some moment on, of both renditions.
+    let hangs = |path: &str| path.contains("/101.3.") || path.contains("_HLS_msn=101&_HLS_part=3");
+    let fake = Fake::start(1, 1, move |path, _| if hangs(path) { Fault::Stall } else { Fault::None }).await;
+    let mut order = scenario(fake.address.clone(), 3);
+    order.scenario.phases[1].seconds = 4;
+    let report = run(crowd(protocol), &order, std::future::pending()).await.unwrap();
+    assert_eq!((report.viewers_started, report.stalls), (3, 3), "{protocol:?}");
+    assert!(report.stalled_s > 3.0 * 1.0 && report.rebuffer_ratio > 0.25, "{}", report.stalled_s);
+    let stalls = &report.recorded.results.tally.stall_time.figures().unwrap();
+    assert!(stalls.count == 3 && stalls.max > 1_000.0, "those that go on: {stalls:?}");
+    assert!(report.errors["overdue"] >= 6, "two renditions each: {:?}", report.errors);
+    assert!(!report.passed && report.failures[0].contains("errors"), "{:?}", report.failures);
+    let seconds = report.recorded.results.seconds_of_all();
+    assert!(seconds.values().any(|point| point.stalled == 3), "while it goes, too");
+    assert!(report.to_string().contains("overdue"));
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_to_the_end_shows_in_everything() {
+    tokio::join!(hang(Protocol::H1), hang(Protocol::H2));
+}
+
+#[tokio::test]
+async fn who_breaks_is_told() {
+    let fake = Fake::start(1, 1, |_, _| Fault::None).await;
+    let mut order = scenario(fake.address.clone(), 2);
+    order.scenario.phases[1].seconds = 1;
+    order.scenario.viewers.length = crate::scenario::Length::Fixed { seconds: 0.3 };
+    order.scenario.viewers.leaving =
+        crate::scenario::Leavings { close: 0.0, vanish: 1.0, ..Default::default() };
+    // Longer than any clock goes.
+    let habits = Habits { vanished: Duration::MAX, ..habits(Duration::from_secs(20)) };
+    let crowd = Arc::new(Crowd::new(fake::dialer(Protocol::H2), habits, 1));
+    let report = run(crowd, &order, std::future::pending()).await.unwrap();
+    assert_eq!(report.recorded.results.tester.broken, 2);
+    assert!(!report.passed && report.failures[0].contains("panicked"), "{:?}", report.failures);
+}
+
 #[tokio::test]
 async fn a_hurried_answer_is_an_unsatisfied_reload() {
     // Always hurried: nothing new ever comes.
