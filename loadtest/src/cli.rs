@@ -102,8 +102,9 @@ not keep up; sessions that begin or seek get what is before the live edge too, w
 (gap), playlists that go back (msn_regression), differing bytes (hash_mismatch) and requests that wait for longer than \
 1.5 target durations (at least 2 s) when the run ends (overdue) are errors too. A stall counts as long as it lasts.\n\n\
     The verdict is `passed`; `failed`: more errors than --max-errors, nobody got media, a log with holes, or a \
-verification that does not hold; or `inconclusive`: nothing failed, but the tester was the limit (its threads or the \
-machine were too busy), so that its figures are not the server's.\n\n\
+verification that does not hold; or `inconclusive`: nothing failed, but the run was interrupted (Ctrl-C, SIGTERM; a \
+second one ends the verification, too), or the tester was the limit (its threads or the machine were too busy), so that \
+its figures are not the server's.\n\n\
     Exit codes: 0 passed or inconclusive; 1 failed, or a target that refuses; 2 wrong usage. A script that judges by \
 the figures looks at `verdict` of the JSON.")]
 pub(crate) struct RunArgs {

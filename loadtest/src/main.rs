@@ -164,7 +164,7 @@ fn raise_open_files(viewers: u32) {
 }
 
 async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
-    let report = run::command::run(arguments, interrupted()).await?;
+    let report = run::command::run(arguments, interrupted).await?;
     hand_out(&arguments.output, arguments.html.as_deref(), &report)
 }
 

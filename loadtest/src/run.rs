@@ -79,7 +79,7 @@ pub(crate) async fn run(
     let Building { mut floors, calls, pulses } = open(&crowd, scenario, (places, start, &stopped));
     let ticking = tokio::spawn(tick(Arc::clone(&crowd), watcher));
     tokio::pin!(stop);
-    let early = tokio::select! {
+    let mut interrupted = tokio::select! {
         () = tokio::time::sleep_until(start + ramp) => false,
         () = &mut stop => true,
     };
@@ -92,12 +92,13 @@ pub(crate) async fn run(
     let watch = |pid: &u32| Watch::start(*pid, order.server_children);
     let watches = order.server_pids.iter().map(watch).collect::<Result<Vec<_>, _>>()?;
     let over = async {
-        tokio::select! {
-            () = tokio::time::sleep_until(measured_from + (whole - ramp)), if !early => {}
-            () = &mut stop, if !early => {}
-            // Every broadcast ended: nobody is left to measure.
-            () = leave(&mut floors, &crowd), if !early => {}
-            else => {}
+        if !interrupted {
+            tokio::select! {
+                () = tokio::time::sleep_until(measured_from + (whole - ramp)) => {}
+                () = &mut stop => interrupted = true,
+                // Every broadcast ended: nobody is left to measure.
+                () = leave(&mut floors, &crowd) => {}
+            }
         }
         settle(&calls, true).await;
     };
@@ -109,6 +110,7 @@ pub(crate) async fn run(
         ramp_seconds: ramp.as_secs_f64(),
         seconds: measured.as_secs_f64(),
         viewers: u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX),
+        interrupted,
         tally,
         warm_up,
         tester: pulse::tester(&pulses, Usage::own_cpu_s() - own_cpu_s),
@@ -118,11 +120,15 @@ pub(crate) async fn run(
     stopping.send_replace(true);
     let _ = tokio::time::timeout(LEAVE_TIMEOUT, leave(&mut floors, &crowd)).await;
     ticking.abort();
+    finish(crowd, &mut results).await?;
+    Ok(Outcome { results, servers })
+}
+
+/// Everything that is known only when all have left.
+async fn finish(crowd: Arc<Crowd>, results: &mut Results) -> Result<(), RunError> {
     crowd.tick(unix_s());
     results.compared = crowd.compared();
-    // How sessions ended is known only now.
-    let leaving = crowd.take();
-    for (how, count) in leaving.left {
+    for (how, count) in crowd.take().left {
         *results.tally.left.entry(how).or_default() += count;
     }
     results.slices = crowd.slices();
@@ -131,7 +137,7 @@ pub(crate) async fn run(
     if results.tester.truth_lost > 0 {
         results.tester.limited.push("the ground-truth log could not keep up with its disk".to_owned());
     }
-    Ok(Outcome { results, servers })
+    Ok(())
 }
 
 /// Asks a thread to look at all of its viewers now.

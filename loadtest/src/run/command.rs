@@ -25,11 +25,11 @@ const OPEN_VIEWERS_MAX: u32 = 100_000;
 /// How long after a run its numbers may take to be final.
 const PROOF_WAIT: Duration = Duration::from_secs(30);
 
-/// Runs to the end, or until `stop` resolves.
+/// Runs to the end, or until `stop` resolves; then it is asked anew, for the comparison.
 ///
 /// # Errors
 /// It could not begin, or its log could not be written: the caller's or the machine's fault.
-pub(crate) async fn run(arguments: &RunArgs, stop: impl Future<Output = ()>) -> Result<Report, Failure> {
+pub(crate) async fn run(arguments: &RunArgs, stop: impl AsyncFn()) -> Result<Report, Failure> {
     let scenario = behaviour::scenario(arguments)?;
     raise_open_files(u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX).min(OPEN_VIEWERS_MAX));
     let addresses = scenario.addresses();
@@ -55,13 +55,16 @@ pub(crate) async fn run(arguments: &RunArgs, stop: impl Future<Output = ()>) -> 
             progress.second(unix_s, points);
         }
     };
-    let outcome = super::run(Arc::new(crowd), &order, show, stop).await;
+    let outcome = super::run(Arc::new(crowd), &order, show, stop()).await;
     // Whatever came of it: the terminal is free before anything is said of it.
     drop(lock(&progress).take());
     let outcome = outcome?;
     let mut recorded = Recorded::new(&order.scenario, protocol, outcome);
     if let Some(truth) = arguments.behaviour.truth.as_deref().filter(|_| arguments.proof.verify) {
-        prove(arguments, truth, &addresses, &mut recorded).await;
+        tokio::select! {
+            () = prove(arguments, truth, &addresses, &mut recorded) => {}
+            () = stop() => recorded.unverified.push("interrupted".to_owned()),
+        }
     }
     Ok(Report::new(recorded))
 }

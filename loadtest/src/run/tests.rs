@@ -70,6 +70,7 @@ async fn viewers_get_every_part_without_errors() {
     for protocol in [Protocol::H1, Protocol::H2] {
         let report = report(protocol, |_, _| Fault::None).await;
         assert_eq!(report.errors, [].into(), "{protocol:?}");
+        assert!(report.interrupted && report.verdict == crate::report::Verdict::Inconclusive);
         assert_eq!(report.viewers_started, 2);
         assert!(report.parts >= 70 && report.segments == 0, "{}", report.parts);
         assert_eq!(report.inits, 4, "video and audio of two viewers");
@@ -91,6 +92,7 @@ async fn a_viewer_counts_for_as_long_as_it_was_there() {
     order.scenario.viewers.length = crate::scenario::Length::Fixed { seconds: 0.5 };
     order.scenario.phases[1].seconds = 2;
     let report = run(crowd(Protocol::H2), &order, std::future::pending()).await.unwrap();
+    assert!(!report.interrupted);
     assert_eq!((report.sessions, report.viewers_started, report.run_ended), (4, 4, 0));
     assert_eq!((report.left_by_themselves, report.broadcast_ended), (4, 0));
     let presence = report.viewer_seconds;

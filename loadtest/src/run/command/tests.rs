@@ -3,6 +3,7 @@ use crate::cli::{Cli, Command};
 use crate::fake::{Fake, Fault};
 use crate::report::Verdict;
 use clap::Parser;
+use std::cell::Cell;
 
 /// A signed path: bytes 0 to 59 in base64url, of which 12 to 27 are the session's id.
 const SIGNED: &str =
@@ -10,6 +11,11 @@ const SIGNED: &str =
 
 /// A run against a server where one part is missing, verified against that origin.
 async fn report(origin: &Address, token: &str) -> Report {
+    interrupted(origin, token, 1).await
+}
+
+/// …which somebody wants to end that often.
+async fn interrupted(origin: &Address, token: &str, signals: u32) -> Report {
     let fake = Fake::start(1, 40, |path, hit| match path {
         "/live/a/index.m3u8" => Fault::Redirect(SIGNED),
         path if path.ends_with("/v/101.3.m4s") && hit == 1 => Fault::Status(404),
@@ -26,7 +32,13 @@ async fn report(origin: &Address, token: &str) -> Report {
     let Command::Run(arguments) = Cli::try_parse_from(line.iter().chain(&more)).unwrap().command else {
         unreachable!()
     };
-    run(&arguments, fake.done()).await.unwrap()
+    let asked = Cell::new(0);
+    let stop = async || match asked.replace(asked.get() + 1) {
+        0 => fake.done().await,
+        before if before < signals => {}
+        _ => std::future::pending().await,
+    };
+    run(&arguments, stop).await.unwrap()
 }
 
 #[tokio::test]
@@ -53,4 +65,15 @@ async fn an_origin_that_does_not_answer_is_a_failure_beside_the_figures() {
     assert!(report.recorded.verification.is_empty() && report.parts > 0);
     let reason = report.failures.last().unwrap();
     assert!(reason.contains("not verified: channel a") && reason.contains("401"), "{reason}");
+}
+
+#[tokio::test]
+async fn an_interrupted_run_proves_nothing_and_its_proof_can_be_interrupted_too() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Takes connections, and says nothing.
+    let silent = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let report = interrupted(&silent, "secret", 2).await;
+    assert!(report.interrupted && report.recorded.verification.is_empty());
+    assert_eq!(report.failures.last().unwrap(), "not verified: interrupted");
+    assert!(report.doubts()[0].contains("interrupted") && report.to_string().contains("run was interrupted"));
 }
