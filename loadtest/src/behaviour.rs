@@ -1,24 +1,19 @@
 //! How viewers behave, as asked for on the command line.
 
+use crate::access;
 use crate::cli::RunArgs;
 use crate::scenario::preset::Flags;
 use crate::scenario::{CmcdIn, Leavings, Length, Links, Protocols, Scenario, Viewers};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(crate) struct Behaviour {
     /// Threads with an event loop each
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: u16,
-    /// Playback token of all viewers (several tabs with one token)
-    #[arg(
-        long,
-        value_name = "JWT",
-        conflicts_with = "token_file",
-        env = "SIGMA_PLAYBACK_TOKEN",
-        hide_env_values = true
-    )]
+    /// Playback token of all viewers (several tabs with one token); default: $SIGMA_PLAYBACK_TOKEN
+    #[arg(long, value_name = "JWT", conflicts_with = "token_file")]
     pub(crate) token: Option<String>,
     /// Playback tokens, one a line; viewers take turns on them
     #[arg(long, value_name = "FILE")]
@@ -103,17 +98,9 @@ impl Behaviour {
     /// # Errors
     /// The file cannot be read or has none.
     pub(crate) fn tokens(&self, scenario: &Scenario) -> Result<Vec<String>, String> {
-        let of_scenario = scenario.viewers.token_file.as_ref().map(PathBuf::from);
-        let path = match (&self.token_file, &self.token, of_scenario) {
-            (None, Some(token), _) => return Ok(vec![token.clone()]),
-            (None, None, None) => return Ok(Vec::new()),
-            (Some(path), ..) => path.clone(),
-            (None, None, Some(path)) => path,
-        };
-        let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let tokens: Vec<String> =
-            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-        if tokens.is_empty() { Err(format!("{}: no token in it", path.display())) } else { Ok(tokens) }
+        let of_scenario = scenario.viewers.token_file.as_ref().map(Path::new);
+        let file = self.token_file.as_deref().or(of_scenario);
+        access::playback_tokens(self.token.as_ref(), file, &access::environment)
     }
 
     fn tell(&self, viewers: &mut Viewers) {

@@ -176,23 +176,11 @@ pub(crate) struct ProofArgs {
     /// Afterwards, compare the origin's statistics with --truth, as `sigma-load verify` does; a difference is a failure
     #[arg(long, requires = "truth")]
     pub(crate) verify: bool,
-    /// The origin's API
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "SIGMA_URL",
-        default_value = "http://127.0.0.1:7070",
-        requires = "verify"
-    )]
-    pub(crate) origin: Address,
-    /// Token of the API
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "SIGMA_TOKEN",
-        hide_env_values = true,
-        conflicts_with = "origin_token_file"
-    )]
+    /// The origin's API; default: $SIGMA_URL, or http://127.0.0.1:7070
+    #[arg(long, value_name = "URL", requires = "verify")]
+    pub(crate) origin: Option<Address>,
+    /// Token of the API; default: $SIGMA_TOKEN
+    #[arg(long, value_name = "TOKEN", requires = "verify", conflicts_with = "origin_token_file")]
     pub(crate) origin_token: Option<String>,
     /// File with the token: `admin.token` in the origin's data_dir
     #[arg(long, value_name = "FILE", requires = "verify")]
@@ -338,11 +326,11 @@ pub(crate) struct VerifyArgs {
     /// Ground-truth log of a run, JSON lines; may be repeated
     #[arg(long, required = true, value_name = "FILE")]
     pub(crate) truth: Vec<PathBuf>,
-    /// The origin's API
-    #[arg(long, env = "SIGMA_URL", default_value = "http://127.0.0.1:7070")]
-    pub(crate) url: Address,
-    /// Token of the API
-    #[arg(long, env = "SIGMA_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    /// The origin's API; default: $SIGMA_URL, or http://127.0.0.1:7070
+    #[arg(long)]
+    pub(crate) url: Option<Address>,
+    /// Token of the API; default: $SIGMA_TOKEN
+    #[arg(long, conflicts_with = "token_file")]
     pub(crate) token: Option<String>,
     /// File with the token: `admin.token` in the origin's data_dir
     #[arg(long, value_name = "FILE")]
@@ -413,6 +401,22 @@ mod tests {
             (vec!["run", "--scenario-file", "x.toml", "--scenario", "churn"], false),
             (vec!["run", url, "--verify"], false),
             (vec!["run", url, "--verify", "--truth", "t", "--origin-token-file", "x"], true),
+            (
+                vec![
+                    "run",
+                    url,
+                    "--verify",
+                    "--truth",
+                    "t",
+                    "--origin-token-file",
+                    "x",
+                    "--origin-token",
+                    "y",
+                ],
+                false,
+            ),
+            (vec!["run", url, "--origin", "http://127.0.0.1:7070"], false),
+            (vec!["run", url, "--token", "x", "--token-file", "y"], false),
             (vec!["herd", url, "--metric", "x{a=\"b\"}"], true),
             (vec!["herd", url, "--metric", "x y"], false),
             (vec!["run", url, "--json", "a.json", "--html", "a.html"], true),

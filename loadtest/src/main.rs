@@ -4,6 +4,7 @@
 //! for next), `check` (conformance), `scenario`, `board`, `integral`, `verify::compare`, `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
 //! `fetch`, `crowd`, `viewer`, `run`, `herd`, `publish`, `verify` and `procstat`.
 
+mod access;
 mod adapt;
 mod address;
 mod behaviour;
@@ -185,13 +186,6 @@ fn hand_out(output: &Output, html: Option<&Path>, report: &Report) -> Result<boo
     Ok(report.passed)
 }
 
-/// A token of the API, given or in a file.
-fn token(given: Option<&String>, file: Option<&Path>) -> Result<Option<String>, Failure> {
-    let Some(path) = file else { return Ok(given.cloned()) };
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Some(text.trim().to_owned()))
-}
-
 async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
     raise_open_files(arguments.requests);
     let dialer = Arc::new(dialer(&arguments.target, std::slice::from_ref(&arguments.url))?);
@@ -250,11 +244,13 @@ async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
 }
 
 async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
-    let token = token(arguments.token.as_ref(), arguments.token_file.as_deref())?;
-    let dialer = dialer(&arguments.target, std::slice::from_ref(&arguments.url))?;
+    let (token, file) = (arguments.token.as_ref(), arguments.token_file.as_deref());
+    let token = access::token(token, file, &access::environment)?;
+    let url = access::url(arguments.url.as_ref(), &access::environment)?;
+    let dialer = dialer(&arguments.target, std::slice::from_ref(&url))?;
     let order = verify::Order {
         truth: arguments.truth,
-        url: arguments.url,
+        url,
         token,
         channel: arguments.channel.to_string(),
         bars: verify::compare::Bars { part_ms: arguments.part_ms },

@@ -477,6 +477,12 @@ impl Viewers {
                 return wrong(field, rate, "0 to 600");
             }
         }
+        for (field, ms) in [("viewers.seek_stay_ms", self.seek_stay_ms), ("viewers.sleep_ms", self.sleep_ms)]
+        {
+            if ms > SECONDS_MAX * 1000 {
+                return wrong(field, ms, format!("at most {} (a day)", SECONDS_MAX * 1000));
+            }
+        }
         if !(1..=1_000_000).contains(&self.tabs_per_token) {
             return wrong("viewers.tabs_per_token", self.tabs_per_token, "1 to 1000000");
         }
@@ -491,6 +497,14 @@ impl Viewers {
             weight(field, value)?;
         }
         some_weight("viewers.leaving", ways.iter().map(|(_, value)| *value))?;
+        for (field, seconds) in [
+            ("viewers.leaving.vanish_seconds", leaving.vanish_seconds),
+            ("viewers.leaving.sleep_seconds", leaving.sleep_seconds),
+        ] {
+            if seconds > SECONDS_MAX {
+                return wrong(field, seconds, format!("at most {SECONDS_MAX} (a day)"));
+            }
+        }
         let Protocols { h1, h2, h3 } = self.protocols;
         for (field, value) in
             [("viewers.protocols.h1", h1), ("viewers.protocols.h2", h2), ("viewers.protocols.h3", h3)]

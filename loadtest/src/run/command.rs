@@ -15,7 +15,7 @@ use crate::report::Report;
 use crate::results::Point;
 use crate::verify::{self, compare};
 use crate::viewer::channel_of;
-use crate::{Failure, dialer, raise_open_files, token};
+use crate::{Failure, access, dialer, raise_open_files};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -95,16 +95,17 @@ async fn prove_one(
     channel: &str,
 ) -> Result<compare::Verification, Failure> {
     let proof = &arguments.proof;
+    let (token, file) = (proof.origin_token.as_ref(), proof.origin_token_file.as_deref());
     let order = verify::Order {
         truth: vec![truth.to_owned()],
-        url: proof.origin.clone(),
-        token: token(proof.origin_token.as_ref(), proof.origin_token_file.as_deref())?,
+        url: access::url(proof.origin.as_ref(), &access::environment)?,
+        token: access::token(token, file, &access::environment)?,
         channel: channel.to_owned(),
         bars: compare::Bars::default(),
         wait: PROOF_WAIT,
         timeout: arguments.target.timeout(),
     };
-    let dialer = dialer(&arguments.target, std::slice::from_ref(&proof.origin))?;
+    let dialer = dialer(&arguments.target, std::slice::from_ref(&order.url))?;
     Ok(verify::run(&dialer, &order).await?)
 }
 
