@@ -25,6 +25,7 @@ mod listing;
 mod loop_clock;
 mod merge;
 mod nofile;
+mod outlet;
 mod playback;
 mod player;
 mod playlist;
@@ -55,10 +56,11 @@ use cli::{
     Target, VerifyArgs,
 };
 use dial::{DialConfig, Dialer, Protocol};
+use outlet::Outlets;
 use report::Report;
 use serde::Serialize;
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -165,28 +167,36 @@ fn raise_open_files(viewers: u32) {
 }
 
 async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
-    let report = run::command::run(arguments, interrupted).await?;
-    hand_out(&arguments.output, arguments.html.as_deref(), &report)
+    let outlets = open(&arguments.output, arguments.html.as_deref())?;
+    hand_out(outlets, &run::command::run(arguments, interrupted).await?)
 }
 
 fn run_merge(arguments: &MergeArgs) -> Result<bool, Failure> {
+    let outlets = open(&arguments.output, arguments.html.as_deref())?;
     let Some(recorded) = merge::merge(&arguments.reports)? else { return Err("no report".into()) };
-    hand_out(&arguments.output, arguments.html.as_deref(), &Report::new(recorded))
+    hand_out(outlets, &Report::new(recorded))
+}
+
+fn open(output: &Output, html: Option<&Path>) -> Result<Outlets, Failure> {
+    Ok(Outlets::open(output.json.as_deref(), html)?)
 }
 
 /// Writes a report wherever it was wanted. Returns whether the run was good.
-fn hand_out(output: &Output, html: Option<&Path>, report: &Report) -> Result<bool, Failure> {
-    if let Some(path) = html {
-        write_file(path, &report::html::page(report))?;
-    }
-    write(output, report)?;
+fn hand_out(outlets: Outlets, report: &Report) -> Result<bool, Failure> {
+    let written = outlets.hand_out(&mut std::io::stdout().lock(), report, || report::html::page(report));
     for failure in &report.failures {
         tracing::error!("{failure}");
     }
-    Ok(report.passed)
+    written.map(|()| report.passed)
+}
+
+/// The same for one that has no page.
+fn write<R: Serialize + Display>(outlets: Outlets, report: &R) -> Result<(), Failure> {
+    outlets.hand_out(&mut std::io::stdout().lock(), report, String::new)
 }
 
 async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
+    let outlets = open(&arguments.output, None)?;
     raise_open_files(arguments.requests);
     let dialer = Arc::new(dialer(&arguments.target, std::slice::from_ref(&arguments.url))?);
     let herd = herd::Herd {
@@ -197,13 +207,14 @@ async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
         metrics: arguments.metrics.map(|address| (address, arguments.metric)),
     };
     let report = herd::run(dialer, &herd).await?;
-    write(&arguments.output, &report)?;
+    write(outlets, &report)?;
     let alike = report.distinct_bodies == 1;
     let coalesced = report.upstream_requests.is_none_or(|n| n <= arguments.max_upstream as f64);
     Ok(alike && coalesced && report.errors_total <= arguments.max_errors)
 }
 
 async fn run_check(arguments: &CheckArgs) -> Result<bool, Failure> {
+    let outlets = open(&arguments.output, None)?;
     let addresses: Vec<Address> =
         std::iter::once(&arguments.url).chain(&arguments.compare).cloned().collect();
     let dialer = dialer(&arguments.target, &addresses)?;
@@ -217,11 +228,12 @@ async fn run_check(arguments: &CheckArgs) -> Result<bool, Failure> {
         duration: Duration::from_secs(arguments.seconds),
     };
     let report = check::run(Arc::new(wire), &plan).await?;
-    write(&arguments.output, &report)?;
+    write(outlets, &report)?;
     Ok(report.is_good(arguments.fail_on))
 }
 
 async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
+    let outlets = open(&arguments.output, None)?;
     let input = match (arguments.test_source, arguments.file) {
         (Some(picture), _) => publish::Input::Test(picture, arguments.test_kbps),
         (None, Some(path)) if path != Path::new("-") => publish::Input::File(path),
@@ -239,11 +251,12 @@ async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
         max_errors: arguments.max_errors,
     };
     let report = publish::run(order, interrupted()).await?;
-    write(&arguments.output, &report)?;
+    write(outlets, &report)?;
     Ok(report.passed)
 }
 
 async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
+    let outlets = open(&arguments.output, None)?;
     let (token, file) = (arguments.token.as_ref(), arguments.token_file.as_deref());
     let token = access::token(token, file, &access::environment)?;
     let url = access::url(arguments.url.as_ref(), &access::environment)?;
@@ -258,11 +271,12 @@ async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
         timeout: arguments.target.timeout(),
     };
     let verification = verify::run(&dialer, &order).await?;
-    write(&arguments.output, &verification)?;
+    write(outlets, &verification)?;
     Ok(verification.passed)
 }
 
 async fn run_procstat(arguments: &ProcstatArgs) -> Result<bool, Failure> {
+    let outlets = open(&arguments.output, None)?;
     procstat::Watch::start(arguments.pid, arguments.children)?;
     tokio::time::sleep(Duration::from_secs(arguments.warm_up_seconds)).await;
     let watch = procstat::Watch::start(arguments.pid, arguments.children)?;
@@ -272,23 +286,8 @@ async fn run_procstat(arguments: &ProcstatArgs) -> Result<bool, Failure> {
             () = interrupted() => {}
         }
     };
-    for report in procstat::follow(vec![watch], over).await {
-        write(&arguments.output, &report)?;
+    if let Some(report) = procstat::follow(vec![watch], over).await.first() {
+        write(outlets, report)?;
     }
     Ok(true)
-}
-
-fn write<R: Serialize + Display>(output: &Output, report: &R) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    let json = || serde_json::to_string_pretty(report);
-    match &output.json {
-        Some(path) if path == Path::new("-") => return Ok(writeln!(stdout, "{}", json()?)?),
-        Some(path) => write_file(path, &json()?)?,
-        None => {}
-    }
-    Ok(writeln!(stdout, "{report}")?)
-}
-
-fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, format!("{text}\n")).map_err(|error| format!("{}: {error}", path.display()).into())
 }
