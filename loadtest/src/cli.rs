@@ -318,6 +318,8 @@ pub(crate) struct PublishArgs {
         --channel bench --token-file admin.token --json verify.json\n\n\
     The logs are those of all load testers that watched the channel at the time: a viewer that is in none of them is \
 an error. Sessions that ended before the first of the logs are left out.\n\
+    Views and watch time in total are summed up from the origin's sessions of that time; `run --verify` asks for its \
+totals before the run, and holds against it what was added to them.\n\
     Views must be the same number; viewers of each second may differ by 0.5 % of the peak from those who came 2 s \
 before and have not left, to those who left within 6 s (10 s if they vanished without a word); watch time by 0.1 % \
 in total and by one part for each session.\n\n\

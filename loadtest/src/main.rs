@@ -266,6 +266,7 @@ async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
         url,
         token,
         channel: arguments.channel.to_string(),
+        before: None,
         bars: verify::compare::Bars { part_ms: arguments.part_ms },
         wait: Duration::from_secs(arguments.wait_seconds),
         timeout: arguments.target.timeout(),

@@ -8,15 +8,16 @@ use crate::address::Address;
 use crate::behaviour;
 use crate::cli::RunArgs;
 use crate::crowd::{Crowd, Habits};
+use crate::dial::Dialer;
 use crate::ground::GroundLog;
 use crate::merge::Recorded;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::results::Point;
-use crate::verify::{self, compare};
+use crate::verify::compare::{self, Totals};
 use crate::viewer::channel_of;
-use crate::{Failure, access, dialer, raise_open_files};
-use std::path::Path;
+use crate::{Failure, access, dialer, raise_open_files, verify};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use std::time::Duration;
 const OPEN_VIEWERS_MAX: u32 = 100_000;
 /// How long after a run its numbers may take to be final.
 const PROOF_WAIT: Duration = Duration::from_secs(30);
+/// How long before a run the numbers of what was before may take to be.
+const BASELINE_WAIT: Duration = Duration::from_secs(10);
 
 /// Runs to the end, or until `stop` resolves; then it is asked anew, for the comparison.
 ///
@@ -48,6 +51,13 @@ pub(crate) async fn run(arguments: &RunArgs, stop: impl AsyncFn()) -> Result<Rep
         server_pids: arguments.server_pid.clone(),
         server_children: arguments.server_children,
     };
+    let before = match arguments.proof.verify {
+        true => tokio::select! {
+            before = baseline(arguments, &addresses) => before?,
+            () = stop() => return Err("interrupted before it began".into()),
+        },
+        false => BTreeMap::new(),
+    };
     let progress = Arc::new(Mutex::new(Some(Progress::begin(&arguments.view, &order.scenario)?)));
     let watched = Arc::clone(&progress);
     let show = move |unix_s: u64, points: &[(String, Point)]| {
@@ -60,9 +70,9 @@ pub(crate) async fn run(arguments: &RunArgs, stop: impl AsyncFn()) -> Result<Rep
     drop(lock(&progress).take());
     let outcome = outcome?;
     let mut recorded = Recorded::new(&order.scenario, protocol, outcome);
-    if let Some(truth) = arguments.behaviour.truth.as_deref().filter(|_| arguments.proof.verify) {
+    if arguments.proof.verify {
         tokio::select! {
-            () = prove(arguments, truth, &addresses, &mut recorded) => {}
+            () = prove(arguments, &addresses, &before, &mut recorded) => {}
             () = stop() => recorded.unverified.push("interrupted".to_owned()),
         }
     }
@@ -73,13 +83,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn channels(addresses: &[Address]) -> BTreeSet<String> {
+    addresses.iter().map(|address| channel_of(&address.path)).collect()
+}
+
+/// The origin's totals of every channel that is going to be watched. Those that it does not tell are left out.
+async fn baseline(arguments: &RunArgs, addresses: &[Address]) -> Result<BTreeMap<String, Totals>, Failure> {
+    let mut known = BTreeMap::new();
+    for channel in channels(addresses) {
+        let (dialer, order) = asking(arguments, &channel)?;
+        let order = verify::Order { wait: BASELINE_WAIT, ..order };
+        match verify::totals(&dialer, &order).await {
+            Ok(totals) => {
+                known.insert(channel, totals);
+            }
+            Err(error) => tracing::warn!("what the origin counted before the run is not known: {error}"),
+        }
+    }
+    Ok(known)
+}
+
 /// The origin's numbers of every channel that was watched, held against the ground truth.
-async fn prove(arguments: &RunArgs, truth: &Path, addresses: &[Address], recorded: &mut Recorded) {
-    let mut channels: Vec<String> = addresses.iter().map(|address| channel_of(&address.path)).collect();
-    channels.sort();
-    channels.dedup();
-    for channel in channels {
-        match prove_one(arguments, truth, &channel).await {
+async fn prove(
+    arguments: &RunArgs,
+    addresses: &[Address],
+    before: &BTreeMap<String, Totals>,
+    recorded: &mut Recorded,
+) {
+    for channel in channels(addresses) {
+        match prove_one(arguments, &channel, before.get(&channel).copied()).await {
             Ok(mut verification) => {
                 verification.run = recorded.runs.concat();
                 recorded.verification.push(verification);
@@ -91,22 +123,28 @@ async fn prove(arguments: &RunArgs, truth: &Path, addresses: &[Address], recorde
 
 async fn prove_one(
     arguments: &RunArgs,
-    truth: &Path,
     channel: &str,
+    before: Option<Totals>,
 ) -> Result<compare::Verification, Failure> {
+    let (dialer, order) = asking(arguments, channel)?;
+    Ok(verify::run(&dialer, &verify::Order { before, ..order }).await?)
+}
+
+/// How the origin is asked.
+fn asking(arguments: &RunArgs, channel: &str) -> Result<(Dialer, verify::Order), Failure> {
     let proof = &arguments.proof;
     let (token, file) = (proof.origin_token.as_ref(), proof.origin_token_file.as_deref());
     let order = verify::Order {
-        truth: vec![truth.to_owned()],
+        truth: arguments.behaviour.truth.iter().cloned().collect(),
         url: access::url(proof.origin.as_ref(), &access::environment)?,
         token: access::token(token, file, &access::environment)?,
         channel: channel.to_owned(),
+        before: None,
         bars: compare::Bars::default(),
         wait: PROOF_WAIT,
         timeout: arguments.target.timeout(),
     };
-    let dialer = dialer(&arguments.target, std::slice::from_ref(&order.url))?;
-    Ok(verify::run(&dialer, &order).await?)
+    Ok((dialer(&arguments.target, std::slice::from_ref(&order.url))?, order))
 }
 
 #[cfg(test)]

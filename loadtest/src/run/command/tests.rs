@@ -25,8 +25,20 @@ async fn interrupted(origin: &Address, token: &str, signals: u32) -> Report {
     let folder = tempfile::tempdir().unwrap();
     let truth = folder.path().join("truth.jsonl");
     let url = format!("http://{}{}", fake.address.authority, fake.address.path);
-    let line =
-        ["sigma-load", "run", &url, "--seconds", "20", "--ramp-seconds", "0", "--verify", "--hints", "0"];
+    let line = [
+        "sigma-load",
+        "run",
+        &url,
+        "--seconds",
+        "20",
+        "--ramp-seconds",
+        "0",
+        "--verify",
+        "--hints",
+        "0",
+        "--timeout-seconds",
+        "1",
+    ];
     let origin = format!("http://{}", origin.authority);
     let more = ["--truth", truth.to_str().unwrap(), "--origin", &origin, "--origin-token", token];
     let Command::Run(arguments) = Cli::try_parse_from(line.iter().chain(&more)).unwrap().command else {
@@ -34,8 +46,10 @@ async fn interrupted(origin: &Address, token: &str, signals: u32) -> Report {
     };
     let asked = Cell::new(0);
     let stop = async || match asked.replace(asked.get() + 1) {
-        0 => fake.done().await,
-        before if before < signals => {}
+        // Before the run nobody wants anything.
+        0 => std::future::pending().await,
+        1 => fake.done().await,
+        before if before <= signals => {}
         _ => std::future::pending().await,
     };
     run(&arguments, stop).await.unwrap()
@@ -43,12 +57,15 @@ async fn interrupted(origin: &Address, token: &str, signals: u32) -> Report {
 
 #[tokio::test]
 async fn a_run_with_errors_is_verified_all_the_same() {
-    let origin = verify::tests::origin(0, Arc::default()).await;
+    let asked = Arc::default();
+    let origin = verify::tests::origin(0, Arc::clone(&asked)).await;
     let report = report(&origin, "secret").await;
     assert_eq!(report.errors, [("http_404".to_owned(), 1)].into());
     assert_eq!(report.verdict, Verdict::Failed);
     let [verification] = report.recorded.verification.as_slice() else { panic!("{report}") };
     assert_eq!((verification.sessions, verification.passed), (1, false), "the origin knows nobody");
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked[0], "/api/v1/stats/a", "before the run: what was there is not the run's");
     assert_eq!(verification.run, report.recorded.runs[0]);
     let text = report.to_string();
     assert!(text.contains("1 errors, 0 allowed") && text.contains("0 of 1"), "{text}");
