@@ -98,7 +98,7 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
     household.joins(&session);
     // Who is going to vanish with QUIC needs a socket of its own for that.
     let quic = if plan.script.vanishes() { Rc::default() } else { Rc::clone(&household.quic) };
-    let mut acts = plan.script.0.as_slice();
+    let mut acts = plan.script.clone();
     let (mut at, mut protocol) = (start, plan.protocol);
     let left = loop {
         let route = Route { authority: &at.authority, protocol, timeout: crowd.habits.request_timeout };
@@ -200,7 +200,7 @@ async fn until_exit(
     session: &Session,
     wire: &Wire,
     at: &mut Address,
-    (plan, place, acts): (&Plan, usize, &mut &[(Duration, Act)]),
+    (plan, place, acts): (&Plan, usize, &mut Script),
 ) -> Exit {
     let acting = async {
         let exit = act(session, (plan, place), acts).await;
@@ -222,14 +222,14 @@ pub(crate) async fn settled() {
 }
 
 /// Does what the script says; ends with what cannot be done beside playing.
-async fn act(session: &Session, (plan, place): (&Plan, usize), acts: &mut &[(Duration, Act)]) -> Exit {
-    while let [(at, act), rest @ ..] = *acts {
+async fn act(session: &Session, (plan, place): (&Plan, usize), acts: &mut Script) -> Exit {
+    while let Some(at) = acts.next_at() {
         let now = Duration::from_micros(session.now_us());
-        if *at > now {
-            tokio::time::sleep(*at - now).await;
+        if at > now {
+            tokio::time::sleep(at - now).await;
         }
-        *acts = rest;
-        match *act {
+        let Some((_, act)) = acts.next() else { break };
+        match act {
             // What it asked for still comes; then it is there, and does nothing.
             Act::Leave(Leaving::Sleep) => {
                 session.sleeps();

@@ -108,3 +108,15 @@ fn a_run_that_went_wrong_says_so() {
     assert!(page.contains("the tester was the limit") && page.contains("too slow"));
     assert!(page.contains("Nothing was measured over time"));
 }
+
+#[test]
+fn seconds_that_are_far_apart_make_no_endless_page() {
+    let mut far = recorded(&["a:1"]);
+    far.results.slices[0].seconds.insert(0, Point::default());
+    far.results.slices[0].seconds.insert(u64::MAX, Point::default());
+    far.results.started_at_ms = u64::MAX;
+    far.results.ramp_seconds = 1e300;
+    far.add(&recorded(&["b:1"]));
+    let bytes = page(&Report::new(far)).len();
+    assert!(bytes < 500_000, "{bytes}");
+}
