@@ -3,7 +3,10 @@
 use crate::access;
 use crate::cli::RunArgs;
 use crate::scenario::preset::Flags;
-use crate::scenario::{CmcdIn, Leavings, Length, Links, Protocols, Scenario, Viewers};
+use crate::scenario::{
+    CmcdIn, LENGTH_S_MIN, Leavings, Length, Links, Protocols, RATE_MAX, SECONDS_MAX, SPREAD_MAX, Scenario,
+    Viewers,
+};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -40,13 +43,13 @@ pub(crate) struct Behaviour {
     #[arg(long, value_name = "KBPS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) bandwidth: Option<u32>,
     /// Spread between viewers' links: standard deviation of the logarithm
-    #[arg(long, value_name = "SIGMA", value_parser = amount)]
+    #[arg(long, value_name = "SIGMA", value_parser = spread)]
     pub(crate) bandwidth_spread: Option<f64>,
     /// Change of a viewer's link over time, the same measure
-    #[arg(long, value_name = "SIGMA", value_parser = amount)]
+    #[arg(long, value_name = "SIGMA", value_parser = spread)]
     pub(crate) bandwidth_wobble: Option<f64>,
     /// Mean length of sessions, exponentially distributed. Default: to the end
-    #[arg(long, value_name = "S", value_parser = amount)]
+    #[arg(long, value_name = "S", value_parser = length)]
     pub(crate) session_seconds: Option<f64>,
     /// How sessions end, by weight: clean close, RST, gone without a word, asleep for good
     #[arg(long, value_name = "CLOSE,RESET,VANISH[,SLEEP]", value_parser = ways)]
@@ -55,13 +58,13 @@ pub(crate) struct Behaviour {
     #[arg(long, value_name = "H1,H2,H3", value_parser = weights::<3>)]
     pub(crate) protocols: Option<Weights<3>>,
     /// Seeks into the DVR window, per viewer and minute; 5 s there, and back
-    #[arg(long, value_name = "N", value_parser = amount)]
+    #[arg(long, value_name = "N", value_parser = rate)]
     pub(crate) seeks: Option<f64>,
     /// Tabs that fall asleep for 10 s, per viewer and minute
-    #[arg(long, value_name = "N", value_parser = amount)]
+    #[arg(long, value_name = "N", value_parser = rate)]
     pub(crate) sleeps: Option<f64>,
     /// Moves to the next URL's edge (and to a protocol of --protocols), per viewer and minute
-    #[arg(long, value_name = "N", value_parser = amount)]
+    #[arg(long, value_name = "N", value_parser = rate)]
     pub(crate) moves: Option<f64>,
 }
 
@@ -69,13 +72,31 @@ pub(crate) struct Behaviour {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Weights<const N: usize>(pub(crate) [f64; N]);
 
-fn amount(text: &str) -> Result<f64, String> {
+fn number(text: &str, (least, most): (f64, f64)) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if (0.0..=1e6).contains(&number) { Ok(number) } else { Err("expected 0 to 1000000".to_owned()) }
+    if (least..=most).contains(&number) { Ok(number) } else { Err(format!("expected {least} to {most}")) }
+}
+
+// The bounds that a scenario has.
+
+fn amount(text: &str) -> Result<f64, String> {
+    number(text, (0.0, 1e6))
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    amount(text).and_then(|share| if share <= 1.0 { Ok(share) } else { Err("expected 0 to 1".to_owned()) })
+    number(text, (0.0, 1.0))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    number(text, (0.0, RATE_MAX))
+}
+
+fn length(text: &str) -> Result<f64, String> {
+    number(text, (LENGTH_S_MIN, SECONDS_MAX as f64))
+}
+
+fn spread(text: &str) -> Result<f64, String> {
+    number(text, (0.0, SPREAD_MAX))
 }
 
 fn weights<const N: usize>(text: &str) -> Result<Weights<N>, String> {
@@ -159,6 +180,10 @@ pub(crate) fn scenario(arguments: &RunArgs) -> Result<Scenario, Box<dyn std::err
         scenario.limits.request_timeout_ms = seconds * 1000;
     }
     arguments.behaviour.tell(&mut scenario.viewers);
+    let tokens = arguments.behaviour.token_file.is_some() || scenario.viewers.token_file.is_some();
+    if arguments.behaviour.tabs.is_some() && !tokens {
+        return Err("--tabs: needs --token-file, or a scenario's `token_file`: one token is all tabs'".into());
+    }
     Ok(scenario.checked()?)
 }
 
@@ -236,6 +261,8 @@ mod tests {
             assert_eq!(of(&[url, "--scenario", name]).unwrap().name, name);
         }
         assert_eq!(of(&[url, "--scenario", "churn"]).unwrap().viewers.leaving.vanish, 0.2, "its own way");
+        assert!(of(&[url, "--tabs", "3"]).unwrap_err().contains("--token-file"));
+        assert!(of(&[url, "--tabs", "3", "--token-file", "x"]).is_ok());
         assert!(of(&[url, "--scenario", "pop-death"]).unwrap_err().contains("same path"));
     }
 }

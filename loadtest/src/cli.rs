@@ -125,7 +125,7 @@ pub(crate) struct RunArgs {
     /// Time over which the viewers start
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     pub(crate) ramp_seconds: u64,
-    /// auto (rate adaptation), first, lowest, highest, or a number from 0; default: first
+    /// auto (rate adaptation), first, lowest, highest, or a number from 0 (without such a variant: errors, no_variant); default: first
     #[arg(long)]
     pub(crate) variant: Option<Pick>,
     /// Leave the audio rendition out
@@ -267,15 +267,21 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sigma-load publish rtmp://127.0.0.1:1935/live/KEY --file clip.flv --loop --seconds 60\n  \
-    sigma-load publish 'rtmp://127.0.0.1:1935/live/key-{n}' --count 20 --test-source 640x360@30 --seconds 60\n  \
+    sigma-load publish 'rtmp://127.0.0.1:1935/live/key-{\u{1b}[0mn}' --count 20 --test-source 640x360@30 --seconds 60\n  \
     sigma-load publish 'srt://127.0.0.1:8890?streamid=KEY' --file clip.mp4 --loop\n  \
     ffmpeg -re -i clip.mp4 -c copy -f flv - | sigma-load publish rtmp://127.0.0.1:1935/live/KEY\n\n\
     FLV is read as it is. Other files (with codecs that FLV has), the test source and SRT need the program ffmpeg.\n\
     All publishers send the same test source, encoded once, and who does not keep up loses pictures of it; files are \
 read for each.\n\n\
+    A publisher that sent nothing, an input that ends in the middle of a tag, and a server that takes nothing any more \
+are errors.\n\n\
     Exit codes: 0 no errors beyond --max-errors; 1 errors, or a target that refuses; 2 wrong usage.")]
 pub(crate) struct PublishArgs {
-    /// `rtmp://HOST[:PORT]/APP/KEY` or `srt://HOST:PORT?streamid=...`; `{n}` stands for the publisher's number, from 1
+    // A style that changes nothing stands in the middle of what would be taken for a line break.
+    #[arg(
+        help = "`rtmp://HOST[:PORT]/APP/KEY` or `srt://HOST:PORT?streamid=...`; `{\u{1b}[0mn}` stands for the \
+publisher's number, from 1"
+    )]
     pub(crate) url: String,
     /// Publishers
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -287,7 +293,7 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "WxH@FPS", conflicts_with = "file")]
     pub(crate) test_source: Option<Picture>,
     /// Bit rate of the test picture
-    #[arg(long, value_name = "KBPS", default_value_t = 1_500, requires = "test_source", value_parser = clap::value_parser!(u32).range(50..=100_000))]
+    #[arg(long, value_name = "KBPS", default_value_t = 1_500, requires = "test_source", conflicts_with = "file", value_parser = clap::value_parser!(u32).range(50..=100_000))]
     pub(crate) test_kbps: u32,
     /// Begin again at the end of the file, with timestamps that go on
     #[arg(long = "loop", requires = "file")]
@@ -381,6 +387,15 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_for_a_number_is_no_line_break() {
+        let mut cli = Cli::command();
+        let publish = cli.find_subcommand_mut("publish").unwrap();
+        for help in [publish.render_long_help().to_string(), publish.render_help().to_string()] {
+            assert!(help.contains("`{n}` stands") && help.contains("live/key-{n}' --count"), "{help}");
+        }
+    }
+
+    #[test]
     fn bounds() {
         let url = "http://127.0.0.1/live/a/index.m3u8";
         for (arguments, accepted) in [
@@ -433,6 +448,17 @@ mod tests {
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-source", "big"], false),
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-source", "640x360@30", "--file", "x"], false),
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-kbps", "500"], false),
+            (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-kbps", "500", "--file", "x"], false),
+            (
+                vec!["publish", "rtmp://127.0.0.1/live/k", "--test-kbps", "500", "--test-source", "64x64@9"],
+                true,
+            ),
+            (vec!["run", url, "--seeks", "601"], false),
+            (vec!["run", url, "--session-seconds", "0"], false),
+            (
+                vec!["run", url, "--session-seconds", "86400", "--seeks", "600", "--bandwidth-spread", "3"],
+                true,
+            ),
             (vec!["procstat", "--pid", "1", "--seconds", "5"], true),
             (vec!["verify", "--truth", "a", "--truth", "b", "--channel", "bench"], true),
             (vec!["verify", "--truth", "a", "--channel", "no/channel"], false),

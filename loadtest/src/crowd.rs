@@ -26,7 +26,7 @@ pub(crate) enum Pick {
     First,
     Lowest,
     Highest,
-    /// From 0, in the order of the playlist; the last one if there are fewer.
+    /// From 0, in the order of the playlist.
     Index(usize),
     /// By what the link lets through, beginning with the first.
     Adaptive,
@@ -62,16 +62,16 @@ impl std::str::FromStr for Pick {
 }
 
 impl Pick {
-    /// The index to begin with; `None` if there is no variant.
+    /// The index to begin with; `None` if there is no such variant.
     pub(crate) fn of(self, variants: &[VariantView<'_>]) -> Option<usize> {
-        let last = variants.len().checked_sub(1)?;
         let rate = |index: &usize| variants[*index].bandwidth_bps;
-        Some(match self {
-            Self::First | Self::Adaptive => 0,
-            Self::Lowest => (0..variants.len()).min_by_key(rate)?,
-            Self::Highest => (0..variants.len()).max_by_key(rate)?,
-            Self::Index(index) => index.min(last),
-        })
+        let all = 0..variants.len();
+        match self {
+            Self::First | Self::Adaptive => all.into_iter().next(),
+            Self::Lowest => all.min_by_key(rate),
+            Self::Highest => all.max_by_key(rate),
+            Self::Index(index) => all.contains(&index).then_some(index),
+        }
     }
 }
 

@@ -56,6 +56,7 @@ use cli::{
     Target, VerifyArgs,
 };
 use dial::{DialConfig, Dialer, Protocol};
+use herd::HerdError;
 use outlet::Outlets;
 use report::Report;
 use serde::Serialize;
@@ -68,6 +69,7 @@ use std::time::Duration;
 use tls::Trust;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use verify::VerifyError;
 
 /// The longest wait for a connection.
 const DIAL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
@@ -79,6 +81,15 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// The command line asks for what cannot be, whatever servers do: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Misuse(String);
+
+pub(crate) fn misuse(error: impl Display) -> Failure {
+    Misuse(error.to_string()).into()
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.log_format);
@@ -89,7 +100,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let misuse = if matches!(cli.command, Command::Check(_)) { 2 } else { 1 };
+    let checks = matches!(cli.command, Command::Check(_));
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(arguments) => run_viewers(&arguments).await,
@@ -108,7 +119,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::from(misuse)
+            ExitCode::from(if checks || error.is::<Misuse>() { 2 } else { 1 })
         }
     }
 }
@@ -145,7 +156,7 @@ fn dialer(target: &Target, addresses: &[Address]) -> Result<Dialer, Failure> {
     let tls = addresses.iter().any(|address| address.authority.tls);
     let protocol = target.protocol.unwrap_or(if tls { Protocol::H2 } else { Protocol::H1 });
     let trust = match &target.ca {
-        Some(path) => Some(Trust::ca_file(path, protocol.alpn())?),
+        Some(path) => Some(Trust::ca_file(path, protocol.alpn()).map_err(misuse)?),
         None if target.insecure_loopback => Some(Trust::anyone(protocol.alpn())?),
         None => None,
     };
@@ -173,12 +184,14 @@ async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
 
 fn run_merge(arguments: &MergeArgs) -> Result<bool, Failure> {
     let outlets = open(&arguments.output, arguments.html.as_deref())?;
-    let Some(recorded) = merge::merge(&arguments.reports)? else { return Err("no report".into()) };
+    let Some(recorded) = merge::merge(&arguments.reports).map_err(misuse)? else {
+        return Err("no report".into());
+    };
     hand_out(outlets, &Report::new(recorded))
 }
 
 fn open(output: &Output, html: Option<&Path>) -> Result<Outlets, Failure> {
-    Ok(Outlets::open(output.json.as_deref(), html)?)
+    Outlets::open(output.json.as_deref(), html).map_err(misuse)
 }
 
 /// Writes a report wherever it was wanted. Returns whether the run was good.
@@ -206,7 +219,10 @@ async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
         timeout: arguments.target.timeout(),
         metrics: arguments.metrics.map(|address| (address, arguments.metric)),
     };
-    let report = herd::run(dialer, &herd).await?;
+    let report = herd::run(dialer, &herd).await.map_err(|error| match error {
+        HerdError::Dial(dial) if dial.is_misuse() => misuse(dial),
+        error => error.into(),
+    })?;
     write(outlets, &report)?;
     let alike = report.distinct_bodies == 1;
     let coalesced = report.upstream_requests.is_none_or(|n| n <= arguments.max_upstream as f64);
@@ -250,7 +266,7 @@ async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
         ffmpeg: arguments.ffmpeg,
         max_errors: arguments.max_errors,
     };
-    let report = publish::run(order, interrupted()).await?;
+    let report = publish::run(order, interrupted()).await.map_err(misuse)?;
     write(outlets, &report)?;
     Ok(report.passed)
 }
@@ -258,8 +274,8 @@ async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
 async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
     let outlets = open(&arguments.output, None)?;
     let (token, file) = (arguments.token.as_ref(), arguments.token_file.as_deref());
-    let token = access::token(token, file, &access::environment)?;
-    let url = access::url(arguments.url.as_ref(), &access::environment)?;
+    let token = access::token(token, file, &access::environment).map_err(misuse)?;
+    let url = access::url(arguments.url.as_ref(), &access::environment).map_err(misuse)?;
     let dialer = dialer(&arguments.target, std::slice::from_ref(&url))?;
     let order = verify::Order {
         truth: arguments.truth,
@@ -271,14 +287,17 @@ async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
         wait: Duration::from_secs(arguments.wait_seconds),
         timeout: arguments.target.timeout(),
     };
-    let verification = verify::run(&dialer, &order).await?;
+    let verification = verify::run(&dialer, &order).await.map_err(|error| match error {
+        VerifyError::File { .. } | VerifyError::Line { .. } => misuse(error),
+        error => error.into(),
+    })?;
     write(outlets, &verification)?;
     Ok(verification.passed)
 }
 
 async fn run_procstat(arguments: &ProcstatArgs) -> Result<bool, Failure> {
     let outlets = open(&arguments.output, None)?;
-    procstat::Watch::start(arguments.pid, arguments.children)?;
+    procstat::Watch::start(arguments.pid, arguments.children).map_err(misuse)?;
     tokio::time::sleep(Duration::from_secs(arguments.warm_up_seconds)).await;
     let watch = procstat::Watch::start(arguments.pid, arguments.children)?;
     let over = async {

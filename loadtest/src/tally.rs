@@ -48,6 +48,8 @@ pub(crate) enum ErrorKind {
     Gap,
     /// No answer yet when the run ended, for longer than a live playlist may take to change.
     Overdue,
+    /// The variant that was asked for is not there.
+    NoVariant,
     /// A delta update that does not fit the playlist it updates.
     BadDelta,
     /// A playback token was refused or none was given (401, 403 at the multivariant playlist).
@@ -71,6 +73,7 @@ impl fmt::Display for ErrorKind {
             Self::Regression => "msn_regression",
             Self::Gap => "gap",
             Self::Overdue => "overdue",
+            Self::NoVariant => "no_variant",
             Self::BadDelta => "bad_delta",
             Self::Refused => "refused",
         };
@@ -99,6 +102,7 @@ impl std::str::FromStr for ErrorKind {
             Self::Regression,
             Self::Gap,
             Self::Overdue,
+            Self::NoVariant,
             Self::BadDelta,
             Self::Refused,
         ];

@@ -317,7 +317,7 @@ async fn select(session: &Session, wire: &Wire, at: &mut Address) -> Result<bool
     let habits = &session.crowd.habits;
     let known = state.sources.variants.len() == variants.len() && habits.pick == Pick::Adaptive;
     if !known {
-        state.sources.chosen = habits.pick.of(&variants).ok_or(ErrorKind::BadPlaylist)?;
+        state.sources.chosen = habits.pick.of(&variants).ok_or(ErrorKind::NoVariant)?;
     }
     let owned = |variant: &playlist::VariantView<'_>| Variant {
         uri: variant.uri.to_owned(),

@@ -3,7 +3,7 @@
 //! Invariant: what was measured is reported whatever the comparison with the origin says, and the comparison is made
 //! whatever was measured.
 
-use super::Order;
+use super::{Order, RunError};
 use crate::address::Address;
 use crate::behaviour;
 use crate::cli::RunArgs;
@@ -16,7 +16,7 @@ use crate::report::Report;
 use crate::results::Point;
 use crate::verify::compare::{self, Totals};
 use crate::viewer::channel_of;
-use crate::{Failure, access, dialer, raise_open_files, verify};
+use crate::{Failure, access, dialer, misuse, raise_open_files, verify};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,17 +33,17 @@ const BASELINE_WAIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// It could not begin, or its log could not be written: the caller's or the machine's fault.
 pub(crate) async fn run(arguments: &RunArgs, stop: impl AsyncFn()) -> Result<Report, Failure> {
-    let scenario = behaviour::scenario(arguments)?;
+    let scenario = behaviour::scenario(arguments).map_err(misuse)?;
     raise_open_files(u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX).min(OPEN_VIEWERS_MAX));
     let addresses = scenario.addresses();
     let dialer = dialer(&arguments.target, &addresses)?;
     let protocol = dialer.protocol();
     let habits = Habits::of(&scenario);
     let mut crowd = Crowd::new(dialer, habits, arguments.behaviour.threads.into());
-    crowd.tokens = arguments.behaviour.tokens(&scenario)?;
+    crowd.tokens = arguments.behaviour.tokens(&scenario).map_err(misuse)?;
     crowd.seed = scenario.seed;
     if let Some(path) = &arguments.behaviour.truth {
-        let log = GroundLog::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let log = GroundLog::create(path).map_err(|error| misuse(format!("{}: {error}", path.display())))?;
         crowd.log_to(log);
     }
     let order = Order {
@@ -58,7 +58,8 @@ pub(crate) async fn run(arguments: &RunArgs, stop: impl AsyncFn()) -> Result<Rep
         },
         false => BTreeMap::new(),
     };
-    let progress = Arc::new(Mutex::new(Some(Progress::begin(&arguments.view, &order.scenario)?)));
+    let progress =
+        Arc::new(Mutex::new(Some(Progress::begin(&arguments.view, &order.scenario).map_err(misuse)?)));
     let watched = Arc::clone(&progress);
     let show = move |unix_s: u64, points: &[(String, Point)]| {
         if let Some(progress) = &mut *lock(&watched) {
@@ -68,7 +69,10 @@ pub(crate) async fn run(arguments: &RunArgs, stop: impl AsyncFn()) -> Result<Rep
     let outcome = super::run(Arc::new(crowd), &order, show, stop()).await;
     // Whatever came of it: the terminal is free before anything is said of it.
     drop(lock(&progress).take());
-    let outcome = outcome?;
+    let outcome = outcome.map_err(|error| match error {
+        RunError::Ground(_) => error.into(),
+        RunError::Address { .. } | RunError::Server(_) => misuse(error),
+    })?;
     let mut recorded = Recorded::new(&order.scenario, protocol, outcome);
     if arguments.proof.verify {
         tokio::select! {
@@ -136,8 +140,8 @@ fn asking(arguments: &RunArgs, channel: &str) -> Result<(Dialer, verify::Order),
     let (token, file) = (proof.origin_token.as_ref(), proof.origin_token_file.as_deref());
     let order = verify::Order {
         truth: arguments.behaviour.truth.iter().cloned().collect(),
-        url: access::url(proof.origin.as_ref(), &access::environment)?,
-        token: access::token(token, file, &access::environment)?,
+        url: access::url(proof.origin.as_ref(), &access::environment).map_err(misuse)?,
+        token: access::token(token, file, &access::environment).map_err(misuse)?,
         channel: channel.to_owned(),
         before: None,
         bars: compare::Bars::default(),

@@ -226,6 +226,24 @@ async fn a_hurried_answer_is_an_unsatisfied_reload() {
 }
 
 #[tokio::test]
+async fn a_variant_that_is_not_there_is_an_error() {
+    for (pick, there) in [(Pick::Index(0), true), (Pick::Index(1), false)] {
+        let fake = Fake::start(1, 8, |_, _| Fault::None).await;
+        let order = scenario(fake.address.clone(), 1);
+        let habits = Habits { pick, ..habits(Duration::from_secs(20)) };
+        let crowd = Arc::new(Crowd::new(fake::dialer(Protocol::H1), habits, 1));
+        let stop = async {
+            tokio::select! {
+                () = fake.done() => {}
+                () = fake.asked("/live/a/index.m3u8", 3) => {}
+            }
+        };
+        let report = run(crowd, &order, stop).await.unwrap();
+        assert_eq!((report.errors.contains_key("no_variant"), report.viewers_started == 1), (!there, there));
+    }
+}
+
+#[tokio::test]
 async fn nobody_listening_is_a_connect_error() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address: Address = format!("http://127.0.0.1:{port}/live/a/index.m3u8").parse().unwrap();

@@ -94,3 +94,21 @@ async fn an_interrupted_run_proves_nothing_and_its_proof_can_be_interrupted_too(
     assert_eq!(report.failures.last().unwrap(), "not verified: interrupted");
     assert!(report.doubts()[0].contains("interrupted") && report.to_string().contains("run was interrupted"));
 }
+
+#[tokio::test]
+async fn what_cannot_be_is_wrong_usage() {
+    let url = "http://127.0.0.1:1/live/a/index.m3u8";
+    for wrong in [
+        &[url, "--scenario", "pop-death"][..],
+        &["http://192.0.2.1/live/a/index.m3u8", "--quiet"],
+        &[url, "--server-pid", "4294967295", "--quiet"],
+        &[url, "--token-file", "/nonexistent"],
+        &[url, "--truth", "/nonexistent/truth"],
+        &[url, "--ca", "/nonexistent"],
+    ] {
+        let line = ["sigma-load", "run"].iter().chain(wrong);
+        let Command::Run(arguments) = Cli::try_parse_from(line).unwrap().command else { unreachable!() };
+        let error = run(&arguments, async || std::future::pending().await).await.unwrap_err();
+        assert!(error.is::<crate::Misuse>(), "{wrong:?}: {error}");
+    }
+}
