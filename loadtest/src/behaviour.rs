@@ -1,24 +1,22 @@
 //! How viewers behave, as asked for on the command line.
 
+use crate::access;
 use crate::cli::RunArgs;
 use crate::scenario::preset::Flags;
-use crate::scenario::{CmcdIn, Leavings, Length, Links, Protocols, Scenario, Viewers};
+use crate::scenario::{
+    CmcdIn, LENGTH_S_MIN, Leavings, Length, Links, Protocols, RATE_MAX, SECONDS_MAX, SPREAD_MAX, Scenario,
+    Viewers,
+};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(crate) struct Behaviour {
     /// Threads with an event loop each
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: u16,
-    /// Playback token of all viewers (several tabs with one token)
-    #[arg(
-        long,
-        value_name = "JWT",
-        conflicts_with = "token_file",
-        env = "SIGMA_PLAYBACK_TOKEN",
-        hide_env_values = true
-    )]
+    /// Playback token of all viewers (several tabs with one token); default: $SIGMA_PLAYBACK_TOKEN
+    #[arg(long, value_name = "JWT", conflicts_with = "token_file")]
     pub(crate) token: Option<String>,
     /// Playback tokens, one a line; viewers take turns on them
     #[arg(long, value_name = "FILE")]
@@ -45,13 +43,13 @@ pub(crate) struct Behaviour {
     #[arg(long, value_name = "KBPS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) bandwidth: Option<u32>,
     /// Spread between viewers' links: standard deviation of the logarithm
-    #[arg(long, value_name = "SIGMA", value_parser = amount)]
+    #[arg(long, value_name = "SIGMA", value_parser = spread)]
     pub(crate) bandwidth_spread: Option<f64>,
     /// Change of a viewer's link over time, the same measure
-    #[arg(long, value_name = "SIGMA", value_parser = amount)]
+    #[arg(long, value_name = "SIGMA", value_parser = spread)]
     pub(crate) bandwidth_wobble: Option<f64>,
     /// Mean length of sessions, exponentially distributed. Default: to the end
-    #[arg(long, value_name = "S", value_parser = amount)]
+    #[arg(long, value_name = "S", value_parser = length)]
     pub(crate) session_seconds: Option<f64>,
     /// How sessions end, by weight: clean close, RST, gone without a word, asleep for good
     #[arg(long, value_name = "CLOSE,RESET,VANISH[,SLEEP]", value_parser = ways)]
@@ -60,13 +58,13 @@ pub(crate) struct Behaviour {
     #[arg(long, value_name = "H1,H2,H3", value_parser = weights::<3>)]
     pub(crate) protocols: Option<Weights<3>>,
     /// Seeks into the DVR window, per viewer and minute; 5 s there, and back
-    #[arg(long, value_name = "N", value_parser = amount)]
+    #[arg(long, value_name = "N", value_parser = rate)]
     pub(crate) seeks: Option<f64>,
     /// Tabs that fall asleep for 10 s, per viewer and minute
-    #[arg(long, value_name = "N", value_parser = amount)]
+    #[arg(long, value_name = "N", value_parser = rate)]
     pub(crate) sleeps: Option<f64>,
     /// Moves to the next URL's edge (and to a protocol of --protocols), per viewer and minute
-    #[arg(long, value_name = "N", value_parser = amount)]
+    #[arg(long, value_name = "N", value_parser = rate)]
     pub(crate) moves: Option<f64>,
 }
 
@@ -74,13 +72,31 @@ pub(crate) struct Behaviour {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Weights<const N: usize>(pub(crate) [f64; N]);
 
-fn amount(text: &str) -> Result<f64, String> {
+fn number(text: &str, (least, most): (f64, f64)) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if (0.0..=1e6).contains(&number) { Ok(number) } else { Err("expected 0 to 1000000".to_owned()) }
+    if (least..=most).contains(&number) { Ok(number) } else { Err(format!("expected {least} to {most}")) }
+}
+
+// The bounds that a scenario has.
+
+fn amount(text: &str) -> Result<f64, String> {
+    number(text, (0.0, 1e6))
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    amount(text).and_then(|share| if share <= 1.0 { Ok(share) } else { Err("expected 0 to 1".to_owned()) })
+    number(text, (0.0, 1.0))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    number(text, (0.0, RATE_MAX))
+}
+
+fn length(text: &str) -> Result<f64, String> {
+    number(text, (LENGTH_S_MIN, SECONDS_MAX as f64))
+}
+
+fn spread(text: &str) -> Result<f64, String> {
+    number(text, (0.0, SPREAD_MAX))
 }
 
 fn weights<const N: usize>(text: &str) -> Result<Weights<N>, String> {
@@ -103,17 +119,9 @@ impl Behaviour {
     /// # Errors
     /// The file cannot be read or has none.
     pub(crate) fn tokens(&self, scenario: &Scenario) -> Result<Vec<String>, String> {
-        let of_scenario = scenario.viewers.token_file.as_ref().map(PathBuf::from);
-        let path = match (&self.token_file, &self.token, of_scenario) {
-            (None, Some(token), _) => return Ok(vec![token.clone()]),
-            (None, None, None) => return Ok(Vec::new()),
-            (Some(path), ..) => path.clone(),
-            (None, None, Some(path)) => path,
-        };
-        let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let tokens: Vec<String> =
-            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-        if tokens.is_empty() { Err(format!("{}: no token in it", path.display())) } else { Ok(tokens) }
+        let of_scenario = scenario.viewers.token_file.as_ref().map(Path::new);
+        let file = self.token_file.as_deref().or(of_scenario);
+        access::playback_tokens(self.token.as_ref(), file, &access::environment)
     }
 
     fn tell(&self, viewers: &mut Viewers) {
@@ -172,6 +180,10 @@ pub(crate) fn scenario(arguments: &RunArgs) -> Result<Scenario, Box<dyn std::err
         scenario.limits.request_timeout_ms = seconds * 1000;
     }
     arguments.behaviour.tell(&mut scenario.viewers);
+    let tokens = arguments.behaviour.token_file.is_some() || scenario.viewers.token_file.is_some();
+    if arguments.behaviour.tabs.is_some() && !tokens {
+        return Err("--tabs: needs --token-file, or a scenario's `token_file`: one token is all tabs'".into());
+    }
     Ok(scenario.checked()?)
 }
 
@@ -249,6 +261,8 @@ mod tests {
             assert_eq!(of(&[url, "--scenario", name]).unwrap().name, name);
         }
         assert_eq!(of(&[url, "--scenario", "churn"]).unwrap().viewers.leaving.vanish, 0.2, "its own way");
+        assert!(of(&[url, "--tabs", "3"]).unwrap_err().contains("--token-file"));
+        assert!(of(&[url, "--tabs", "3", "--token-file", "x"]).is_ok());
         assert!(of(&[url, "--scenario", "pop-death"]).unwrap_err().contains("same path"));
     }
 }

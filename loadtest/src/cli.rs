@@ -99,10 +99,12 @@ the wall clock at which it had the part: origin and viewers must share a clock.\
     The real-time factor is seconds of media got per second of a viewer's presence and rendition: below 1, viewers do \
 not keep up; sessions that begin or seek get what is before the live edge too, which shows where they are short.\n\n\
     Rates, delays and CPU are measured after the ramp; errors and start-up times are of the whole run. Parts missed \
-(gap), playlists that go back (msn_regression) and differing bytes (hash_mismatch) are errors too.\n\n\
+(gap), playlists that go back (msn_regression), differing bytes (hash_mismatch) and requests that wait for longer than \
+1.5 target durations (at least 2 s) when the run ends (overdue) are errors too. A stall counts as long as it lasts.\n\n\
     The verdict is `passed`; `failed`: more errors than --max-errors, nobody got media, a log with holes, or a \
-verification that does not hold; or `inconclusive`: nothing failed, but the tester was the limit (its threads or the \
-machine were too busy), so that its figures are not the server's.\n\n\
+verification that does not hold; or `inconclusive`: nothing failed, but the run was interrupted (Ctrl-C, SIGTERM; a \
+second one ends the verification, too), or the tester was the limit (its threads or the machine were too busy), so that \
+its figures are not the server's.\n\n\
     Exit codes: 0 passed or inconclusive; 1 failed, or a target that refuses; 2 wrong usage. A script that judges by \
 the figures looks at `verdict` of the JSON.")]
 pub(crate) struct RunArgs {
@@ -123,7 +125,7 @@ pub(crate) struct RunArgs {
     /// Time over which the viewers start
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     pub(crate) ramp_seconds: u64,
-    /// auto (rate adaptation), first, lowest, highest, or a number from 0; default: first
+    /// auto (rate adaptation), first, lowest, highest, or a number from 0 (without such a variant: errors, no_variant); default: first
     #[arg(long)]
     pub(crate) variant: Option<Pick>,
     /// Leave the audio rendition out
@@ -174,23 +176,11 @@ pub(crate) struct ProofArgs {
     /// Afterwards, compare the origin's statistics with --truth, as `sigma-load verify` does; a difference is a failure
     #[arg(long, requires = "truth")]
     pub(crate) verify: bool,
-    /// The origin's API
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "SIGMA_URL",
-        default_value = "http://127.0.0.1:7070",
-        requires = "verify"
-    )]
-    pub(crate) origin: Address,
-    /// Token of the API
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "SIGMA_TOKEN",
-        hide_env_values = true,
-        conflicts_with = "origin_token_file"
-    )]
+    /// The origin's API; default: $SIGMA_URL, or http://127.0.0.1:7070
+    #[arg(long, value_name = "URL", requires = "verify")]
+    pub(crate) origin: Option<Address>,
+    /// Token of the API; default: $SIGMA_TOKEN
+    #[arg(long, value_name = "TOKEN", requires = "verify", conflicts_with = "origin_token_file")]
     pub(crate) origin_token: Option<String>,
     /// File with the token: `admin.token` in the origin's data_dir
     #[arg(long, value_name = "FILE", requires = "verify")]
@@ -277,15 +267,21 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sigma-load publish rtmp://127.0.0.1:1935/live/KEY --file clip.flv --loop --seconds 60\n  \
-    sigma-load publish 'rtmp://127.0.0.1:1935/live/key-{n}' --count 20 --test-source 640x360@30 --seconds 60\n  \
+    sigma-load publish 'rtmp://127.0.0.1:1935/live/key-{\u{1b}[0mn}' --count 20 --test-source 640x360@30 --seconds 60\n  \
     sigma-load publish 'srt://127.0.0.1:8890?streamid=KEY' --file clip.mp4 --loop\n  \
     ffmpeg -re -i clip.mp4 -c copy -f flv - | sigma-load publish rtmp://127.0.0.1:1935/live/KEY\n\n\
     FLV is read as it is. Other files (with codecs that FLV has), the test source and SRT need the program ffmpeg.\n\
     All publishers send the same test source, encoded once, and who does not keep up loses pictures of it; files are \
 read for each.\n\n\
+    A publisher that sent nothing, an input that ends in the middle of a tag, and a server that takes nothing any more \
+are errors.\n\n\
     Exit codes: 0 no errors beyond --max-errors; 1 errors, or a target that refuses; 2 wrong usage.")]
 pub(crate) struct PublishArgs {
-    /// `rtmp://HOST[:PORT]/APP/KEY` or `srt://HOST:PORT?streamid=...`; `{n}` stands for the publisher's number, from 1
+    // A style that changes nothing stands in the middle of what would be taken for a line break.
+    #[arg(
+        help = "`rtmp://HOST[:PORT]/APP/KEY` or `srt://HOST:PORT?streamid=...`; `{\u{1b}[0mn}` stands for the \
+publisher's number, from 1"
+    )]
     pub(crate) url: String,
     /// Publishers
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -297,7 +293,7 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "WxH@FPS", conflicts_with = "file")]
     pub(crate) test_source: Option<Picture>,
     /// Bit rate of the test picture
-    #[arg(long, value_name = "KBPS", default_value_t = 1_500, requires = "test_source", value_parser = clap::value_parser!(u32).range(50..=100_000))]
+    #[arg(long, value_name = "KBPS", default_value_t = 1_500, requires = "test_source", conflicts_with = "file", value_parser = clap::value_parser!(u32).range(50..=100_000))]
     pub(crate) test_kbps: u32,
     /// Begin again at the end of the file, with timestamps that go on
     #[arg(long = "loop", requires = "file")]
@@ -328,6 +324,8 @@ pub(crate) struct PublishArgs {
         --channel bench --token-file admin.token --json verify.json\n\n\
     The logs are those of all load testers that watched the channel at the time: a viewer that is in none of them is \
 an error. Sessions that ended before the first of the logs are left out.\n\
+    Views and watch time in total are summed up from the origin's sessions of that time; `run --verify` asks for its \
+totals before the run, and holds against it what was added to them.\n\
     Views must be the same number; viewers of each second may differ by 0.5 % of the peak from those who came 2 s \
 before and have not left, to those who left within 6 s (10 s if they vanished without a word); watch time by 0.1 % \
 in total and by one part for each session.\n\n\
@@ -336,11 +334,11 @@ pub(crate) struct VerifyArgs {
     /// Ground-truth log of a run, JSON lines; may be repeated
     #[arg(long, required = true, value_name = "FILE")]
     pub(crate) truth: Vec<PathBuf>,
-    /// The origin's API
-    #[arg(long, env = "SIGMA_URL", default_value = "http://127.0.0.1:7070")]
-    pub(crate) url: Address,
-    /// Token of the API
-    #[arg(long, env = "SIGMA_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    /// The origin's API; default: $SIGMA_URL, or http://127.0.0.1:7070
+    #[arg(long)]
+    pub(crate) url: Option<Address>,
+    /// Token of the API; default: $SIGMA_TOKEN
+    #[arg(long, conflicts_with = "token_file")]
     pub(crate) token: Option<String>,
     /// File with the token: `admin.token` in the origin's data_dir
     #[arg(long, value_name = "FILE")]
@@ -389,8 +387,24 @@ mod tests {
     }
 
     #[test]
-    fn bounds() {
-        let url = "http://127.0.0.1/live/a/index.m3u8";
+    fn what_stands_for_a_number_is_no_line_break() {
+        let mut cli = Cli::command();
+        let publish = cli.find_subcommand_mut("publish").unwrap();
+        for help in [publish.render_long_help().to_string(), publish.render_help().to_string()] {
+            assert!(help.contains("`{n}` stands") && help.contains("live/key-{n}' --count"), "{help}");
+        }
+    }
+
+    const URL: &str = "http://127.0.0.1/live/a/index.m3u8";
+
+    fn accepts(arguments: &[&str], accepted: bool) {
+        let result = Cli::try_parse_from(std::iter::once("sigma-load").chain(arguments.iter().copied()));
+        assert_eq!(result.is_ok(), accepted, "{arguments:?}");
+    }
+
+    #[test]
+    fn bounds_of_runs() {
+        let url = URL;
         for (arguments, accepted) in [
             (vec!["run", url], true),
             (vec!["run", url, url, "--viewers", "50000", "--seconds", "86400"], true),
@@ -411,11 +425,41 @@ mod tests {
             (vec!["run", "--scenario-file", "x.toml", "--scenario", "churn"], false),
             (vec!["run", url, "--verify"], false),
             (vec!["run", url, "--verify", "--truth", "t", "--origin-token-file", "x"], true),
+            (
+                vec![
+                    "run",
+                    url,
+                    "--verify",
+                    "--truth",
+                    "t",
+                    "--origin-token-file",
+                    "x",
+                    "--origin-token",
+                    "y",
+                ],
+                false,
+            ),
+            (vec!["run", url, "--origin", "http://127.0.0.1:7070"], false),
+            (vec!["run", url, "--token", "x", "--token-file", "y"], false),
             (vec!["herd", url, "--metric", "x{a=\"b\"}"], true),
             (vec!["herd", url, "--metric", "x y"], false),
             (vec!["run", url, "--json", "a.json", "--html", "a.html"], true),
+            (vec!["run", url, "--seeks", "601"], false),
+            (vec!["run", url, "--session-seconds", "0"], false),
+            (
+                vec!["run", url, "--session-seconds", "86400", "--seeks", "600", "--bandwidth-spread", "3"],
+                true,
+            ),
             (vec!["merge", "a.json", "b.json", "--html", "c.html", "--json", "-"], true),
             (vec!["merge"], false),
+        ] {
+            accepts(&arguments, accepted);
+        }
+    }
+
+    #[test]
+    fn bounds_of_the_rest() {
+        for (arguments, accepted) in [
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--loop"], false),
             (
                 vec!["publish", "rtmp://127.0.0.1/live/{n}", "--count", "9", "--test-source", "640x360@30"],
@@ -425,13 +469,17 @@ mod tests {
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-source", "big"], false),
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-source", "640x360@30", "--file", "x"], false),
             (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-kbps", "500"], false),
+            (vec!["publish", "rtmp://127.0.0.1/live/k", "--test-kbps", "500", "--file", "x"], false),
+            (
+                vec!["publish", "rtmp://127.0.0.1/live/k", "--test-kbps", "500", "--test-source", "64x64@9"],
+                true,
+            ),
             (vec!["procstat", "--pid", "1", "--seconds", "5"], true),
             (vec!["verify", "--truth", "a", "--truth", "b", "--channel", "bench"], true),
             (vec!["verify", "--truth", "a", "--channel", "no/channel"], false),
             (vec!["verify", "--channel", "bench"], false),
         ] {
-            let result = Cli::try_parse_from(std::iter::once("sigma-load").chain(arguments.iter().copied()));
-            assert_eq!(result.is_ok(), accepted, "{arguments:?}");
+            accepts(&arguments, accepted);
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::scenario::{CmcdIn, Scenario};
 use crate::script::Conduct;
 use crate::shelf::Shelf;
 use crate::tally::{Spread, Tally};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ pub(crate) enum Pick {
     First,
     Lowest,
     Highest,
-    /// From 0, in the order of the playlist; the last one if there are fewer.
+    /// From 0, in the order of the playlist.
     Index(usize),
     /// By what the link lets through, beginning with the first.
     Adaptive,
@@ -61,16 +62,16 @@ impl std::str::FromStr for Pick {
 }
 
 impl Pick {
-    /// The index to begin with; `None` if there is no variant.
+    /// The index to begin with; `None` if there is no such variant.
     pub(crate) fn of(self, variants: &[VariantView<'_>]) -> Option<usize> {
-        let last = variants.len().checked_sub(1)?;
         let rate = |index: &usize| variants[*index].bandwidth_bps;
-        Some(match self {
-            Self::First | Self::Adaptive => 0,
-            Self::Lowest => (0..variants.len()).min_by_key(rate)?,
-            Self::Highest => (0..variants.len()).max_by_key(rate)?,
-            Self::Index(index) => index.min(last),
-        })
+        let all = 0..variants.len();
+        match self {
+            Self::First | Self::Adaptive => all.into_iter().next(),
+            Self::Lowest => all.min_by_key(rate),
+            Self::Highest => all.max_by_key(rate),
+            Self::Index(index) => all.contains(&index).then_some(index),
+        }
     }
 }
 
@@ -180,6 +181,7 @@ pub(crate) struct Crowd {
     slices: Mutex<Vec<Slice>>,
     identity: Mutex<Identity>,
     begun: Instant,
+    broken: AtomicU64,
 }
 
 impl Crowd {
@@ -195,6 +197,7 @@ impl Crowd {
             slices: Mutex::default(),
             identity: Mutex::default(),
             begun: Instant::now(),
+            broken: AtomicU64::new(0),
         }
     }
 
@@ -219,6 +222,16 @@ impl Crowd {
     pub(crate) fn finish_ground(&self) -> std::io::Result<u64> {
         let Some(ground) = self.ground.as_ref().and_then(|ground| lock(ground).take()) else { return Ok(0) };
         ground.finish().map(|(lost, _)| lost)
+    }
+
+    /// A viewer, or a thread of them, did not come to its end: a fault of this program.
+    pub(crate) fn breaks(&self) {
+        self.broken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many did not.
+    pub(crate) fn broken(&self) -> u64 {
+        self.broken.load(Ordering::Relaxed)
     }
 
     pub(crate) fn threads(&self) -> usize {

@@ -4,6 +4,7 @@
 //! for next), `check` (conformance), `scenario`, `board`, `integral`, `verify::compare`, `playlist`, `address`, `identity`, `tally`, `loop_clock` and `prometheus`; the shell around it is `dial`,
 //! `fetch`, `crowd`, `viewer`, `run`, `herd`, `publish`, `verify` and `procstat`.
 
+mod access;
 mod adapt;
 mod address;
 mod behaviour;
@@ -24,6 +25,7 @@ mod listing;
 mod loop_clock;
 mod merge;
 mod nofile;
+mod outlet;
 mod playback;
 mod player;
 mod playlist;
@@ -54,10 +56,12 @@ use cli::{
     Target, VerifyArgs,
 };
 use dial::{DialConfig, Dialer, Protocol};
+use herd::HerdError;
+use outlet::Outlets;
 use report::Report;
 use serde::Serialize;
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -65,6 +69,7 @@ use std::time::Duration;
 use tls::Trust;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use verify::VerifyError;
 
 /// The longest wait for a connection.
 const DIAL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
@@ -76,6 +81,15 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// The command line asks for what cannot be, whatever servers do: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Misuse(String);
+
+pub(crate) fn misuse(error: impl Display) -> Failure {
+    Misuse(error.to_string()).into()
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.log_format);
@@ -86,7 +100,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let misuse = if matches!(cli.command, Command::Check(_)) { 2 } else { 1 };
+    let checks = matches!(cli.command, Command::Check(_));
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(arguments) => run_viewers(&arguments).await,
@@ -105,7 +119,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::from(misuse)
+            ExitCode::from(if checks || error.is::<Misuse>() { 2 } else { 1 })
         }
     }
 }
@@ -142,7 +156,7 @@ fn dialer(target: &Target, addresses: &[Address]) -> Result<Dialer, Failure> {
     let tls = addresses.iter().any(|address| address.authority.tls);
     let protocol = target.protocol.unwrap_or(if tls { Protocol::H2 } else { Protocol::H1 });
     let trust = match &target.ca {
-        Some(path) => Some(Trust::ca_file(path, protocol.alpn())?),
+        Some(path) => Some(Trust::ca_file(path, protocol.alpn()).map_err(misuse)?),
         None if target.insecure_loopback => Some(Trust::anyone(protocol.alpn())?),
         None => None,
     };
@@ -164,35 +178,38 @@ fn raise_open_files(viewers: u32) {
 }
 
 async fn run_viewers(arguments: &RunArgs) -> Result<bool, Failure> {
-    let report = run::command::run(arguments, interrupted()).await?;
-    hand_out(&arguments.output, arguments.html.as_deref(), &report)
+    let outlets = open(&arguments.output, arguments.html.as_deref())?;
+    hand_out(outlets, &run::command::run(arguments, interrupted).await?)
 }
 
 fn run_merge(arguments: &MergeArgs) -> Result<bool, Failure> {
-    let Some(recorded) = merge::merge(&arguments.reports)? else { return Err("no report".into()) };
-    hand_out(&arguments.output, arguments.html.as_deref(), &Report::new(recorded))
+    let outlets = open(&arguments.output, arguments.html.as_deref())?;
+    let Some(recorded) = merge::merge(&arguments.reports).map_err(misuse)? else {
+        return Err("no report".into());
+    };
+    hand_out(outlets, &Report::new(recorded))
+}
+
+fn open(output: &Output, html: Option<&Path>) -> Result<Outlets, Failure> {
+    Outlets::open(output.json.as_deref(), html).map_err(misuse)
 }
 
 /// Writes a report wherever it was wanted. Returns whether the run was good.
-fn hand_out(output: &Output, html: Option<&Path>, report: &Report) -> Result<bool, Failure> {
-    if let Some(path) = html {
-        write_file(path, &report::html::page(report))?;
-    }
-    write(output, report)?;
+fn hand_out(outlets: Outlets, report: &Report) -> Result<bool, Failure> {
+    let written = outlets.hand_out(&mut std::io::stdout().lock(), report, || report::html::page(report));
     for failure in &report.failures {
         tracing::error!("{failure}");
     }
-    Ok(report.passed)
+    written.map(|()| report.passed)
 }
 
-/// A token of the API, given or in a file.
-fn token(given: Option<&String>, file: Option<&Path>) -> Result<Option<String>, Failure> {
-    let Some(path) = file else { return Ok(given.cloned()) };
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Some(text.trim().to_owned()))
+/// The same for one that has no page.
+fn write<R: Serialize + Display>(outlets: Outlets, report: &R) -> Result<(), Failure> {
+    outlets.hand_out(&mut std::io::stdout().lock(), report, String::new)
 }
 
 async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
+    let outlets = open(&arguments.output, None)?;
     raise_open_files(arguments.requests);
     let dialer = Arc::new(dialer(&arguments.target, std::slice::from_ref(&arguments.url))?);
     let herd = herd::Herd {
@@ -202,14 +219,18 @@ async fn run_herd(arguments: HerdArgs) -> Result<bool, Failure> {
         timeout: arguments.target.timeout(),
         metrics: arguments.metrics.map(|address| (address, arguments.metric)),
     };
-    let report = herd::run(dialer, &herd).await?;
-    write(&arguments.output, &report)?;
+    let report = herd::run(dialer, &herd).await.map_err(|error| match error {
+        HerdError::Dial(dial) if dial.is_misuse() => misuse(dial),
+        error => error.into(),
+    })?;
+    write(outlets, &report)?;
     let alike = report.distinct_bodies == 1;
     let coalesced = report.upstream_requests.is_none_or(|n| n <= arguments.max_upstream as f64);
     Ok(alike && coalesced && report.errors_total <= arguments.max_errors)
 }
 
 async fn run_check(arguments: &CheckArgs) -> Result<bool, Failure> {
+    let outlets = open(&arguments.output, None)?;
     let addresses: Vec<Address> =
         std::iter::once(&arguments.url).chain(&arguments.compare).cloned().collect();
     let dialer = dialer(&arguments.target, &addresses)?;
@@ -223,11 +244,12 @@ async fn run_check(arguments: &CheckArgs) -> Result<bool, Failure> {
         duration: Duration::from_secs(arguments.seconds),
     };
     let report = check::run(Arc::new(wire), &plan).await?;
-    write(&arguments.output, &report)?;
+    write(outlets, &report)?;
     Ok(report.is_good(arguments.fail_on))
 }
 
 async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
+    let outlets = open(&arguments.output, None)?;
     let input = match (arguments.test_source, arguments.file) {
         (Some(picture), _) => publish::Input::Test(picture, arguments.test_kbps),
         (None, Some(path)) if path != Path::new("-") => publish::Input::File(path),
@@ -244,30 +266,38 @@ async fn run_publish(arguments: PublishArgs) -> Result<bool, Failure> {
         ffmpeg: arguments.ffmpeg,
         max_errors: arguments.max_errors,
     };
-    let report = publish::run(order, interrupted()).await?;
-    write(&arguments.output, &report)?;
+    let report = publish::run(order, interrupted()).await.map_err(misuse)?;
+    write(outlets, &report)?;
     Ok(report.passed)
 }
 
 async fn run_verify(arguments: VerifyArgs) -> Result<bool, Failure> {
-    let token = token(arguments.token.as_ref(), arguments.token_file.as_deref())?;
-    let dialer = dialer(&arguments.target, std::slice::from_ref(&arguments.url))?;
+    let outlets = open(&arguments.output, None)?;
+    let (token, file) = (arguments.token.as_ref(), arguments.token_file.as_deref());
+    let token = access::token(token, file, &access::environment).map_err(misuse)?;
+    let url = access::url(arguments.url.as_ref(), &access::environment).map_err(misuse)?;
+    let dialer = dialer(&arguments.target, std::slice::from_ref(&url))?;
     let order = verify::Order {
         truth: arguments.truth,
-        url: arguments.url,
+        url,
         token,
         channel: arguments.channel.to_string(),
+        before: None,
         bars: verify::compare::Bars { part_ms: arguments.part_ms },
         wait: Duration::from_secs(arguments.wait_seconds),
         timeout: arguments.target.timeout(),
     };
-    let verification = verify::run(&dialer, &order).await?;
-    write(&arguments.output, &verification)?;
+    let verification = verify::run(&dialer, &order).await.map_err(|error| match error {
+        VerifyError::File { .. } | VerifyError::Line { .. } => misuse(error),
+        error => error.into(),
+    })?;
+    write(outlets, &verification)?;
     Ok(verification.passed)
 }
 
 async fn run_procstat(arguments: &ProcstatArgs) -> Result<bool, Failure> {
-    procstat::Watch::start(arguments.pid, arguments.children)?;
+    let outlets = open(&arguments.output, None)?;
+    procstat::Watch::start(arguments.pid, arguments.children).map_err(misuse)?;
     tokio::time::sleep(Duration::from_secs(arguments.warm_up_seconds)).await;
     let watch = procstat::Watch::start(arguments.pid, arguments.children)?;
     let over = async {
@@ -276,23 +306,8 @@ async fn run_procstat(arguments: &ProcstatArgs) -> Result<bool, Failure> {
             () = interrupted() => {}
         }
     };
-    for report in procstat::follow(vec![watch], over).await {
-        write(&arguments.output, &report)?;
+    if let Some(report) = procstat::follow(vec![watch], over).await.first() {
+        write(outlets, report)?;
     }
     Ok(true)
-}
-
-fn write<R: Serialize + Display>(output: &Output, report: &R) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    let json = || serde_json::to_string_pretty(report);
-    match &output.json {
-        Some(path) if path == Path::new("-") => return Ok(writeln!(stdout, "{}", json()?)?),
-        Some(path) => write_file(path, &json()?)?,
-        None => {}
-    }
-    Ok(writeln!(stdout, "{report}")?)
-}
-
-fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, format!("{text}\n")).map_err(|error| format!("{}: {error}", path.display()).into())
 }

@@ -99,8 +99,9 @@ impl Recorded {
 
     /// The measured time, Unix milliseconds.
     fn measured_ms(&self) -> (u64, u64) {
-        let begin = self.results.started_at_ms + (self.results.ramp_seconds * 1000.0) as u64;
-        (begin, begin + (self.results.seconds * 1000.0) as u64)
+        let ms = |seconds: f64| (seconds * 1000.0) as u64;
+        let begin = self.results.started_at_ms.saturating_add(ms(self.results.ramp_seconds));
+        (begin, begin.saturating_add(ms(self.results.seconds)))
     }
 
     /// Adds another process's run.
@@ -108,7 +109,7 @@ impl Recorded {
         let (mine, others) = (self.measured_ms(), other.measured_ms());
         let shared = mine.1.min(others.1).saturating_sub(mine.0.max(others.0));
         let longer = (mine.1 - mine.0).max(others.1 - others.0);
-        if shared * 10 < longer * 9 {
+        if shared.saturating_mul(10) < longer.saturating_mul(9) {
             let note = "not all processes measured at the same time: rates are of the longest run";
             if !self.notes.iter().any(|known| known == note) {
                 self.notes.push(note.to_owned());

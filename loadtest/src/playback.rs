@@ -2,7 +2,8 @@
 //!
 //! Time is an argument: microseconds of a clock that does not go back. Positions are media time in microseconds
 //! (PROGRAM-DATE-TIME where the playlist has it). Events are applied exactly when they were, also when they are only
-//! looked at later: a buffer that ran empty between two parts did so at its moment. Tracks (video 0, audio 1) both have
+//! looked at later: a buffer that ran empty between two parts did so at its moment. Nothing of it happens by itself: who
+//! wants to know it without an event says what time it is (`advance`). Tracks (video 0, audio 1) both have
 //! to be there for playing. Deliberately absent: decoding, fetching, and what a playlist is.
 #![deny(clippy::disallowed_methods)]
 
@@ -36,6 +37,8 @@ pub(crate) struct Happened {
     /// Playing began for the first time, so long after the viewer wanted it.
     pub(crate) started_us: Option<u64>,
     pub(crate) stalls_begun: u64,
+    /// Time of stalls that passed, ended or not.
+    pub(crate) stalled_us: u64,
     /// A stall ended after so long.
     pub(crate) stall_ended_us: Option<u64>,
     pub(crate) played_us: u64,
@@ -45,6 +48,7 @@ impl Happened {
     fn add(&mut self, other: Self) {
         self.started_us = self.started_us.or(other.started_us);
         self.stalls_begun += other.stalls_begun;
+        self.stalled_us += other.stalled_us;
         self.stall_ended_us = other.stall_ended_us.or(self.stall_ended_us);
         self.played_us += other.played_us;
     }
@@ -143,7 +147,11 @@ impl Playback {
         let rate = self.rate();
         let before_us = self.now_us;
         self.now_us = self.now_us.max(now_us);
+        if let State::Stalled(_) = self.state {
+            happened.stalled_us = passed;
+        }
         if self.state != State::Playing || passed == 0 {
+            self.stalled_us += happened.stalled_us;
             return happened;
         }
         let ahead = self.ahead_us();
@@ -152,11 +160,13 @@ impl Playback {
         happened.played_us = moved;
         self.go(moved);
         if wanted >= ahead {
-            let lasted = (ahead as f64 / rate) as u64;
-            self.state = State::Stalled(before_us + lasted.min(passed));
+            let lasted = ((ahead as f64 / rate) as u64).min(passed);
+            self.state = State::Stalled(before_us + lasted);
             self.stalls += 1;
             happened.stalls_begun = 1;
+            happened.stalled_us = passed - lasted;
         }
+        self.stalled_us += happened.stalled_us;
         happened
     }
 
@@ -167,11 +177,7 @@ impl Playback {
             return happened;
         }
         match self.state {
-            State::Stalled(since) => {
-                let lasted = now_us.saturating_sub(since);
-                self.stalled_us += lasted;
-                happened.stall_ended_us = Some(lasted);
-            }
+            State::Stalled(since) => happened.stall_ended_us = Some(now_us.saturating_sub(since)),
             State::Starting => {
                 let startup = now_us.saturating_sub(self.wanted_us);
                 self.startup_us = Some(startup);
@@ -226,7 +232,8 @@ impl Playback {
 
     /// The playhead behind the wall clock: live latency, where positions are dates.
     pub(crate) fn latency_us(&self, wall_us: u64) -> Option<u64> {
-        (self.state != State::Starting).then(|| wall_us.saturating_sub(self.playhead_us.unwrap_or(wall_us)))
+        let playhead_us = self.playhead_us.filter(|_| self.state != State::Starting)?;
+        Some(wall_us.saturating_sub(playhead_us))
     }
 
     /// How fast it plays: faster while it is behind its target and has enough.
@@ -238,11 +245,7 @@ impl Playback {
     /// Throws the buffer away and goes on elsewhere: a seek. Waiting for it is no stall.
     pub(crate) fn seek(&mut self, now_us: u64) -> Happened {
         let mut happened = self.advance(now_us);
-        if let State::Stalled(since) = self.state {
-            let lasted = now_us.saturating_sub(since);
-            self.stalled_us += lasted;
-            happened.stall_ended_us = Some(lasted);
-        }
+        happened.stall_ended_us = self.stalls_since_us();
         self.state = if self.startup_us.is_some() { State::Seeking } else { State::Starting };
         self.playhead_us = None;
         self.ends_us = [None; 2];
@@ -261,16 +264,21 @@ impl Playback {
         matches!(self.state, State::Stalled(_))
     }
 
+    /// How long the running stall has been going on.
+    pub(crate) fn stalls_since_us(&self) -> Option<u64> {
+        match self.state {
+            State::Stalled(since) => Some(self.now_us.saturating_sub(since)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn stalls(&self) -> u64 {
         self.stalls
     }
 
     /// All stalls so far, the running one included.
     pub(crate) fn stalled_us(&self) -> u64 {
-        match self.state {
-            State::Stalled(since) => self.stalled_us + self.now_us.saturating_sub(since),
-            _ => self.stalled_us,
-        }
+        self.stalled_us
     }
 
     pub(crate) fn startup_us(&self) -> Option<u64> {

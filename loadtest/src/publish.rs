@@ -50,6 +50,12 @@ pub(crate) enum PublishError {
     File { path: PathBuf, error: std::io::Error },
     #[error("the input is not usable: {0}")]
     Flv(#[from] FlvError),
+    #[error("the input ends in the middle of a tag")]
+    Cut,
+    #[error("nothing was sent: the input has no media, or it came too late")]
+    Nothing,
+    #[error("the server takes nothing any more")]
+    Stuck,
     #[error("the input has no media that lasts, it cannot be looped")]
     NoLength,
     #[error("{program}: no such program; {what} needs ffmpeg (apt-get install ffmpeg, or --ffmpeg PROGRAM)")]

@@ -2,7 +2,7 @@
 #![deny(clippy::disallowed_methods)]
 
 /// SplitMix64.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Random(u64);
 
 impl Random {

@@ -9,6 +9,7 @@ mod table;
 
 use crate::dial::Protocol;
 use crate::merge::Recorded;
+use crate::results::Results;
 use crate::tally::{Leaving, SpreadFigures, Tally};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) passed: bool,
     /// Why not.
     pub(crate) failures: Vec<String>,
+    /// It ended before its time because somebody wanted it to.
+    pub(crate) interrupted: bool,
     pub(crate) urls: Vec<String>,
     /// Playback sessions that the scenario has.
     pub(crate) viewers: u32,
@@ -104,14 +107,14 @@ pub(crate) struct Report {
 pub(crate) enum Verdict {
     Passed,
     Failed,
-    /// Nothing failed, but the tester was the limit: its figures are not the server's.
+    /// Nothing failed, but the run was interrupted, or the tester was the limit and its figures are not the server's.
     Inconclusive,
 }
 
 impl Verdict {
-    fn of(failures: &[String], tester_limited: &[String]) -> Self {
-        match (failures, tester_limited) {
-            ([], []) => Self::Passed,
+    fn of(failures: &[String], measured: &Results) -> Self {
+        match (failures, measured.tester.limited.as_slice()) {
+            ([], []) if !measured.interrupted => Self::Passed,
             ([], _) => Self::Inconclusive,
             _ => Self::Failed,
         }
@@ -127,6 +130,11 @@ fn failures(recorded: &Recorded, whole: &Tally) -> Vec<String> {
     let lost = recorded.results.tester.truth_lost;
     if lost > 0 {
         failures.push(format!("the ground-truth log is not complete: {lost} sessions are missing"));
+    }
+    let broken = recorded.results.tester.broken;
+    if broken > 0 {
+        failures
+            .push(format!("the tester is broken: {broken} of its viewers or threads panicked, see the log"));
     }
     if whole.errors_total() > recorded.max_errors {
         let allowed = recorded.max_errors;
@@ -162,7 +170,8 @@ impl Report {
         let at_the_end = whole.left.get(&Leaving::End).copied().unwrap_or_default();
         let startup = whole.startup.figures();
         Self {
-            verdict: Verdict::of(&failures, &measured.tester.limited),
+            verdict: Verdict::of(&failures, measured),
+            interrupted: measured.interrupted,
             passed: failures.is_empty(),
             failures,
             urls: recorded.urls(),
@@ -217,6 +226,13 @@ impl Report {
 }
 
 impl Report {
+    /// What the verdict suffers from, beside failures.
+    pub(crate) fn doubts(&self) -> Vec<String> {
+        let interrupted = self.interrupted.then(|| "the run was interrupted".to_owned());
+        let limited = self.tester_limited.iter().map(|why| format!("the tester was the limit: {why}"));
+        interrupted.into_iter().chain(limited).collect()
+    }
+
     /// The protocols that viewers spoke.
     pub(crate) fn protocols(&self) -> String {
         let mut spoken: Vec<Protocol> =

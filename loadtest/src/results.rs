@@ -108,6 +108,8 @@ pub(crate) struct Tester {
     pub(crate) limited: Vec<String>,
     /// Lines that the ground-truth log could not take.
     pub(crate) truth_lost: u64,
+    /// Viewers that a fault of the tester ended.
+    pub(crate) broken: u64,
 }
 
 /// Everything that a run measured.
@@ -121,6 +123,8 @@ pub(crate) struct Results {
     pub(crate) seconds: f64,
     /// Playback sessions that the scenario has.
     pub(crate) viewers: u32,
+    /// It ended before its time because somebody wanted it to.
+    pub(crate) interrupted: bool,
     /// Bodies compared with an earlier one of the same URI.
     pub(crate) compared: u64,
     /// Of the measured time.
@@ -148,6 +152,7 @@ impl Results {
         self.ramp_seconds = self.ramp_seconds.max(other.ramp_seconds);
         self.seconds = self.seconds.max(other.seconds);
         self.viewers = self.viewers.saturating_add(other.viewers);
+        self.interrupted |= other.interrupted;
         self.compared += other.compared;
         self.tally.add(&other.tally);
         self.warm_up.add(&other.warm_up);
@@ -208,6 +213,7 @@ impl Tester {
             }
         }
         self.truth_lost += other.truth_lost;
+        self.broken += other.broken;
     }
 }
 

@@ -1,8 +1,10 @@
 //! `sigma-load run`: many viewers over a time, and what was measured.
 //!
 //! Viewers are spread over threads with an event loop each. Invariants: rates, delays and CPU are of the measured time,
-//! which begins when the last viewer has started; errors, startup times and seconds are of the whole run. Requests still
-//! under way at the end are not counted. Sessions that last to the end leave cleanly and are in the ground-truth log.
+//! which begins when the last viewer has started; errors, startup times and seconds are of the whole run. At both ends of
+//! the measured time all sessions are looked at, so that what goes on is counted up to then. Requests still under way at
+//! the end are not counted, but those are errors that should have been answered. Sessions that last to the end leave
+//! cleanly and are in the ground-truth log.
 
 pub(crate) mod command;
 
@@ -16,16 +18,18 @@ use crate::results::{Point, Results};
 use crate::scenario::Scenario;
 use crate::scenario::plan::{Arrival, exoduses, plan};
 use crate::script::{Script, Stay};
-use crate::viewer::{self, Household, Places, Plan};
+use crate::viewer::{self, Household, Places, Plan, TURN};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
-use tokio::task::{JoinSet, LocalSet};
-use tokio::time::Instant;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet, LocalSet};
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// How long sessions may take to leave when the run is over.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a thread may take to look at all of its viewers.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A run cannot begin, or not be trusted: the caller's or the machine's fault.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +76,14 @@ pub(crate) async fn run(
     let start = Instant::now();
     let (stopping, stopped) = watch::channel(false);
     let (ramp, whole) = (scenario.warm_up(), scenario.duration());
-    let (mut floors, pulses) = open(&crowd, scenario, (places, start, &stopped));
+    let Building { mut floors, calls, pulses } = open(&crowd, scenario, (places, start, &stopped));
     let ticking = tokio::spawn(tick(Arc::clone(&crowd), watcher));
     tokio::pin!(stop);
-    let early = tokio::select! {
+    let mut interrupted = tokio::select! {
         () = tokio::time::sleep_until(start + ramp) => false,
         () = &mut stop => true,
     };
+    settle(&calls, false).await;
     let measured_from = Instant::now();
     let warm_up = crowd.take();
     pulse::restart(&pulses);
@@ -87,13 +92,15 @@ pub(crate) async fn run(
     let watch = |pid: &u32| Watch::start(*pid, order.server_children);
     let watches = order.server_pids.iter().map(watch).collect::<Result<Vec<_>, _>>()?;
     let over = async {
-        tokio::select! {
-            () = tokio::time::sleep_until(measured_from + (whole - ramp)), if !early => {}
-            () = &mut stop, if !early => {}
-            // Every broadcast ended: nobody is left to measure.
-            () = async { while floors.join_next().await.is_some() {} }, if !early => {}
-            else => {}
+        if !interrupted {
+            tokio::select! {
+                () = tokio::time::sleep_until(measured_from + (whole - ramp)) => {}
+                () = &mut stop => interrupted = true,
+                // Every broadcast ended: nobody is left to measure.
+                () = leave(&mut floors, &crowd) => {}
+            }
         }
+        settle(&calls, true).await;
     };
     let servers = procstat::follow(watches, over).await;
     // Both at once: presence is of exactly this time.
@@ -103,6 +110,7 @@ pub(crate) async fn run(
         ramp_seconds: ramp.as_secs_f64(),
         seconds: measured.as_secs_f64(),
         viewers: u32::try_from(scenario.arrivals()).unwrap_or(u32::MAX),
+        interrupted,
         tally,
         warm_up,
         tester: pulse::tester(&pulses, Usage::own_cpu_s() - own_cpu_s),
@@ -110,21 +118,40 @@ pub(crate) async fn run(
     };
     results.tester.send_lag = crowd.take_send_lag();
     stopping.send_replace(true);
-    let _ = tokio::time::timeout(LEAVE_TIMEOUT, async { while floors.join_next().await.is_some() {} }).await;
+    let _ = tokio::time::timeout(LEAVE_TIMEOUT, leave(&mut floors, &crowd)).await;
     ticking.abort();
+    finish(crowd, &mut results).await?;
+    Ok(Outcome { results, servers })
+}
+
+/// Everything that is known only when all have left.
+async fn finish(crowd: Arc<Crowd>, results: &mut Results) -> Result<(), RunError> {
     crowd.tick(unix_s());
     results.compared = crowd.compared();
-    // How sessions ended is known only now.
-    let leaving = crowd.take();
-    for (how, count) in leaving.left {
+    for (how, count) in crowd.take().left {
         *results.tally.left.entry(how).or_default() += count;
     }
     results.slices = crowd.slices();
+    results.tester.broken = crowd.broken();
     results.tester.truth_lost = finish_ground(crowd).await?;
     if results.tester.truth_lost > 0 {
         results.tester.limited.push("the ground-truth log could not keep up with its disk".to_owned());
     }
-    Ok(Outcome { results, servers })
+    Ok(())
+}
+
+/// Asks a thread to look at all of its viewers now.
+struct Call {
+    /// The run is over.
+    last: bool,
+    done: oneshot::Sender<()>,
+}
+
+/// All threads.
+struct Building {
+    floors: JoinSet<()>,
+    calls: Vec<mpsc::Sender<Call>>,
+    pulses: Vec<Pulse>,
 }
 
 /// Begins with as many threads as there are shards.
@@ -132,11 +159,14 @@ fn open(
     crowd: &Arc<Crowd>,
     scenario: &Scenario,
     (places, begin, stopped): (Arc<Places>, Instant, &watch::Receiver<bool>),
-) -> (JoinSet<()>, Vec<Pulse>) {
-    let (mut floors, mut pulses) = (JoinSet::new(), Vec::new());
+) -> Building {
+    let mut building = Building { floors: JoinSet::new(), calls: Vec::new(), pulses: Vec::new() };
     for shard in 0..crowd.threads() {
         let pulse = Pulse::default();
-        pulses.push(Arc::clone(&pulse));
+        building.pulses.push(Arc::clone(&pulse));
+        // One call at each end of the measured time.
+        let (call, calls) = mpsc::channel(2);
+        building.calls.push(call);
         let floor = Floor {
             crowd: Arc::clone(crowd),
             scenario: scenario.clone(),
@@ -144,11 +174,47 @@ fn open(
             shard,
             begin,
             pulse,
+            calls,
             stopped: stopped.clone(),
         };
-        floors.spawn_blocking(move || floor.run());
+        building.floors.spawn_blocking(move || floor.run());
     }
-    (floors, pulses)
+    building
+}
+
+/// Lets everything that goes on be counted up to now.
+async fn settle(calls: &[mpsc::Sender<Call>], last: bool) {
+    let mut answers = Vec::new();
+    for call in calls {
+        let (done, answer) = oneshot::channel();
+        // Who has no viewers any more is not there.
+        if call.try_send(Call { last, done }).is_ok() {
+            answers.push(answer);
+        }
+    }
+    let all = async {
+        for answer in answers {
+            let _ = answer.await;
+        }
+    };
+    if tokio::time::timeout(SETTLE_TIMEOUT, all).await.is_err() {
+        tracing::warn!("a thread of viewers is so late that its last moments are not counted");
+    }
+}
+
+/// Until all threads are through.
+async fn leave(floors: &mut JoinSet<()>, crowd: &Crowd) {
+    while let Some(left) = floors.join_next().await {
+        note(left, crowd);
+    }
+}
+
+/// Whoever did not come to its end shows in the report.
+fn note<T>(ended: Result<T, JoinError>, crowd: &Crowd) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a viewer or a thread of them broke");
+        crowd.breaks();
+    }
 }
 
 async fn finish_ground(crowd: Arc<Crowd>) -> Result<u64, RunError> {
@@ -199,6 +265,7 @@ struct Floor {
     shard: usize,
     begin: Instant,
     pulse: Pulse,
+    calls: mpsc::Receiver<Call>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -212,7 +279,7 @@ impl Floor {
         LocalSet::new().block_on(&runtime, self.viewers());
     }
 
-    async fn viewers(self) {
+    async fn viewers(mut self) {
         let mut stopped = self.stopped.clone();
         let household = Rc::new(Household::default());
         let beat = tokio::task::spawn_local(pulse::watch(Arc::clone(&self.pulse)));
@@ -223,7 +290,8 @@ impl Floor {
         let mut arrivals = plan(&scenario, scenario.seed)
             .filter(|arrival| arrival.index % threads == self.shard as u64)
             .peekable();
-        let mut bury = tokio::time::interval(Duration::from_secs(1));
+        let mut turns = tokio::time::interval(TURN);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next = arrivals.peek().map(|arrival| self.begin + arrival.at);
             if next.is_none() && viewers.is_empty() {
@@ -233,8 +301,16 @@ impl Floor {
                 biased;
                 _ = stopped.wait_for(|stopped| *stopped) => {
                     household.stop();
-                    while viewers.join_next().await.is_some() {}
+                    while let Some(left) = viewers.join_next().await {
+                        note(left, &self.crowd);
+                    }
                     break;
+                }
+                Some(call) = self.calls.recv() => {
+                    viewer::settled().await;
+                    if call.last { household.close() } else { household.settle() }
+                    // Who called may have stopped waiting.
+                    let _ = call.done.send(());
                 }
                 () = tokio::time::sleep_until(next.unwrap_or(self.begin)), if next.is_some() => {
                     if let Some(arrival) = arrivals.next() {
@@ -245,8 +321,8 @@ impl Floor {
                         ));
                     }
                 }
-                _ = viewers.join_next(), if !viewers.is_empty() => {}
-                _ = bury.tick() => household.bury(std::time::Instant::now()),
+                Some(left) = viewers.join_next(), if !viewers.is_empty() => note(left, &self.crowd),
+                _ = turns.tick() => household.turn(),
             }
         }
         beat.abort();

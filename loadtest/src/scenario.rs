@@ -16,7 +16,13 @@ use std::time::Duration;
 /// Sessions that one phase may begin.
 pub(crate) const ARRIVALS_MAX: u64 = 1_000_000;
 /// Length of all phases together.
-const SECONDS_MAX: u64 = 86_400;
+pub(crate) const SECONDS_MAX: u64 = 86_400;
+/// The shortest length of a session that can be asked for, seconds.
+pub(crate) const LENGTH_S_MIN: f64 = 0.001;
+/// What happens at most, per viewer and minute.
+pub(crate) const RATE_MAX: f64 = 600.0;
+/// Of a logarithm's standard deviation.
+pub(crate) const SPREAD_MAX: f64 = 3.0;
 const TARGETS_MAX: usize = 256;
 const PHASES_MAX: usize = 64;
 
@@ -431,10 +437,10 @@ fn some_weight(field: &str, weights: impl Iterator<Item = f64>) -> Result<(), Sc
 impl Length {
     fn check(&self, field: &str) -> Result<(), ScenarioError> {
         let seconds = |name: &str, value: f64| {
-            if (0.001..=SECONDS_MAX as f64).contains(&value) {
+            if (LENGTH_S_MIN..=SECONDS_MAX as f64).contains(&value) {
                 Ok(())
             } else {
-                wrong(format!("{field}.{name}"), value, format!("0.001 to {SECONDS_MAX}"))
+                wrong(format!("{field}.{name}"), value, format!("{LENGTH_S_MIN} to {SECONDS_MAX}"))
             }
         };
         match *self {
@@ -473,8 +479,14 @@ impl Viewers {
             ("viewers.sleeps_per_minute", self.sleeps_per_minute),
             ("viewers.moves_per_minute", self.moves_per_minute),
         ] {
-            if !(0.0..=600.0).contains(&rate) {
-                return wrong(field, rate, "0 to 600");
+            if !(0.0..=RATE_MAX).contains(&rate) {
+                return wrong(field, rate, format!("0 to {RATE_MAX}"));
+            }
+        }
+        for (field, ms) in [("viewers.seek_stay_ms", self.seek_stay_ms), ("viewers.sleep_ms", self.sleep_ms)]
+        {
+            if ms > SECONDS_MAX * 1000 {
+                return wrong(field, ms, format!("at most {} (a day)", SECONDS_MAX * 1000));
             }
         }
         if !(1..=1_000_000).contains(&self.tabs_per_token) {
@@ -491,6 +503,14 @@ impl Viewers {
             weight(field, value)?;
         }
         some_weight("viewers.leaving", ways.iter().map(|(_, value)| *value))?;
+        for (field, seconds) in [
+            ("viewers.leaving.vanish_seconds", leaving.vanish_seconds),
+            ("viewers.leaving.sleep_seconds", leaving.sleep_seconds),
+        ] {
+            if seconds > SECONDS_MAX {
+                return wrong(field, seconds, format!("at most {SECONDS_MAX} (a day)"));
+            }
+        }
         let Protocols { h1, h2, h3 } = self.protocols;
         for (field, value) in
             [("viewers.protocols.h1", h1), ("viewers.protocols.h2", h2), ("viewers.protocols.h3", h3)]
@@ -509,8 +529,8 @@ impl Links {
             return wrong("viewers.links.median_kbps", kbps, "1 to 10000000");
         }
         for (field, value) in [("viewers.links.spread", self.spread), ("viewers.links.wobble", self.wobble)] {
-            if !(0.0..=3.0).contains(&value) {
-                return wrong(field, value, "0 (all alike) to 3");
+            if !(0.0..=SPREAD_MAX).contains(&value) {
+                return wrong(field, value, format!("0 (all alike) to {SPREAD_MAX}"));
             }
         }
         Ok(())

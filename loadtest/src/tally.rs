@@ -46,6 +46,10 @@ pub(crate) enum ErrorKind {
     Regression,
     /// A part or segment that could not be had any more, or was marked GAP.
     Gap,
+    /// No answer yet when the run ended, for longer than a live playlist may take to change.
+    Overdue,
+    /// The variant that was asked for is not there.
+    NoVariant,
     /// A delta update that does not fit the playlist it updates.
     BadDelta,
     /// A playback token was refused or none was given (401, 403 at the multivariant playlist).
@@ -68,6 +72,8 @@ impl fmt::Display for ErrorKind {
             Self::Unsatisfied => "unsatisfied_reload",
             Self::Regression => "msn_regression",
             Self::Gap => "gap",
+            Self::Overdue => "overdue",
+            Self::NoVariant => "no_variant",
             Self::BadDelta => "bad_delta",
             Self::Refused => "refused",
         };
@@ -95,6 +101,8 @@ impl std::str::FromStr for ErrorKind {
             Self::Unsatisfied,
             Self::Regression,
             Self::Gap,
+            Self::Overdue,
+            Self::NoVariant,
             Self::BadDelta,
             Self::Refused,
         ];
@@ -169,9 +177,12 @@ impl<'de> Deserialize<'de> for Spread {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let custom = |error: &dyn fmt::Display| serde::de::Error::custom(format!("no histogram: {error}"));
         let encoded = STANDARD.decode(String::deserialize(deserializer)?).map_err(|error| custom(&error))?;
-        let read: Histogram<u64> = HistogramDeserializer::new()
-            .deserialize(&mut encoded.as_slice())
-            .map_err(|error| custom(&error))?;
+        let mut rest = encoded.as_slice();
+        let read: Histogram<u64> =
+            HistogramDeserializer::new().deserialize(&mut rest).map_err(|error| custom(&error))?;
+        if !rest.is_empty() {
+            return Err(custom(&format!("{} bytes too many", rest.len())));
+        }
         let mut spread = Self::default();
         spread.0.add(read).map_err(|error| custom(&error))?;
         Ok(spread)
@@ -344,6 +355,12 @@ mod tests {
         for text in ["\"\"", "\"AAAA\"", "\"?\"", "7", "[[1,1]]"] {
             assert!(serde_json::from_str::<Spread>(text).is_err(), "{text}");
         }
+        let encoded = serde_json::to_string(&Spread::default()).unwrap();
+        let mut bytes = STANDARD.decode(encoded.trim_matches('"')).unwrap();
+        let read = |bytes: &[u8]| serde_json::from_str::<Spread>(&format!("\"{}\"", STANDARD.encode(bytes)));
+        assert!(read(&bytes).is_ok());
+        bytes.push(0);
+        assert!(read(&bytes).unwrap_err().to_string().contains("1 bytes too many"));
         // Of other bounds: beyond the scale of ours.
         let mut wide = Histogram::<u64>::new_with_bounds(1, 1 << 40, 3).unwrap();
         wide.record(1 << 39).unwrap();

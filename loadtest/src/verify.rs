@@ -8,14 +8,14 @@ use crate::address::{Address, AddressError};
 use crate::check::date::date_time;
 use crate::dial::{Dialer, Protocol};
 use crate::fetch::{FetchError, Link};
-use compare::{Bars, Seen, Told, Truth, Verification};
+use compare::{Bars, Seen, Told, Totals, Truth, Verification};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 /// Largest answer read.
@@ -59,6 +59,8 @@ pub(crate) struct Order {
     pub(crate) url: Address,
     pub(crate) token: Option<String>,
     pub(crate) channel: String,
+    /// What the origin's totals were before the run; `None`: nobody asked.
+    pub(crate) before: Option<Totals>,
     pub(crate) bars: Bars,
     /// How long to wait for final numbers at most.
     pub(crate) wait: Duration,
@@ -85,6 +87,14 @@ pub(crate) async fn run(dialer: &Dialer, order: &Order) -> Result<Verification, 
     Ok(compare::compare(&truth, &told, order.bars))
 }
 
+/// The origin's totals now, with everything that was watched until now, if `order.wait` is long enough for that.
+pub(crate) async fn totals(dialer: &Dialer, order: &Order) -> Result<Totals, VerifyError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut client = Client::new(order);
+    client.until_final(dialer, now, order.wait).await?;
+    client.totals(dialer).await
+}
+
 fn read(path: &Path) -> Result<Vec<Truth>, VerifyError> {
     let file = |error| VerifyError::File { path: path.to_owned(), error };
     let text = std::fs::read_to_string(path).map_err(file)?;
@@ -99,10 +109,13 @@ fn read(path: &Path) -> Result<Vec<Truth>, VerifyError> {
     lines.map(line).collect()
 }
 
+/// Of a channel that nobody watched yet, only the first is there.
 #[derive(Debug, Deserialize)]
 struct Summary {
     final_until: Option<String>,
+    #[serde(default)]
     views: u64,
+    #[serde(default)]
     watch_ms: u64,
 }
 
@@ -208,10 +221,16 @@ impl<'a> Client<'a> {
         }
     }
 
+    async fn totals(&mut self, dialer: &Dialer) -> Result<Totals, VerifyError> {
+        let path = self.base.clone();
+        let Summary { views, watch_ms, .. } = self.get(dialer, &path).await?;
+        Ok(Totals { views, watch_ms })
+    }
+
     async fn told(&mut self, dialer: &Dialer, (from, to): (u64, u64)) -> Result<Told, VerifyError> {
         let base = self.base.clone();
-        let summary: Summary = self.get(dialer, &base).await?;
-        let mut told = Told { views: summary.views, watch_ms: summary.watch_ms, ..Told::default() };
+        let totals = self.totals(dialer).await?;
+        let mut told = Told { totals, before: self.order.before, ..Told::default() };
         let mut cursor = String::new();
         loop {
             let path = format!("{base}/playback-sessions?limit={PAGE}{cursor}");

@@ -4,6 +4,7 @@
 //! together. Invariants: the next reload waits while parts are fetched, as browsers do it; a session ends with its
 //! script, with its broadcast or with the run. Deliberately absent: when sessions begin (`run`).
 
+mod household;
 mod play;
 mod session;
 
@@ -15,13 +16,13 @@ use crate::playlist;
 use crate::scenario::plan::Exodus;
 use crate::script::{Act, Script};
 use crate::tally::{ErrorKind, Leaving};
-use crate::wire::{Lane, Quic, Route, Wire};
+use crate::wire::{Lane, Route, Wire};
 use session::Session;
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+
+pub(crate) use household::{Household, TURN};
 
 /// Redirects followed to the multivariant playlist: the signed path, and one to another edge.
 const REDIRECTS_MAX: u32 = 2;
@@ -49,41 +50,6 @@ pub(crate) struct Plan {
     pub(crate) index: u64,
     /// The thread it runs on.
     pub(crate) shard: usize,
-}
-
-/// What a thread's viewers share that cannot leave it.
-#[derive(Default)]
-pub(crate) struct Household {
-    pub(crate) quic: Rc<Quic>,
-    /// Connections of viewers that vanished, and until when they stay.
-    vanished: RefCell<Vec<(Instant, Wire)>>,
-    stopping: Cell<bool>,
-    stop: Notify,
-}
-
-impl Household {
-    /// The run is over: everybody leaves.
-    pub(crate) fn stop(&self) {
-        self.stopping.set(true);
-        self.stop.notify_waiters();
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.get()
-    }
-
-    /// Resolves when the run is over.
-    pub(crate) async fn stopping(&self) {
-        let notified = self.stop.notified();
-        if !self.is_stopping() {
-            notified.await;
-        }
-    }
-
-    /// Lets go of connections whose time has come.
-    pub(crate) fn bury(&self, now: Instant) {
-        self.vanished.borrow_mut().retain(|(until, _)| *until > now);
-    }
 }
 
 /// A variant as chosen from.
@@ -128,10 +94,11 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
     let mut place = plan.place;
     let start = entry(&crowd, &plan);
     let sources = Sources { channel: channel_of(&start.path), ..Sources::default() };
-    let session = Session::new(Arc::clone(&crowd), (plan.shard, plan.index), sources);
+    let session = Rc::new(Session::new(Arc::clone(&crowd), (plan.shard, plan.index), sources));
+    household.joins(&session);
     // Who is going to vanish with QUIC needs a socket of its own for that.
     let quic = if plan.script.vanishes() { Rc::default() } else { Rc::clone(&household.quic) };
-    let mut acts = plan.script.0.as_slice();
+    let mut acts = plan.script.clone();
     let (mut at, mut protocol) = (start, plan.protocol);
     let left = loop {
         let route = Route { authority: &at.authority, protocol, timeout: crowd.habits.request_timeout };
@@ -190,7 +157,7 @@ async fn depart(wire: Wire, how: Leaving, household: &Household, crowd: &Crowd) 
         Leaving::Reset => wire.reset(),
         Leaving::Vanish => {
             wire.vanish();
-            household.vanished.borrow_mut().push((Instant::now() + crowd.habits.vanished, wire));
+            household.keeps(Instant::now() + crowd.habits.vanished, wire);
         }
         _ => Box::pin(wire.close()).await,
     }
@@ -233,7 +200,7 @@ async fn until_exit(
     session: &Session,
     wire: &Wire,
     at: &mut Address,
-    (plan, place, acts): (&Plan, usize, &mut &[(Duration, Act)]),
+    (plan, place, acts): (&Plan, usize, &mut Script),
 ) -> Exit {
     let acting = async {
         let exit = act(session, (plan, place), acts).await;
@@ -248,21 +215,21 @@ async fn until_exit(
 }
 
 /// Resolves when what had arrived by now was read: a tester that is late must not take for lost what only waits for it.
-async fn settled() {
+pub(crate) async fn settled() {
     for _ in 0..SETTLING_TURNS {
         tokio::task::yield_now().await;
     }
 }
 
 /// Does what the script says; ends with what cannot be done beside playing.
-async fn act(session: &Session, (plan, place): (&Plan, usize), acts: &mut &[(Duration, Act)]) -> Exit {
-    while let [(at, act), rest @ ..] = *acts {
+async fn act(session: &Session, (plan, place): (&Plan, usize), acts: &mut Script) -> Exit {
+    while let Some(at) = acts.next_at() {
         let now = Duration::from_micros(session.now_us());
-        if *at > now {
-            tokio::time::sleep(*at - now).await;
+        if at > now {
+            tokio::time::sleep(at - now).await;
         }
-        *acts = rest;
-        match *act {
+        let Some((_, act)) = acts.next() else { break };
+        match act {
             // What it asked for still comes; then it is there, and does nothing.
             Act::Leave(Leaving::Sleep) => {
                 session.sleeps();
@@ -350,7 +317,7 @@ async fn select(session: &Session, wire: &Wire, at: &mut Address) -> Result<bool
     let habits = &session.crowd.habits;
     let known = state.sources.variants.len() == variants.len() && habits.pick == Pick::Adaptive;
     if !known {
-        state.sources.chosen = habits.pick.of(&variants).ok_or(ErrorKind::BadPlaylist)?;
+        state.sources.chosen = habits.pick.of(&variants).ok_or(ErrorKind::NoVariant)?;
     }
     let owned = |variant: &playlist::VariantView<'_>| Variant {
         uri: variant.uri.to_owned(),

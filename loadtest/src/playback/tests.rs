@@ -49,6 +49,18 @@ fn a_stall_that_was_over_when_looked_at_was_one() {
 }
 
 #[test]
+fn a_stall_that_goes_on_grows_whenever_somebody_looks() {
+    let (mut playback, mut happened) = played(&[10, 20, 30], 1_000);
+    happened.extend((11..40).map(|tenth| playback.advance(tenth * 100 * MS)));
+    let stalled: u64 = happened.iter().map(|one| one.stalled_us).sum();
+    assert_eq!((stalled, playback.stalls_since_us()), (playback.stalled_us(), Some(stalled)));
+    assert!((3_250 * MS..3_310 * MS).contains(&stalled), "600 ms of media from 20 ms on: {stalled}");
+    let ended = playback.appended(4_000 * MS, 0, (2_000 * MS, 2_600 * MS));
+    assert_eq!((ended.stalled_us, ended.stall_ended_us), (100 * MS, Some(playback.stalled_us())));
+    assert_eq!(playback.stalls_since_us(), None);
+}
+
+#[test]
 fn who_is_behind_plays_faster_until_it_is_not() {
     let mut playback = Playback::new(0, 1);
     playback.listed(0, 10_000 * MS, (600 * MS, 400 * MS));

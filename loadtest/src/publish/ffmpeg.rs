@@ -102,6 +102,17 @@ impl Work {
             Self::Srt(_) => "sending by SRT".to_owned(),
         }
     }
+
+    /// What a child said, without what is secret: it names the URL that it was given.
+    fn discreet(&self, said: &str) -> String {
+        let Self::Srt(url) = self else { return said.to_owned() };
+        let (server, query) = url.split_once('?').unwrap_or((url, ""));
+        let secret = |pair: &&str| matches!(pair.split('=').next(), Some("streamid" | "passphrase"));
+        let values = query.split('&').filter(secret).filter_map(|pair| pair.split_once('='));
+        values
+            .filter(|(_, value)| !value.is_empty())
+            .fold(said.replace(url, server), |said, (_, value)| said.replace(value, "***"))
+    }
 }
 
 /// A child at work.
@@ -160,9 +171,9 @@ impl Ffmpeg {
     /// Why it ended, of a child that did.
     pub(crate) async fn complaint(&mut self) -> PublishError {
         let said = (&mut self.said).await.unwrap_or_default();
-        let said = said.trim();
-        let said = if said.is_empty() { "it ended early and did not say why" } else { said };
-        PublishError::Ffmpeg { what: self.work.what(), said: said.to_owned() }
+        let said = self.work.discreet(said.trim());
+        let said = if said.is_empty() { "it ended early and did not say why".to_owned() } else { said };
+        PublishError::Ffmpeg { what: self.work.what(), said }
     }
 
     /// Waits for the end of a child whose pipe has been closed.
@@ -181,12 +192,19 @@ impl Ffmpeg {
     }
 }
 
+/// The end of what is said, in whole lines.
 async fn tail(mut stderr: impl AsyncRead + Unpin) -> String {
     let (mut said, mut buffer) = (Vec::new(), [0; 512]);
+    let mut cut = false;
     while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
         said.extend_from_slice(&buffer[..read]);
         let beyond = said.len().saturating_sub(SAID_BYTES);
         said.drain(..beyond);
+        cut |= beyond > 0;
+    }
+    // Half a line may be half a secret, which nobody would find.
+    if cut && let Some(end) = said.iter().position(|byte| *byte == b'\n') {
+        said.drain(..=end);
     }
     String::from_utf8_lossy(&said).into_owned()
 }
@@ -211,10 +229,24 @@ mod tests {
         assert!(arguments.contains(&"file:-y".to_owned()) && !arguments.contains(&"-y".to_owned()));
     }
 
+    #[test]
+    fn what_a_child_says_is_no_place_for_secrets() {
+        let work = Work::Srt("srt://127.0.0.1:1?mode=caller&streamid=KEY&passphrase=hush".into());
+        for (said, kept) in [
+            ("srt://127.0.0.1:1?mode=caller&streamid=KEY&passphrase=hush: no", "srt://127.0.0.1:1: no"),
+            ("stream KEY, secret hush", "stream ***, secret ***"),
+            ("Input/output error", "Input/output error"),
+        ] {
+            assert_eq!(work.discreet(said), kept);
+        }
+    }
+
     #[tokio::test]
     async fn only_the_end_of_a_long_complaint_is_kept() {
         let long = "x".repeat(10 * SAID_BYTES) + "the end";
         let said = tail(long.as_bytes()).await;
         assert!(said.len() == SAID_BYTES && said.ends_with("the end"));
+        let lines = format!("srt://h:1?streamid=KEY\n{}\nthe end", "x".repeat(SAID_BYTES - 12));
+        assert_eq!(tail(lines.as_bytes()).await, format!("{}\nthe end", "x".repeat(SAID_BYTES - 12)));
     }
 }

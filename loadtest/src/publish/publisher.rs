@@ -21,6 +21,8 @@ use tokio::time::Instant;
 
 /// Between losing a server and connecting again.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
+/// How long what is being sent may still take when the time is over.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(crate) struct Publisher {
@@ -143,59 +145,52 @@ impl Publisher {
 
     /// From the beginning to the end.
     pub(crate) async fn run(mut self, mut feed: Feed) -> PublisherReport {
-        let mut stopped = self.stopped.clone();
-        let stop = async move {
-            // The sender outlives all publishers.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        };
-        tokio::pin!(stop);
         let mut tries = 0;
         loop {
             let opened = tokio::select! {
                 opened = Sink::open(&self.order, &self.target) => opened,
-                () = &mut stop => break,
+                () = stopping(self.stopped.clone()) => break,
             };
             let result = match opened {
                 Ok(sink) => {
                     tracing::info!(number = self.report.number, server = %self.report.server, "publishing");
                     self.report.reconnects += u64::from(tries > 0);
-                    self.send_all(sink, &mut feed, &mut stop).await
+                    self.send_all(sink, &mut feed).await
                 }
                 Err(error) => Err(error),
             };
             let Err(error) = result else { break };
-            tracing::error!(number = self.report.number, "{error}");
-            self.report.errors.push(error.to_string());
+            self.fails(&error);
             if tries == self.order.reconnects || !is_loss(&error) {
                 break;
             }
             tries += 1;
             tokio::select! {
                 () = tokio::time::sleep(RECONNECT_AFTER) => {}
-                () = &mut stop => break,
+                () = stopping(self.stopped.clone()) => break,
             }
+        }
+        if self.report.errors.is_empty() && self.report.video_tags + self.report.audio_tags == 0 {
+            self.fails(&PublishError::Nothing);
         }
         self.report.seconds = self.base.map_or(0.0, |base| base.elapsed().as_secs_f64());
         self.report
     }
 
+    fn fails(&mut self, error: &PublishError) {
+        tracing::error!(number = self.report.number, "{error}");
+        self.report.errors.push(error.to_string());
+    }
+
     /// Sends until the end; `Err` if it came too early.
-    async fn send_all(
-        &mut self,
-        mut sink: Sink,
-        feed: &mut Feed,
-        stop: &mut (impl Future<Output = ()> + Unpin),
-    ) -> Result<(), PublishError> {
+    async fn send_all(&mut self, mut sink: Sink, feed: &mut Feed) -> Result<(), PublishError> {
         let opened = *self.opened.get_or_insert_with(Instant::now);
         let mut resumes = self.resumes();
         let before = self.report.bytes;
         let result = loop {
             let due = self.next.as_ref().and_then(|next| self.due(next));
-            // It begins with the first tag, if there is one.
-            let over = self.order.duration.map(|duration| self.base.unwrap_or(opened) + duration);
             let turn = tokio::select! {
-                () = &mut *stop => break Ok(()),
-                () = until(over) => break Ok(()),
+                () = self.over(opened) => break Ok(()),
                 heard = sink.hears() => heard,
                 item = feed.recv(), if self.next.is_none() => match item {
                     Some(Ok(next)) => {
@@ -213,9 +208,14 @@ impl Publisher {
             if let Err(error) = turn {
                 break Err(error);
             }
+            let over = self.over(opened);
+            let too_late = async {
+                over.await;
+                tokio::time::sleep(FLUSH_TIMEOUT).await;
+            };
             let flushed = tokio::select! {
                 flushed = sink.flush() => flushed,
-                () = &mut *stop => break Ok(()),
+                () = too_late => Err(PublishError::Stuck),
             };
             self.report.bytes = before + sink.bytes();
             if let Err(error) = flushed {
@@ -225,6 +225,18 @@ impl Publisher {
         result?;
         self.report.bytes = before + sink.finish().await?;
         Ok(())
+    }
+
+    /// Resolves when its time is over, which begins with the first tag, if there is one, or when it has to stop.
+    fn over(&self, opened: Instant) -> impl Future<Output = ()> + use<> {
+        let over = self.order.duration.map(|duration| self.base.unwrap_or(opened) + duration);
+        let stopped = self.stopped.clone();
+        async move {
+            tokio::select! {
+                () = stopping(stopped) => {}
+                () = until(over) => {}
+            }
+        }
     }
 
     fn due(&self, next: &Due) -> Option<Instant> {
@@ -279,6 +291,12 @@ impl Publisher {
         self.report.media_seconds = Duration::from_millis(next.at_ms).as_secs_f64();
         sink.send(&next.tag, next.at_ms)
     }
+}
+
+/// Resolves when all have to stop.
+async fn stopping(mut stopped: watch::Receiver<bool>) {
+    // The sender outlives all publishers.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 async fn until(at: Option<Instant>) {

@@ -199,7 +199,7 @@ async fn round(
             () = tags.closed() => return Ok(false),
         };
         if read == 0 {
-            return Ok(true);
+            return if reader.is_whole() { Ok(true) } else { Err(PublishError::Cut) };
         }
         reader.push(&buffer[..read]);
         while let Some(tag) = reader.next_tag()? {

@@ -18,6 +18,8 @@ enum Manner {
     Refuses,
     /// Hangs up on the first one after so many tags.
     HangsUp(usize),
+    /// Reads nothing more after so many tags.
+    Stares(usize),
 }
 
 /// A server of publishers, and what it saw.
@@ -70,8 +72,10 @@ async fn publisher_of(mut socket: TcpStream, manner: Manner, seen: Arc<watch::Se
         while let Some(output) = session.poll_output() {
             socket.write_all(&output).await.unwrap();
         }
-        if matches!(manner, Manner::HangsUp(after) if tags >= after) {
-            return;
+        match manner {
+            Manner::HangsUp(after) if tags >= after => return,
+            Manner::Stares(after) if tags >= after => std::future::pending().await,
+            _ => {}
         }
     }
 }
@@ -182,6 +186,50 @@ async fn who_loses_the_server_comes_back_with_a_key_frame() {
     assert!(tags[back].0 >= tags[back - 1].0 + 900, "time went on meanwhile");
 }
 
+#[tokio::test]
+async fn its_time_ends_when_the_server_reads_nothing_any_more() {
+    let (url, _seen) = serve(Manner::Stares(2)).await;
+    let mut bytes = BytesMut::new();
+    write_file_header(false, true, &mut bytes);
+    // More than sockets hold.
+    let mut payload = vec![0x17, 1, 0, 0, 0];
+    payload.resize(1 << 20, 0);
+    for at in 0..60 {
+        let tag =
+            FlvTag { timestamp_ms: at * 5, kind: TagKind::Video, payload: Bytes::from(payload.clone()) };
+        write_tag(&tag, &mut bytes).unwrap();
+    }
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&bytes).unwrap();
+    let order = Order {
+        duration: Some(Duration::from_secs(1)),
+        reconnects: 9,
+        ..order(&url, Input::File(file.path().to_owned()))
+    };
+    let report = run(order, std::future::pending()).await.unwrap();
+    assert_eq!(report.publishers[0].errors, ["the server takes nothing any more"]);
+    assert!(!report.passed && report.seconds < 5.0, "{}", report.seconds);
+}
+
+#[tokio::test]
+async fn nothing_sent_and_half_a_tag_are_errors() {
+    let (url, _seen) = serve(Manner::Takes).await;
+    let whole = std::fs::read(clip().path()).unwrap();
+    for (length, error, sent) in [
+        (13, "nothing was sent", 0),
+        (whole.len() - 10, "in the middle of a tag", 2),
+        // Without the size behind the last one, which nobody needs.
+        (whole.len() - 4, "", 3),
+    ] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&whole[..length]).unwrap();
+        let order = order(&url, Input::File(file.path().to_owned()));
+        let report = run(order, std::future::pending()).await.unwrap();
+        assert_eq!((report.passed, report.video_tags), (error.is_empty(), sent), "{length}: {report:?}");
+        assert!(report.publishers[0].errors.concat().contains(error), "{report:?}");
+    }
+}
+
 /// A film of a second, as a container that is no FLV.
 fn film() -> tempfile::TempPath {
     let path = tempfile::Builder::new().suffix(".mp4").tempfile().unwrap().into_temp_path();
@@ -261,9 +309,10 @@ async fn by_srt_it_arrives_as_a_transport_stream() {
 async fn nobody_listening_by_srt_is_an_error_with_a_reason() {
     let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let film = film();
-    let url = format!("srt://127.0.0.1:{port}?connect_timeout=300");
+    let url = format!("srt://127.0.0.1:{port}?streamid=KEY&connect_timeout=300");
     let report = run(order(&url, Input::File(film.to_path_buf())), std::future::pending()).await.unwrap();
     assert!(!report.passed && report.publishers[0].errors[0].contains("sending by SRT"), "{report:?}");
+    assert!(!serde_json::to_string(&report).unwrap().contains("KEY"), "stream keys are secret: {report:?}");
 }
 
 #[tokio::test]

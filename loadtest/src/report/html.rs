@@ -133,16 +133,12 @@ fn verdict(report: &Report, out: &mut String) -> fmt::Result {
     match report.verdict {
         Verdict::Passed => say("good", &format!("Passed: {errors}"), &[])?,
         Verdict::Inconclusive => {
-            let what = format!(
-                "Inconclusive: the tester was the limit, its figures are not the server's ({errors})"
-            );
-            say("warn", &what, &report.tester_limited)?;
+            say("warn", &format!("Inconclusive: nothing failed, but ({errors})"), &report.doubts())?;
         }
         Verdict::Failed => {
             say("bad", "Failed", &report.failures)?;
-            if !report.tester_limited.is_empty() {
-                let what = "The tester was the limit: these figures say more about it than about the server";
-                say("warn", what, &report.tester_limited)?;
+            if !report.doubts().is_empty() {
+                say("warn", "The figures are not the server's alone", &report.doubts())?;
             }
         }
     }

@@ -67,10 +67,11 @@ fn label(value: f64, width: f64) -> String {
     rest.map_or(grouped.clone(), |rest| format!("{grouped}.{rest}"))
 }
 
-/// Seconds between the labels of the time axis: at most ten of them.
+/// Seconds between the labels of the time axis: about ten of them, whatever a file says that somebody wrote by hand.
 fn time_step(seconds: u64) -> u64 {
     const ROUND: [u64; 15] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400];
-    ROUND.into_iter().find(|step| seconds / step <= 10).unwrap_or(43_200)
+    let longer = || (seconds / 10).next_multiple_of(43_200);
+    ROUND.into_iter().find(|step| seconds / step <= 10).unwrap_or_else(longer)
 }
 
 fn clock(seconds: u64, step: u64) -> String {
@@ -97,7 +98,7 @@ impl Plot<'_> {
     }
 
     fn grid(&self, out: &mut String, (width, count): (f64, u32)) -> fmt::Result {
-        let seconds = self.axis.count as u64 * self.axis.step;
+        let seconds = (self.axis.count as u64).saturating_mul(self.axis.step);
         let bottom = HEIGHT - BOTTOM;
         let ramp = (self.ramp / self.axis.step as f64).min(self.axis.count as f64);
         if ramp > 0.0 {
@@ -250,6 +251,7 @@ mod tests {
         assert_eq!(label(7.5, 2.5), "7.5");
         assert_eq!(label(100.0, 50.0), "100");
         assert_eq!((time_step(12), time_step(100), time_step(86_400)), (2, 10, 14_400));
+        assert_eq!((time_step(10 * 86_400), time_step(u64::MAX) / (u64::MAX / 10)), (86_400, 1));
         assert_eq!(
             (clock(50, 10), clock(70, 10), clock(3660, 600)),
             ("50".into(), "1:10".into(), "1:01:00".into())

@@ -47,7 +47,7 @@ impl Axis {
         let seconds: BTreeSet<u64> =
             results.slices.iter().flat_map(|slice| slice.seconds.keys().copied()).collect();
         let begin = seconds.first().copied().unwrap_or_default();
-        let length = seconds.last().map_or(0, |last| last - begin + 1);
+        let length = seconds.last().map_or(0, |last| (last - begin).saturating_add(1));
         let step = length.div_ceil(STEPS_MAX).max(1);
         Self { begin, step, count: length.div_ceil(step) as usize }
     }

@@ -115,19 +115,13 @@ impl Report {
     }
 
     fn judgement(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let limited = self.tester_limited.join("; ");
+        let doubts = self.doubts();
         match self.verdict {
             Verdict::Passed => write!(f, "verdict            passed"),
-            Verdict::Inconclusive => {
-                write!(f, "verdict            inconclusive: the tester was the limit ({limited})")
-            }
+            Verdict::Inconclusive => write!(f, "verdict            inconclusive: {}", doubts.join("; ")),
             Verdict::Failed => {
-                write!(f, "verdict            FAILED: {}", self.failures.join("; "))?;
-                if limited.is_empty() {
-                    Ok(())
-                } else {
-                    write!(f, "; and the tester was the limit ({limited})")
-                }
+                let why: Vec<&str> = self.failures.iter().chain(&doubts).map(String::as_str).collect();
+                write!(f, "verdict            FAILED: {}", why.join("; "))
             }
         }
     }

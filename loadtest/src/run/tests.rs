@@ -70,6 +70,7 @@ async fn viewers_get_every_part_without_errors() {
     for protocol in [Protocol::H1, Protocol::H2] {
         let report = report(protocol, |_, _| Fault::None).await;
         assert_eq!(report.errors, [].into(), "{protocol:?}");
+        assert!(report.interrupted && report.verdict == crate::report::Verdict::Inconclusive);
         assert_eq!(report.viewers_started, 2);
         assert!(report.parts >= 70 && report.segments == 0, "{}", report.parts);
         assert_eq!(report.inits, 4, "video and audio of two viewers");
@@ -91,6 +92,7 @@ async fn a_viewer_counts_for_as_long_as_it_was_there() {
     order.scenario.viewers.length = crate::scenario::Length::Fixed { seconds: 0.5 };
     order.scenario.phases[1].seconds = 2;
     let report = run(crowd(Protocol::H2), &order, std::future::pending()).await.unwrap();
+    assert!(!report.interrupted);
     assert_eq!((report.sessions, report.viewers_started, report.run_ended), (4, 4, 0));
     assert_eq!((report.left_by_themselves, report.broadcast_ended), (4, 0));
     let presence = report.viewer_seconds;
@@ -173,6 +175,45 @@ async fn a_response_that_never_comes_is_a_timeout() {
     }
 }
 
+async fn hang(protocol: Protocol) {
+    // Everything from some moment on, of both renditions.
+    let hangs = |path: &str| path.contains("/101.3.") || path.contains("_HLS_msn=101&_HLS_part=3");
+    let fake = Fake::start(1, 1, move |path, _| if hangs(path) { Fault::Stall } else { Fault::None }).await;
+    let mut order = scenario(fake.address.clone(), 3);
+    order.scenario.phases[1].seconds = 4;
+    let report = run(crowd(protocol), &order, std::future::pending()).await.unwrap();
+    assert_eq!((report.viewers_started, report.stalls), (3, 3), "{protocol:?}");
+    assert!(report.stalled_s > 3.0 * 1.0 && report.rebuffer_ratio > 0.25, "{}", report.stalled_s);
+    let stalls = &report.recorded.results.tally.stall_time.figures().unwrap();
+    assert!(stalls.count == 3 && stalls.max > 1_000.0, "those that go on: {stalls:?}");
+    assert!(report.errors["overdue"] >= 6, "two renditions each: {:?}", report.errors);
+    assert!(!report.passed && report.failures[0].contains("errors"), "{:?}", report.failures);
+    let seconds = report.recorded.results.seconds_of_all();
+    assert!(seconds.values().any(|point| point.stalled == 3), "while it goes, too");
+    assert!(report.to_string().contains("overdue"));
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_to_the_end_shows_in_everything() {
+    tokio::join!(hang(Protocol::H1), hang(Protocol::H2));
+}
+
+#[tokio::test]
+async fn who_breaks_is_told() {
+    let fake = Fake::start(1, 1, |_, _| Fault::None).await;
+    let mut order = scenario(fake.address.clone(), 2);
+    order.scenario.phases[1].seconds = 1;
+    order.scenario.viewers.length = crate::scenario::Length::Fixed { seconds: 0.3 };
+    order.scenario.viewers.leaving =
+        crate::scenario::Leavings { close: 0.0, vanish: 1.0, ..Default::default() };
+    // Longer than any clock goes.
+    let habits = Habits { vanished: Duration::MAX, ..habits(Duration::from_secs(20)) };
+    let crowd = Arc::new(Crowd::new(fake::dialer(Protocol::H2), habits, 1));
+    let report = run(crowd, &order, std::future::pending()).await.unwrap();
+    assert_eq!(report.recorded.results.tester.broken, 2);
+    assert!(!report.passed && report.failures[0].contains("panicked"), "{:?}", report.failures);
+}
+
 #[tokio::test]
 async fn a_hurried_answer_is_an_unsatisfied_reload() {
     // Always hurried: nothing new ever comes.
@@ -182,6 +223,24 @@ async fn a_hurried_answer_is_an_unsatisfied_reload() {
     let scenario = scenario(fake.address.clone(), 1);
     let report = run(crowd(Protocol::H1), &scenario, stop).await.unwrap();
     assert!(report.errors["unsatisfied_reload"] >= 1, "{:?}", report.errors);
+}
+
+#[tokio::test]
+async fn a_variant_that_is_not_there_is_an_error() {
+    for (pick, there) in [(Pick::Index(0), true), (Pick::Index(1), false)] {
+        let fake = Fake::start(1, 8, |_, _| Fault::None).await;
+        let order = scenario(fake.address.clone(), 1);
+        let habits = Habits { pick, ..habits(Duration::from_secs(20)) };
+        let crowd = Arc::new(Crowd::new(fake::dialer(Protocol::H1), habits, 1));
+        let stop = async {
+            tokio::select! {
+                () = fake.done() => {}
+                () = fake.asked("/live/a/index.m3u8", 3) => {}
+            }
+        };
+        let report = run(crowd, &order, stop).await.unwrap();
+        assert_eq!((report.errors.contains_key("no_variant"), report.viewers_started == 1), (!there, there));
+    }
 }
 
 #[tokio::test]

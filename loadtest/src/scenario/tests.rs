@@ -134,6 +134,13 @@ fn mistakes_name_field_value_and_way_out() {
         ("[viewers]\nhints = 2", "viewers.hints = 2: a share from 0 to 1"),
         ("[viewers]\nvariant = \"best\"", "viewers.variant = best: expected"),
         ("[viewers.leaving]\nclose = 0", "viewers.leaving = 0: at least one"),
+        ("[viewers]\nseek_stay_ms = 86400001", "viewers.seek_stay_ms = 86400001: at most"),
+        ("[viewers]\nsleep_ms = 9223372036854775807", "viewers.sleep_ms = 9223372036854775807: at most"),
+        (
+            "[viewers.leaving]\nvanish_seconds = 9223372036854775807",
+            "viewers.leaving.vanish_seconds = 9223372036854775807: at most 86400",
+        ),
+        ("[viewers.leaving]\nsleep_seconds = 86401", "viewers.leaving.sleep_seconds = 86401: at most 86400"),
         ("[viewers.protocols]\nh3 = -1", "viewers.protocols.h3 = -1: a number from 0"),
         ("[viewers.links]\nmedian_kbps = 0", "viewers.links.median_kbps = 0: 1 to"),
         ("[limits]\nrequest_timeout_ms = 1", "limits.request_timeout_ms = 1: 100 to"),

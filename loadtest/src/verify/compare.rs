@@ -5,7 +5,9 @@
 //! count is right if it lies between those who must be counted by then and those who may be, of which are those whose
 //! first byte may have been on its way; lags are measured the same
 //! way, so one of leaves can look shorter than it is by what joins are late, never longer. Sessions that the origin
-//! knew before the run are left out of everything. Deliberately absent: files and network.
+//! knew before the run are left out of everything. Totals are what was added to the origin's since then, where somebody
+//! asked before the run; else they are summed up from its sessions, as an origin's totals outlive the sessions that it
+//! lists. Deliberately absent: files and network.
 #![deny(clippy::disallowed_methods)]
 
 use crate::tally::Leaving;
@@ -67,11 +69,19 @@ pub(crate) struct Seen {
     pub(crate) pops: Vec<String>,
 }
 
+/// An origin's totals of a channel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) views: u64,
+    pub(crate) watch_ms: u64,
+}
+
 /// What the origin says of a channel.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Told {
-    pub(crate) views: u64,
-    pub(crate) watch_ms: u64,
+    pub(crate) totals: Totals,
+    /// What they were before the run; `None`: nobody asked.
+    pub(crate) before: Option<Totals>,
     pub(crate) sessions: Vec<Seen>,
     /// Viewers by Unix second, of the whole window; seconds that are missing have none.
     pub(crate) viewers: BTreeMap<u64, u64>,
@@ -162,17 +172,16 @@ pub(crate) fn compare(truth: &[Truth], told: &Told, bars: Bars) -> Verification 
     let earlier = |seen: &&Seen| {
         !truth.contains_key(&seen.session) && seen.last_at_ms.is_none_or(|last| last < begun_ms)
     };
-    let before: Vec<&Seen> = told.sessions.iter().filter(earlier).collect();
+    let totals = told.added(|seen| !earlier(&seen));
     // Who left while its first part was on its way is not compared.
     let open: Vec<&Seen> = (told.sessions.iter())
         .filter(|seen| truth.get(&seen.session).is_some_and(|truth| truth.parts == 0 && truth.asking))
         .collect();
-    let aside: Vec<&Seen> = before.iter().chain(&open).copied().collect();
     let count = Count::new(&views, (from, to), |_| (true, true));
     let mut metrics = vec![
-        total_views(&views, told, (&before, &open)),
+        total_views(&views, totals, &open),
         same_sessions(&truth, told, begun_ms),
-        watch_total(&views, told, &aside),
+        watch_total(&views, totals, &open),
         watch_each(&views, told, bars),
     ];
     metrics.extend(count.metrics("", &told.viewers));
@@ -232,12 +241,33 @@ fn metric(name: &str, bar: impl Into<String>, (measured, worst): (String, String
     Metric { name: name.to_owned(), bar: bar.into(), measured, worst, verdict }
 }
 
-fn total_views(views: &[&Truth], told: &Told, (before, open): (&[&Seen], &[&Seen])) -> Metric {
-    let views_of =
-        |seen: &[&Seen]| seen.iter().filter(|seen| seen.first_media_at_ms.is_some()).count() as u64;
-    let got = told.views.saturating_sub(views_of(before) + views_of(open));
+impl Told {
+    /// The run's part of the totals; `own`: whether a session is the run's.
+    fn added(&self, own: impl Fn(&Seen) -> bool) -> Totals {
+        match self.before {
+            Some(before) => Totals {
+                views: self.totals.views.saturating_sub(before.views),
+                watch_ms: self.totals.watch_ms.saturating_sub(before.watch_ms),
+            },
+            None => Totals::of(self.sessions.iter().filter(|seen| own(seen))),
+        }
+    }
+}
+
+impl Totals {
+    fn of<'a>(sessions: impl Iterator<Item = &'a Seen>) -> Self {
+        sessions.fold(Self::default(), |sum, seen| Self {
+            views: sum.views + u64::from(seen.first_media_at_ms.is_some()),
+            watch_ms: sum.watch_ms + seen.watch_ms,
+        })
+    }
+}
+
+fn total_views(views: &[&Truth], totals: Totals, open: &[&Seen]) -> Metric {
+    let open = Totals::of(open.iter().copied()).views;
+    let got = totals.views.saturating_sub(open);
     let wanted = views.len() as u64;
-    let worst = match (got == wanted, views_of(open)) {
+    let worst = match (got == wanted, open) {
         (true, 0) => String::new(),
         (true, open) => format!("{open} more left while their first part was on its way"),
         (false, _) => format!("off by {:+}", i128::from(got) - i128::from(wanted)),
@@ -266,10 +296,10 @@ fn same_sessions(truth: &BTreeMap<String, Truth>, told: &Told, begun_ms: u64) ->
     metric("sessions", "the same", (measured, worst), missing.is_empty() && extra.is_empty())
 }
 
-fn watch_total(views: &[&Truth], told: &Told, aside: &[&Seen]) -> Metric {
+fn watch_total(views: &[&Truth], totals: Totals, open: &[&Seen]) -> Metric {
     let wanted = views.iter().map(|truth| truth.watched_us).sum::<u64>() as f64 / 1e6;
-    let earlier: u64 = aside.iter().map(|seen| seen.watch_ms).sum();
-    let got = told.watch_ms.saturating_sub(earlier) as f64 / 1000.0;
+    let open = Totals::of(open.iter().copied()).watch_ms;
+    let got = totals.watch_ms.saturating_sub(open) as f64 / 1000.0;
     let unseen = views.iter().map(|truth| truth.unseen_us).sum::<u64>() as f64 / 1e6;
     let off = (got - wanted).min(0.0) + (got - wanted - unseen).max(0.0);
     let error = if wanted > 0.0 { off / wanted } else { off };

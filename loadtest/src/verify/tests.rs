@@ -6,6 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 const START_S: u64 = 1_795_333_200;
+/// Of sessions that are listed no more.
+const OLD: Totals = Totals { views: 70, watch_ms: 7_000_000 };
 
 fn dialer() -> Dialer {
     let timeout = Duration::from_secs(20);
@@ -60,8 +62,9 @@ fn answer(path: &str, sessions: u64) -> String {
         let next = (from + 2 < sessions).then(|| (from + 2).to_string());
         serde_json::json!({"items": items, "next_cursor": next}).to_string()
     } else {
-        serde_json::json!({"final_until": rfc3339(4_000_000_000), "views": sessions, "watch_ms": sessions * 10_000})
-            .to_string()
+        serde_json::json!({"final_until": rfc3339(4_000_000_000), "views": OLD.views + sessions,
+            "watch_ms": OLD.watch_ms + sessions * 10_000})
+        .to_string()
     }
 }
 
@@ -84,6 +87,7 @@ fn order(url: Address, logs: &[&tempfile::NamedTempFile]) -> Order {
         url,
         token: Some("secret".into()),
         channel: "bench".into(),
+        before: None,
         bars: Bars::default(),
         wait: Duration::ZERO,
         timeout: Duration::from_secs(20),
@@ -97,8 +101,12 @@ async fn logs_of_two_processes_against_the_api() {
     let (one, two, three) = (log(0, 3), log(3, 5), log(5, 6));
     let right = run(&dialer(), &order(url.clone(), &[&one, &two])).await.unwrap();
     assert!(right.passed, "{right}");
+    let asked_before = Order { before: Some(OLD), ..order(url.clone(), &[&one, &two]) };
+    let right = run(&dialer(), &asked_before).await.unwrap();
+    assert!(right.passed && right.to_string().contains("5 of 5"), "{right}");
+    assert_eq!(totals(&dialer(), &asked_before).await.unwrap().views, 75);
     let asked = asked.lock().unwrap().clone();
-    assert_eq!(asked.iter().filter(|path| path.contains("/playback-sessions?")).count(), 3, "{asked:?}");
+    assert_eq!(asked.iter().filter(|path| path.contains("/playback-sessions?")).count(), 6, "{asked:?}");
     let short = run(&dialer(), &order(url.clone(), &[&one])).await.unwrap();
     assert!(!short.passed && short.to_string().contains("0 missing, 2 extra"), "{short}");
     let long = run(&dialer(), &order(url, &[&one, &two, &three])).await.unwrap();

@@ -4,6 +4,7 @@
 //! since the session began, or Unix milliseconds where the name says so.
 
 mod gauges;
+mod looks;
 mod under_way;
 
 use super::Sources;
@@ -32,8 +33,6 @@ const CLOCK_TOLERANCE_US: u64 = 5_000;
 /// One in so many viewers hashes what it gets, and the first ones all.
 const HASHED_EVERY: u64 = 16;
 const HASHED_FIRST: u64 = 4;
-/// How often a viewer's live latency is looked at, microseconds.
-const LOOK_US: u64 = 1_000_000;
 /// Hinted parts that wait for their playlist.
 const HINTS_MAX: usize = 8;
 
@@ -87,7 +86,6 @@ pub(super) struct State {
     weight: Weight,
     sid: String,
     bytes: u64,
-    looked_us: u64,
     /// What is still to be said by CMCD.
     starved: bool,
     starved_us: Option<u64>,
@@ -133,7 +131,6 @@ impl Session {
             weight: Weight::default(),
             sid: format!("{:016x}{:016x}", random.next(), random.next()),
             bytes: 0,
-            looked_us: 0,
             starved: false,
             starved_us: None,
             startup_us: None,
@@ -300,7 +297,6 @@ impl Session {
                 counts.live(state.slice).point.started += 1;
             });
         }
-        self.look(state, now_us);
     }
 
     fn happened(&self, state: &mut State, happened: &Happened) {
@@ -320,29 +316,13 @@ impl Session {
             }
             if let Some(us) = happened.stall_ended_us {
                 tally.stall_time.record(Duration::from_micros(us));
-                tally.stalled_us += us;
             }
+            tally.stalled_us += happened.stalled_us;
             if happened.stalls_begun > 0 {
                 tally.stalls += happened.stalls_begun;
                 counts.live(slice).point.stalls += happened.stalls_begun;
             }
         });
-    }
-
-    fn look(&self, state: &mut State, now_us: u64) {
-        if now_us.saturating_sub(state.looked_us) < LOOK_US {
-            return;
-        }
-        state.looked_us = now_us;
-        let wall_us = self.begun_unix_us + now_us;
-        let dated = state.players[0].listing().is_some_and(|listing| listing.end_us().is_some());
-        if let Some(us) = state.playback.latency_us(wall_us).filter(|_| dated) {
-            let slice = state.slice;
-            self.crowd.count(self.shard, |counts| {
-                counts.tally.live_latency.record(Duration::from_micros(us));
-                counts.live(slice).point.live_latency.record(Duration::from_micros(us));
-            });
-        }
     }
 
     /// A playlist came that was not held, that long after it was wanted.
@@ -407,14 +387,6 @@ impl Session {
         (chosen != state.sources.chosen).then_some(chosen)
     }
 
-    /// The playhead goes on; what it was is counted.
-    pub(super) fn advance(&self) {
-        let now_us = self.now_us();
-        let mut state = self.state.borrow_mut();
-        let happened = state.playback.advance(now_us);
-        self.happened(&mut state, &happened);
-    }
-
     pub(super) fn seek(&self, to: Option<f64>) {
         let now_us = self.now_us();
         let mut state = self.state.borrow_mut();
@@ -469,7 +441,7 @@ impl Session {
     }
 
     /// The end. `sid` is of the signed path, if there was one.
-    pub(super) fn finish(self, left: Leaving, sid: Option<String>) {
+    pub(super) fn finish(&self, left: Leaving, sid: Option<String>) {
         let begun_ms = self.begun_unix_us / 1000;
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
@@ -480,7 +452,7 @@ impl Session {
         }
         // Everybody else calls off what is under way.
         let unseen_us = if left == Leaving::Vanish { state.unseen_us } else { 0 };
-        let running_us = state.playback.stalled_us();
+        self.counts_running_stall(state);
         if state.present {
             self.gauges(state, false, false);
             self.crowd.count(self.shard, |counts| counts.live(state.slice).point.left += 1);
@@ -505,7 +477,7 @@ impl Session {
             called_off: state.called_off,
             bytes: state.bytes,
             stalls: state.playback.stalls(),
-            stalled_ms: running_us / 1000,
+            stalled_ms: state.playback.stalled_us() / 1000,
             startup_ms: state.playback.startup_us().map(|us| us / 1000),
             edges: state.edges.clone(),
             protocols: state.protocols.clone(),

@@ -29,10 +29,12 @@ fn truth() -> Vec<Truth> {
 
 /// What an origin says that sees everything so many milliseconds late.
 fn told(truth: &[Truth], join_ms: u64, leave_ms: u64) -> Told {
-    let mut told = Told::default();
+    // The channel is not new.
+    let before = Totals { views: 7_000, watch_ms: 999_999 };
+    let mut told = Told { totals: before, before: Some(before), ..Told::default() };
     for truth in truth {
-        told.views += 1;
-        told.watch_ms += truth.watched_us / 1000;
+        told.totals.views += 1;
+        told.totals.watch_ms += truth.watched_us / 1000;
         told.sessions.push(Seen {
             session: truth.session.clone(),
             first_media_at_ms: truth.first_media_at_ms,
@@ -108,11 +110,11 @@ fn who_left_while_its_first_part_was_on_its_way_is_a_view_or_none() {
 fn what_was_sent_to_who_had_vanished_is_no_error() {
     let mut all = truth();
     let mut told = told(&all, 0, 4000);
-    told.watch_ms += 100 * 180;
+    told.totals.watch_ms += 100 * 180;
     assert_eq!(failed(&all, &told), ["total watch time"]);
     all.iter_mut().filter(|truth| truth.left == Leaving::Vanish).for_each(|truth| truth.unseen_us = 200_000);
     assert_eq!(failed(&all, &told), [""; 0]);
-    told.watch_ms += 9_000;
+    told.totals.watch_ms += 9_000;
     assert_eq!(failed(&all, &told), ["total watch time"], "but no more than that");
 }
 
@@ -122,8 +124,8 @@ type Change = fn(&mut Told);
 fn what_is_wrong_fails() {
     let truth = truth();
     let cases: [(&str, Change, &[&str]); 8] = [
-        ("a view too many", |told| told.views += 1, &["total views"]),
-        ("a view too few", |told| told.views -= 1, &["total views"]),
+        ("a view too many", |told| told.totals.views += 1, &["total views"]),
+        ("a view too few", |told| told.totals.views -= 1, &["total views"]),
         (
             "a session that is missing",
             |told| {
@@ -139,7 +141,7 @@ fn what_is_wrong_fails() {
             },
             &["sessions"],
         ),
-        ("0.2 % of watch time", |told| told.watch_ms += told.watch_ms / 500, &["total watch time"]),
+        ("0.2 % of watch time", |told| told.totals.watch_ms += 6_000 * 1000 / 500, &["total watch time"]),
         ("two parts of one session", |told| told.sessions[3].watch_ms -= 400, &["watch time of each"]),
         ("another POP", |told| told.sessions[3].pops = vec!["pop-9".into()], &["POPs of each"]),
         (
@@ -180,8 +182,6 @@ fn late_is_seen_as_late() {
 fn what_was_before_the_run_does_not_count_and_logs_unite() {
     let truth = truth();
     let mut told = told(&truth, 0, 4000);
-    told.views += 5;
-    told.watch_ms += 5 * 60_000;
     for n in 0..5 {
         told.sessions.push(Seen {
             session: format!("e{n:031x}"),
@@ -192,6 +192,16 @@ fn what_was_before_the_run_does_not_count_and_logs_unite() {
         });
     }
     assert_eq!(failed(&truth, &told), [""; 0]);
+    // Nobody asked before the run, and the totals are of sessions, too, that are long forgotten.
+    let unasked = Told { before: None, ..told.clone() };
+    assert_eq!(failed(&truth, &unasked), [""; 0]);
+    let few: Vec<Truth> = truth[..299].to_vec();
+    assert!(
+        failed(&few, &unasked).contains(&"total views".into()),
+        "one of the time of the run is not forgotten"
+    );
+    let short = Told { before: Some(Totals::default()), ..told.clone() };
+    assert_eq!(failed(&truth, &short), ["total views", "total watch time"]);
     // One session in two logs: the first and the second half of it.
     let mut halves = truth.clone();
     let mut second = halves[0].clone();

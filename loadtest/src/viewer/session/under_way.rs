@@ -16,6 +16,12 @@ pub(super) struct Waiting {
     media: Option<(u64, u64)>,
 }
 
+impl Waiting {
+    pub(super) fn age_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.sent_ms)
+    }
+}
+
 impl Session {
     /// A request goes out on a lane: it waits from now on, for that stretch of media or for something else.
     pub(in crate::viewer) fn waits(&self, lane: usize, media: Option<&Want>) {

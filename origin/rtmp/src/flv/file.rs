@@ -112,6 +112,11 @@ impl FlvReader {
         Ok(Some(FlvTag { timestamp_ms, kind, payload }))
     }
 
+    /// Whether what was pushed ends where a tag does, once `next_tag` has given `None`.
+    pub fn is_whole(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Bytes to skip up to the first tag, once the header is there.
     fn read_file_header(&self) -> Result<Option<usize>, FlvError> {
         let seen = self.buffer.len().min(3);
