@@ -44,6 +44,8 @@ struct Pipe<IO> {
     sent: usize,
     /// The buffer was full in this turn.
     filled: bool,
+    /// The socket took something past the buffer, and TLS may still hold the end of it.
+    unflushed: bool,
     /// While the socket takes no more.
     owed: Option<Owed>,
     /// The socket broke, and what was gathered is lost.
@@ -53,7 +55,16 @@ struct Pipe<IO> {
 impl<IO> Corked<IO> {
     pub(crate) fn new(io: IO, activity: Arc<Activity>) -> Self {
         let gathered = Vec::new();
-        let pipe = Pipe { io, activity, gathered, sent: 0, filled: false, owed: None, broke: None };
+        let pipe = Pipe {
+            io,
+            activity,
+            gathered,
+            sent: 0,
+            filled: false,
+            unflushed: false,
+            owed: None,
+            broke: None,
+        };
         Self(Arc::new(Mutex::new(pipe)))
     }
 
@@ -70,7 +81,7 @@ impl<IO: AsyncWrite + Unpin> Corked<IO> {
     pub(crate) fn send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut pipe = self.pipe();
         pipe.filled = false;
-        if pipe.gathered.is_empty() { Poll::Ready(Ok(())) } else { pipe.send(cx) }
+        if pipe.gathered.is_empty() && !pipe.unflushed { Poll::Ready(Ok(())) } else { pipe.send(cx) }
     }
 }
 
@@ -87,9 +98,12 @@ impl<IO: AsyncWrite + Unpin> Pipe<IO> {
         }
         self.owed = None;
         self.sent = 0;
+        self.unflushed = false;
         let mut spare = std::mem::take(&mut self.gathered);
-        spare.clear();
-        SPARE.set(spare);
+        if spare.capacity() > 0 {
+            spare.clear();
+            SPARE.set(spare);
+        }
         pushed
     }
 
@@ -117,6 +131,7 @@ impl<IO: AsyncWrite + Unpin> Pipe<IO> {
         }
         let large = || bufs.iter().map(|buf| buf.len()).sum::<usize>() >= LARGE_BYTES;
         if self.filled && self.gathered.is_empty() && large() {
+            self.unflushed = true;
             return Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         }
         if self.gathered.capacity() == 0 {
@@ -169,13 +184,15 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Corked<IO> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answers::Holding;
+    use crate::limits::Limits;
     use std::time::Instant;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     /// A cork on a pipe that holds `room` bytes, its other end, and what it is owed by.
     fn corked(room: usize) -> (Corked<tokio::io::DuplexStream>, tokio::io::DuplexStream, Arc<Activity>) {
         let (near, far) = duplex(room);
-        let activity = Activity::new(Instant::now());
+        let activity = Activity::new(Instant::now(), &Limits::default(), Holding::default());
         (Corked::new(near, Arc::clone(&activity)), far, activity)
     }
 
@@ -225,6 +242,49 @@ mod tests {
         writing.await.unwrap();
         assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
         assert!(!activity.is_owed());
+    }
+
+    /// As TLS: what it takes leaves when it is flushed.
+    struct Lazy {
+        far: tokio::io::DuplexStream,
+        taken: Vec<u8>,
+    }
+
+    impl AsyncWrite for Lazy {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.taken.extend_from_slice(buf);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let Self { far, taken } = &mut *self;
+            while !taken.is_empty() {
+                let written = ready!(Pin::new(&mut *far).poll_write(cx, taken))?;
+                taken.drain(..written);
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll_flush(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_went_past_the_buffer_is_flushed_as_well() {
+        let (far, mut near) = duplex(1 << 20);
+        let activity = Activity::new(Instant::now(), &Limits::default(), Holding::default());
+        let mut cork = Corked::new(Lazy { far, taken: Vec::new() }, activity);
+        let large = vec![7; GATHERED_BYTES_MAX];
+        for _ in 0..3 {
+            cork.write_all(&large).await.unwrap();
+        }
+        assert!(cork.pipe().gathered.is_empty(), "the last one went past it");
+        assert!(matches!(now(|cx| cork.send(cx)), Poll::Ready(Ok(()))));
+        drop(cork);
+        let mut got = Vec::new();
+        near.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got.len(), 3 * large.len(), "without a flush its end stays behind");
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 pub mod acme;
 mod activity;
 pub mod admission;
+mod answers;
 pub mod assets;
 pub mod certificate;
 pub mod config;

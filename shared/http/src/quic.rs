@@ -5,13 +5,14 @@
 //! proven has to prove it (Retry) while many handshakes are open, and gets at most three times the bytes it sent.
 //! Deliberately absent: server push, datagrams.
 
-use crate::activity::{Activity, Finding, InFlight};
+use crate::activity::{Activity, Finding, InFlight, OwedPiece};
 use crate::admission::Permit;
+use crate::answers::Answer;
 use crate::drain::Drain;
 use crate::gate::{self, Verdict};
 use crate::h3_streams::{Aside, Newest, Payload, Receive, Reply, Streams};
 use crate::handover::{Reading, Sockets, UdpPort};
-use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
+use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server, held_too_much};
 use crate::problem::Problem;
 use crate::quic_port::{Ours, QuicPort};
 use crate::request_body::RequestBody;
@@ -22,7 +23,7 @@ use h3::server::RequestStream;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either};
 use prometheus_client::metrics::counter::Counter;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -343,12 +344,12 @@ impl QuicConnection {
         B::Error: Into<BoxError>,
     {
         let limits = self.server.limits();
-        let activity = Activity::new(Instant::now());
+        let activity = self.server.activity();
         let mut drain = pin!(async {
             self.left.started().await;
             self.server.drain_of(&activity).await
         });
-        let mut timer = pin!(tokio::time::sleep(limits.header_read_timeout));
+        let mut timer = pin!(tokio::time::sleep(limits.first_look()));
         let (mut leaving, mut bound) = (None, false);
         loop {
             tokio::select! {
@@ -361,14 +362,17 @@ impl QuicConnection {
                         }
                         let peer = from.clone();
                         activity.heard();
-                        let (in_flight, handler) = (activity.begin(), handler.clone());
-                        let (patience, malformed) =
-                            (limits.header_read_timeout, self.server.metrics().malformed.clone());
+                        let (patience, handler) = (limits.header_read_timeout, handler.clone());
+                        let asked = Asked {
+                            in_flight: activity.begin(),
+                            malformed: self.server.metrics().malformed.clone(),
+                            by_viewer: from.client.is_none(),
+                        };
                         let respond = move |request| handler(request, peer);
                         tokio::spawn(async move {
                             let resolved = tokio::time::timeout(patience, resolver.resolve_request()).await;
                             if let Ok(Ok(resolved)) = resolved {
-                                exchange(resolved, aside, (in_flight, malformed), respond).await;
+                                exchange(resolved, aside, asked, respond).await;
                             }
                         });
                         continue;
@@ -413,11 +417,17 @@ impl QuicConnection {
         }
         // Sent is taken: what the peer does not acknowledge or has no window for stops the sending.
         activity.wrote(connection.stats().udp_tx.bytes);
-        match activity.look(now, self.server.limits()) {
+        let limits = self.server.limits();
+        match activity.look(now, limits) {
             Finding::Later(next) => Look::Later(next),
             Finding::Slow => {
                 self.server.metrics().slow.inc();
                 Look::Close
+            }
+            Finding::Stuck(answers) => {
+                self.server.metrics().stuck.inc_by(answers as u64);
+                activity.give_up_stuck();
+                Look::Later(limits.read_rate_window / 2)
             }
             Finding::Idle => {
                 self.server.metrics().timed_out.inc();
@@ -435,11 +445,19 @@ enum Look {
     Close,
 }
 
+/// What is known of a request beside itself.
+struct Asked {
+    in_flight: InFlight,
+    malformed: Counter,
+    /// Not by a POP.
+    by_viewer: bool,
+}
+
 /// Answers a request, or refuses it and counts that.
 async fn exchange<F, B>(
     (request, exchange): (Request<()>, RequestStream<crate::h3_streams::Exchange<Bytes>, Bytes>),
     aside: Aside,
-    (in_flight, malformed): (InFlight, Counter),
+    asked: Asked,
     respond: impl FnOnce(Request<RequestBody>) -> F,
 ) where
     F: Future<Output = Response<B>>,
@@ -450,11 +468,11 @@ async fn exchange<F, B>(
     let (request, unwanted) = with_body(request, receiving);
     match gate::judge(&request, false) {
         Verdict::Refuse(words) => {
-            malformed.inc();
+            asked.malformed.inc();
             let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response();
-            answer(sending, aside, std::future::ready(refusal), in_flight).await;
+            answer(sending, aside, std::future::ready(refusal), asked).await;
         }
-        _ => answer(sending, aside, respond(request), in_flight).await,
+        _ => answer(sending, aside, respond(request), asked).await,
     }
     if let Some(mut receiving) = unwanted {
         receiving.stop_sending(Code::H3_NO_ERROR);
@@ -481,7 +499,7 @@ fn client(connection: &quinn::Connection) -> Option<Arc<str>> {
 }
 
 /// Sends the response when it is there, unless the viewer gives up before.
-async fn answer<F, B>(mut sending: Sending, mut aside: Aside, response: F, in_flight: InFlight)
+async fn answer<F, B>(mut sending: Sending, mut aside: Aside, response: F, asked: Asked)
 where
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes>,
@@ -491,17 +509,29 @@ where
         response = response => response,
         () = &mut aside.stopped => return,
     };
-    match send(&mut sending, &aside.payload, response, in_flight.activity()).await {
+    let activity = asked.in_flight.activity();
+    let response = match asked.by_viewer && activity.shed(response.body()) {
+        true => held_too_much().map(Either::Right),
+        false => response.map(Either::Left),
+    };
+    let answer = Answer::new(activity.answers(), response.body().size_hint().lower());
+    aside.payload.belongs_to(&answer);
+    let sent = async {
+        send(&mut sending, &aside.payload, response, (activity, &answer)).await?;
         // What is sent is not there yet: closing the connection now would lose the end of it. Bounded by the rate at which
         // the peer has to take it.
-        Ok(()) => {
-            let _owed = in_flight.activity().owe();
-            aside.stopped.await;
-        }
-        Err(error) => {
-            tracing::debug!(%error, "response not sent");
-            sending.stop_stream(Code::H3_INTERNAL_ERROR);
-        }
+        let _owed = OwedPiece::new(&answer, activity);
+        aside.stopped.await;
+        Ok::<_, BoxError>(())
+    };
+    let ended = tokio::select! {
+        biased;
+        sent = sent => sent.map_err(|error| (Code::H3_INTERNAL_ERROR, error)),
+        () = activity.until_stuck(&answer) => Err((Code::H3_REQUEST_CANCELLED, "it is not taken".into())),
+    };
+    if let Err((code, error)) = ended {
+        tracing::debug!(%error, "response not sent");
+        sending.stop_stream(code);
     }
 }
 
@@ -509,7 +539,7 @@ async fn send<B>(
     sending: &mut Sending,
     payload: &Payload,
     response: Response<B>,
-    activity: &Arc<Activity>,
+    (activity, answer): (&Arc<Activity>, &Arc<Answer>),
 ) -> Result<(), BoxError>
 where
     B: Body<Data = Bytes>,
@@ -524,13 +554,16 @@ where
         head.headers.entry(header::DATE).or_insert(now);
     }
     sending.send_response(Response::from_parts(head, ())).await?;
+    let mut given = 0;
     while let Some(frame) = body.frame().await {
         let Ok(mut bytes) = frame?.into_data() else { continue };
+        given += bytes.len() as u64;
+        answer.holds(given);
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(WRITE_BYTES_MAX));
             payload.set(piece.clone());
             // While it waits for the transport it is owed; while it waits for its source it is not.
-            let _owed = activity.owe();
+            let _owed = OwedPiece::new(answer, activity);
             sending.send_data(piece).await?;
         }
     }
