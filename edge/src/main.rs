@@ -107,7 +107,13 @@ fn main() -> ExitCode {
 /// Checks a file and the files it names, as `serve` would.
 fn check(file: &Path) -> Result<(), String> {
     let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
-    app::check_files(&config).map_err(|error| format!("{}: {error}", file.display()))
+    let wrong = |error: app::StartError| format!("{}: {error}", file.display());
+    app::check_files(&config).map_err(wrong)?;
+    // The limit is of whoever checks: the server's may be another one.
+    if let (_, Some(shortage)) = app::limits(&config).map_err(wrong)? {
+        say(&mut std::io::stderr(), &format!("{}: warning: {shortage}", file.display()));
+    }
+    Ok(())
 }
 
 /// Writes a line; a reader that went away is no failure of ours.

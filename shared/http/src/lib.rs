@@ -16,6 +16,7 @@ pub mod connections;
 mod cork;
 mod detect;
 pub mod drain;
+pub mod files;
 mod flood;
 pub mod front;
 mod gate;
