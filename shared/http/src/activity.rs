@@ -46,6 +46,8 @@ pub(crate) struct Activity {
     age_since_ms: AtomicU64,
     /// Who is stuck gives up.
     giving_up: Notify,
+    /// Requests that the peer gave up since this was looked at.
+    given_up: AtomicU64,
 }
 
 /// What a look at a connection found.
@@ -73,6 +75,7 @@ impl Activity {
             answers: Arc::new(Answers::new(step_bytes, all)),
             age_since_ms: AtomicU64::new(0),
             giving_up: Notify::new(),
+            given_up: AtomicU64::new(0),
             opened: now,
             in_flight: AtomicUsize::new(0),
             last_end_ms: AtomicU64::new(0),
@@ -99,6 +102,21 @@ impl Activity {
     /// Notes how many bytes were written so far where no socket of its own is written to.
     pub(crate) fn wrote(&self, bytes: u64) {
         self.bytes_written.store(bytes, Relaxed);
+    }
+
+    /// Notes a request that the peer gave up where no frames of its own are counted.
+    pub(crate) fn gave_up(&self) {
+        self.given_up.fetch_add(1, Relaxed);
+    }
+
+    /// How many requests the peer gave up since the last time.
+    pub(crate) fn take_given_up(&self) -> u64 {
+        if self.given_up.load(Relaxed) == 0 { 0 } else { self.given_up.swap(0, Relaxed) }
+    }
+
+    /// How long the connection is open.
+    pub(crate) fn age(&self) -> Duration {
+        self.opened.elapsed()
     }
 
     /// Whether nothing was asked on the connection yet (or one request was answered within its first millisecond).

@@ -34,7 +34,7 @@ pub struct ConnectionMetrics {
     pub held: Gauge,
     /// Answers refused because viewers hold too much.
     pub shed: Counter,
-    /// Connections closed for sending more HTTP/2 control frames than anybody needs.
+    /// Connections closed for sending more HTTP/2 control frames, or giving up more HTTP/3 requests, than anybody does.
     pub flooded: Counter,
     /// Requests refused before anybody looked at what they ask for: no host or two, a body where none belongs.
     pub malformed: Counter,
@@ -90,7 +90,7 @@ impl ConnectionMetrics {
             ),
             (
                 "connections_flooded",
-                "Connections closed for sending more HTTP/2 control frames than anybody needs",
+                "Connections closed for sending more control frames or giving up more requests than anybody does",
                 &self.flooded,
             ),
             ("requests_malformed", "Requests refused for their hosts or their framing", &self.malformed),

@@ -37,7 +37,7 @@ pub struct Limits {
     /// Resets that a peer may provoke by breaking the protocol before its connection is closed (MadeYouReset).
     pub h2_local_error_resets_max: usize,
     /// HTTP/2 frames that ask for nothing (pings, settings, resets, window updates, bodies) which a peer may send at
-    /// once, beside twice `h2_streams_max` and one per KiB that it takes…
+    /// once, and requests that it may give up on HTTP/3, beside twice `h2_streams_max` and one per KiB that it takes…
     pub h2_control_frames_burst: u32,
     /// …and per second; a POP that has shown its certificate, whose reports are read, 32 times
     /// more. One more closes the connection.

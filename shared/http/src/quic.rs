@@ -9,6 +9,7 @@ use crate::activity::{Activity, Finding, InFlight, OwedPiece};
 use crate::admission::Permit;
 use crate::answers::Answer;
 use crate::drain::Drain;
+use crate::flood::{Allowance, Budget, Flood};
 use crate::gate::{self, Verdict};
 use crate::h3_streams::{Aside, Newest, Payload, Receive, Reply, Streams};
 use crate::handover::{Reading, Sockets, UdpPort};
@@ -64,6 +65,8 @@ const LEAVING_LOOK: Duration = Duration::from_millis(200);
 /// How many requests more a peer may have asked, or ask, before the goodbye reaches it (RFC 9114 5.2: first a goodbye that
 /// refuses nothing, then the real one).
 const UNHEARD_GOODBYE_REQUESTS: usize = 1 << 20;
+/// `H3_EXCESSIVE_LOAD`
+const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 /// What is written at once.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
 
@@ -351,6 +354,7 @@ impl QuicConnection {
         });
         let mut timer = pin!(tokio::time::sleep(limits.first_look()));
         let (mut leaving, mut bound) = (None, false);
+        let mut flood = Flooding::of(limits.control_frames(false));
         loop {
             tokio::select! {
                 accepted = http3.accept() => match (accepted, newest.take()) {
@@ -359,6 +363,15 @@ impl QuicConnection {
                         if self.asks_clients && from.client.is_none() {
                             // Known once the handshake has ended, or from the session that is gone on with.
                             from.client = client(connection);
+                            if from.client.is_some() {
+                                flood = Flooding::of(limits.control_frames(true));
+                            }
+                        }
+                        if flood.is_one(connection, &activity) {
+                            self.server.metrics().flooded.inc();
+                            tracing::debug!(peer = %from.peer, error = %Flood, "connection ended early");
+                            connection.close(EXCESSIVE_LOAD, b"");
+                            return;
                         }
                         let peer = from.clone();
                         activity.heard();
@@ -371,8 +384,9 @@ impl QuicConnection {
                         let respond = move |request| handler(request, peer);
                         tokio::spawn(async move {
                             let resolved = tokio::time::timeout(patience, resolver.resolve_request()).await;
-                            if let Ok(Ok(resolved)) = resolved {
-                                exchange(resolved, aside, asked, respond).await;
+                            match resolved {
+                                Ok(Ok(resolved)) => exchange(resolved, aside, asked, respond).await,
+                                _ => asked.in_flight.activity().gave_up(),
                             }
                         });
                         continue;
@@ -434,6 +448,30 @@ impl QuicConnection {
                 Look::SayGoodbye
             }
         }
+    }
+}
+
+/// Whether a peer gives up more than it takes.
+struct Flooding {
+    budget: Budget,
+    /// What it took when that was looked at.
+    taken: u64,
+}
+
+impl Flooding {
+    fn of(allowance: Allowance) -> Self {
+        Self { budget: Budget::new(allowance), taken: 0 }
+    }
+
+    /// Cheap for a peer that gave nothing up.
+    fn is_one(&mut self, connection: &quinn::Connection, activity: &Activity) -> bool {
+        let given_up = activity.take_given_up();
+        if given_up == 0 {
+            return false;
+        }
+        let taken = connection.stats().udp_tx.bytes;
+        self.budget.written(taken.saturating_sub(std::mem::replace(&mut self.taken, taken)));
+        self.budget.spend(given_up, &|| activity.age()).is_err()
     }
 }
 
@@ -507,7 +545,7 @@ where
 {
     let response = tokio::select! {
         response = response => response,
-        () = &mut aside.stopped => return,
+        () = &mut aside.stopped => return asked.in_flight.activity().gave_up(),
     };
     let activity = asked.in_flight.activity();
     let response = match asked.by_viewer && activity.shed(response.body()) {
@@ -530,6 +568,7 @@ where
         () = activity.until_stuck(&answer) => Err((Code::H3_REQUEST_CANCELLED, "it is not taken".into())),
     };
     if let Err((code, error)) = ended {
+        activity.gave_up();
         tracing::debug!(%error, "response not sent");
         sending.stop_stream(code);
     }

@@ -433,6 +433,37 @@ async fn who_holds_too_much_gets_no_more_until_it_took_some() {
 }
 
 #[tokio::test]
+async fn who_gives_up_more_than_it_takes_is_closed() {
+    let limits = Limits {
+        h2_control_frames_burst: 10,
+        h2_control_frames_per_s: 1,
+        h2_streams_max: 10,
+        ..Limits::default()
+    };
+    let lab = Lab::new(limits);
+    let (connection, mut ask) = lab.connect(&lab.client()).await;
+    let mut given_up = 0;
+    let flood = async {
+        let hold = || Request::get("https://localhost/hold").body(()).unwrap();
+        while let Ok(mut exchange) = ask.send_request(hold()).await {
+            let _ = exchange.finish().await;
+            exchange.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
+            given_up += 1;
+        }
+    };
+    within(flood).await;
+    assert!(given_up >= 30, "closed after {given_up}");
+    let end = within(connection.closed()).await;
+    let quinn::ConnectionError::ApplicationClosed(close) = end else { panic!("{end}") };
+    assert_eq!(u64::from(close.error_code), h3::error::Code::H3_EXCESSIVE_LOAD.value());
+    assert_eq!(lab.metrics.flooded.get(), 1);
+    let (_connection, mut ask) = lab.connect(&lab.client()).await;
+    for _ in 0..50 {
+        get(&mut ask, "/").await.expect("who takes what it asked for");
+    }
+}
+
+#[tokio::test]
 async fn requests_that_name_no_host_are_refused_and_counted() {
     let lab = Lab::new(Limits::default());
     let endpoint = lab.client();
