@@ -20,6 +20,7 @@ pub mod files;
 mod flood;
 pub mod front;
 mod gate;
+mod h3_exchange;
 mod h3_streams;
 pub mod handover;
 pub mod headers;

@@ -1,31 +1,24 @@
 //! Listeners for HTTP/3: QUIC on a UDP port, the same handlers, limits, permits and drain as TCP.
 //!
-//! Invariants: a connection holds one permit of `connections_max`; a request is given up when its viewer gives it up;
+//! Invariants: a connection holds one permit of `connections_max`; who gives up more requests than it takes is closed;
 //! requests that arrive before the handshake ended (0-RTT) are GETs that can be repeated; a peer whose address is not
 //! proven has to prove it (Retry) while many handshakes are open, and gets at most three times the bytes it sent.
 //! Deliberately absent: server push, datagrams.
 
-use crate::activity::{Activity, Finding, InFlight, OwedPiece};
+use crate::activity::{Activity, Finding};
 use crate::admission::Permit;
-use crate::answers::Answer;
 use crate::drain::Drain;
-use crate::flood::{Allowance, Budget, Flood};
-use crate::gate::{self, Verdict};
-use crate::h3_streams::{Aside, Newest, Payload, Receive, Reply, Streams};
+use crate::flood::{Allowance, Budget};
+use crate::h3_exchange::Asked;
+use crate::h3_streams::{Newest, Streams};
 use crate::handover::{Reading, Sockets, UdpPort};
-use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server, held_too_much};
-use crate::problem::Problem;
+use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
 use crate::quic_port::{Ours, QuicPort};
 use crate::request_body::RequestBody;
 use crate::tls::{ReloadableCertificate, TlsError, pop_id, quic_tls_config};
 use bytes::Bytes;
-use h3::error::Code;
-use h3::server::RequestStream;
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
-use http_body_util::{BodyExt, Either};
-use prometheus_client::metrics::counter::Counter;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, TransportConfig, VarInt};
@@ -37,12 +30,11 @@ use std::os::unix::net::UnixDatagram;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Http3 = h3::server::Connection<Streams, Bytes>;
-type Sending = RequestStream<Reply<Bytes>, Bytes>;
 
 /// The socket's buffers: a burst of a few hundred parts, bytes. The system may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -67,8 +59,6 @@ const LEAVING_LOOK: Duration = Duration::from_millis(200);
 const UNHEARD_GOODBYE_REQUESTS: usize = 1 << 20;
 /// `H3_EXCESSIVE_LOAD`
 const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
-/// What is written at once.
-const WRITE_BYTES_MAX: usize = 256 * 1024;
 
 /// A bound UDP port that nobody is answering yet.
 #[derive(Debug)]
@@ -359,36 +349,22 @@ impl QuicConnection {
             tokio::select! {
                 accepted = http3.accept() => match (accepted, newest.take()) {
                     (Ok(Some(resolver)), Some(aside)) => {
-                        from.peer = connection.remote_address();
-                        if self.asks_clients && from.client.is_none() {
-                            // Known once the handshake has ended, or from the session that is gone on with.
-                            from.client = client(connection);
-                            if from.client.is_some() {
-                                flood = Flooding::of(limits.control_frames(true));
-                            }
+                        if self.who(&mut from, connection) {
+                            flood = Flooding::of(limits.control_frames(true));
                         }
-                        if flood.is_one(connection, &activity) {
-                            self.server.metrics().flooded.inc();
-                            tracing::debug!(peer = %from.peer, error = %Flood, "connection ended early");
-                            connection.close(EXCESSIVE_LOAD, b"");
+                        if self.floods(&mut flood, connection, &activity) {
                             return;
                         }
-                        let peer = from.clone();
                         activity.heard();
-                        let (patience, handler) = (limits.header_read_timeout, handler.clone());
                         let asked = Asked {
                             in_flight: activity.begin(),
                             malformed: self.server.metrics().malformed.clone(),
                             by_viewer: from.client.is_none(),
+                            patience: limits.header_read_timeout,
                         };
+                        let (peer, handler) = (from.clone(), handler.clone());
                         let respond = move |request| handler(request, peer);
-                        tokio::spawn(async move {
-                            let resolved = tokio::time::timeout(patience, resolver.resolve_request()).await;
-                            match resolved {
-                                Ok(Ok(resolved)) => exchange(resolved, aside, asked, respond).await,
-                                _ => asked.in_flight.activity().gave_up(),
-                            }
-                        });
+                        tokio::spawn(asked.answered(resolver, aside, respond));
                         continue;
                     }
                     _ => return,
@@ -417,6 +393,27 @@ impl QuicConnection {
             let rest = limits.drain_timeout.min(LEAVING_LOOK.max(2 * connection.rtt()));
             timer.as_mut().reset(tokio::time::Instant::now() + rest);
         }
+    }
+
+    /// Closes the connection if its peer gives up too much.
+    fn floods(&self, flood: &mut Flooding, connection: &quinn::Connection, activity: &Activity) -> bool {
+        let floods = flood.is_one(connection, activity);
+        if floods {
+            self.server.metrics().flooded.inc();
+            connection.close(EXCESSIVE_LOAD, b"");
+        }
+        floods
+    }
+
+    /// Notes from where it asks now. Returns whether it has turned out to be a POP.
+    fn who(&self, from: &mut PeerConnection, connection: &quinn::Connection) -> bool {
+        from.peer = connection.remote_address();
+        if !self.asks_clients || from.client.is_some() {
+            return false;
+        }
+        // Known once the handshake has ended, or from the session that is gone on with.
+        from.client = client(connection);
+        from.client.is_some()
     }
 
     /// What to do with the connection, which was told goodbye if it has to be gone at `leaving`.
@@ -483,129 +480,8 @@ enum Look {
     Close,
 }
 
-/// What is known of a request beside itself.
-struct Asked {
-    in_flight: InFlight,
-    malformed: Counter,
-    /// Not by a POP.
-    by_viewer: bool,
-}
-
-/// Answers a request, or refuses it and counts that.
-async fn exchange<F, B>(
-    (request, exchange): (Request<()>, RequestStream<crate::h3_streams::Exchange<Bytes>, Bytes>),
-    aside: Aside,
-    asked: Asked,
-    respond: impl FnOnce(Request<RequestBody>) -> F,
-) where
-    F: Future<Output = Response<B>>,
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let (sending, receiving) = exchange.split();
-    let (request, unwanted) = with_body(request, receiving);
-    match gate::judge(&request, false) {
-        Verdict::Refuse(words) => {
-            asked.malformed.inc();
-            let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response();
-            answer(sending, aside, std::future::ready(refusal), asked).await;
-        }
-        _ => answer(sending, aside, respond(request), asked).await,
-    }
-    if let Some(mut receiving) = unwanted {
-        receiving.stop_sending(Code::H3_NO_ERROR);
-    }
-}
-
-/// The request with what may come with it; nothing that is read comes with a request for reading.
-fn with_body(
-    request: Request<()>,
-    receiving: RequestStream<Receive, Bytes>,
-) -> (Request<RequestBody>, Option<RequestStream<Receive, Bytes>>) {
-    match *request.method() {
-        Method::GET | Method::HEAD | Method::OPTIONS => {
-            (request.map(|()| RequestBody::empty()), Some(receiving))
-        }
-        _ => (request.map(|()| RequestBody::http3(receiving)), None),
-    }
-}
-
 /// The POP that the peer has proven to be.
 fn client(connection: &quinn::Connection) -> Option<Arc<str>> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     pop_id(&chain)
-}
-
-/// Sends the response when it is there, unless the viewer gives up before.
-async fn answer<F, B>(mut sending: Sending, mut aside: Aside, response: F, asked: Asked)
-where
-    F: Future<Output = Response<B>>,
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let response = tokio::select! {
-        response = response => response,
-        () = &mut aside.stopped => return asked.in_flight.activity().gave_up(),
-    };
-    let activity = asked.in_flight.activity();
-    let response = match asked.by_viewer && activity.shed(response.body()) {
-        true => held_too_much().map(Either::Right),
-        false => response.map(Either::Left),
-    };
-    let answer = Answer::new(activity.answers(), response.body().size_hint().lower());
-    aside.payload.belongs_to(&answer);
-    let sent = async {
-        send(&mut sending, &aside.payload, response, (activity, &answer)).await?;
-        // What is sent is not there yet: closing the connection now would lose the end of it. Bounded by the rate at which
-        // the peer has to take it.
-        let _owed = OwedPiece::new(&answer, activity);
-        aside.stopped.await;
-        Ok::<_, BoxError>(())
-    };
-    let ended = tokio::select! {
-        biased;
-        sent = sent => sent.map_err(|error| (Code::H3_INTERNAL_ERROR, error)),
-        () = activity.until_stuck(&answer) => Err((Code::H3_REQUEST_CANCELLED, "it is not taken".into())),
-    };
-    if let Err((code, error)) = ended {
-        activity.gave_up();
-        tracing::debug!(%error, "response not sent");
-        sending.stop_stream(code);
-    }
-}
-
-async fn send<B>(
-    sending: &mut Sending,
-    payload: &Payload,
-    response: Response<B>,
-    (activity, answer): (&Arc<Activity>, &Arc<Answer>),
-) -> Result<(), BoxError>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let (mut head, body) = response.into_parts();
-    let mut body = pin!(body.map_err(Into::<BoxError>::into));
-    if let Some(length) = body.size_hint().exact().filter(|_| !body.is_end_stream()) {
-        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
-    }
-    if let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {
-        head.headers.entry(header::DATE).or_insert(now);
-    }
-    sending.send_response(Response::from_parts(head, ())).await?;
-    let mut given = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(mut bytes) = frame?.into_data() else { continue };
-        given += bytes.len() as u64;
-        answer.holds(given);
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(WRITE_BYTES_MAX));
-            payload.set(piece.clone());
-            // While it waits for the transport it is owed; while it waits for its source it is not.
-            let _owed = OwedPiece::new(answer, activity);
-            sending.send_data(piece).await?;
-        }
-    }
-    sending.finish().await?;
-    Ok(())
 }
