@@ -61,7 +61,7 @@ impl Account {
         let line = sampling.takes(fastrand::u32(..)).then(|| {
             Box::new(Line {
                 method: request.method().clone(),
-                path: session::split(request.uri().path()).1.into(),
+                path: session::loggable(request.uri().path()).into(),
                 peer,
                 status: StatusCode::OK,
                 outcome: "own",

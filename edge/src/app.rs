@@ -12,9 +12,10 @@ use crate::upstream::Upstream;
 use crate::viewers::Viewers;
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
+use sigma_http::files::{self, Shortage};
 use sigma_http::front::{Front, FrontError};
 use sigma_http::handover::{SUCCESSOR_TIMEOUT, Sockets};
-use sigma_http::listener::{BindError, Server};
+use sigma_http::listener::{BindError, Limits, Server};
 use sigma_http::logging;
 use sigma_http::ops::{self, Endpoints, Readiness};
 use sigma_http::systemd;
@@ -49,6 +50,8 @@ pub(crate) enum StartError {
     DiskCache { dir: PathBuf, error: std::io::Error },
     #[error("no thread for the disk cache: {0}")]
     Thread(std::io::Error),
+    #[error("no connection could be accepted: {0}")]
+    Files(Shortage),
 }
 
 impl StartError {
@@ -99,6 +102,19 @@ pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// What viewers may take: what the configuration says, as far as there are files for so many connections.
+///
+/// # Errors
+/// There are files for none.
+pub(crate) fn limits(config: &Config) -> Result<(Limits, Option<Shortage>), StartError> {
+    let limits = config.limits.listener();
+    match files::raise_for(limits.connections_max) {
+        Ok(()) => Ok((limits, None)),
+        Err(shortage) if shortage.connections == 0 => Err(StartError::Files(shortage)),
+        Err(shortage) => Ok((Limits { connections_max: shortage.connections, ..limits }, Some(shortage))),
+    }
+}
+
 /// Starts an edge. Everything is bound when this returns; the upstream may still be connecting, and a successor accepts nobody
 /// before [`Running::until_ready`].
 ///
@@ -131,7 +147,11 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
     let drain = Drain::new();
     let own = registry.sub_registry_with_prefix("sigma_edge");
     let challenges = front.keep_certificate(&config.front(), own, &drain);
-    let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
+    let (limits, shortage) = limits(config)?;
+    if let Some(shortage) = shortage {
+        tracing::warn!("{shortage}");
+    }
+    let server = Server::new(limits, metrics.connections.clone(), drain.clone());
     let gated = feed.clone();
     let viewers = Viewers::new(config.reports.sessions_max);
     let reporter = reporter(config, &upstream, &viewers, &metrics)?;

@@ -181,6 +181,7 @@ pub(crate) struct LimitsConfig {
     pub(crate) connections_per_ip_max: usize,
     pub(crate) connections_per_ip_exempt: Vec<AddressRange>,
     pub(crate) read_bytes_per_s_min: u32,
+    pub(crate) held_bytes_max: u64,
     pub(crate) h2_streams_max: u32,
     pub(crate) quic_handshakes_max: usize,
     pub(crate) unknown_channels_per_s: u32,
@@ -290,6 +291,7 @@ impl Default for LimitsConfig {
             connections_per_ip_max: 2_000,
             connections_per_ip_exempt: loopback_ranges(),
             read_bytes_per_s_min: 16 * 1024,
+            held_bytes_max: 512 * MIB,
             h2_streams_max: 128,
             quic_handshakes_max: 256,
             unknown_channels_per_s: 100,
@@ -377,7 +379,7 @@ fn count(n: usize) -> u64 {
 }
 
 impl LimitsConfig {
-    fn ranges(&self) -> [Range; 11] {
+    fn ranges(&self) -> [Range; 12] {
         let limits = self;
         [
             ("limits.connections_max", count(limits.connections_max), 1, 1 << 24, "connections"),
@@ -395,6 +397,7 @@ impl LimitsConfig {
                 1 << 30,
                 "bytes per second",
             ),
+            ("limits.held_bytes_max", limits.held_bytes_max, MIB, 1 << 50, "bytes"),
             ("limits.h2_streams_max", limits.h2_streams_max.into(), 1, 100_000, "requests"),
             ("limits.quic_handshakes_max", count(limits.quic_handshakes_max), 0, 1 << 20, "handshakes"),
             (
@@ -419,6 +422,7 @@ impl LimitsConfig {
             connections_per_ip_max: self.connections_per_ip_max,
             connections_per_ip_exempt: self.connections_per_ip_exempt.clone(),
             read_bytes_per_s_min: self.read_bytes_per_s_min,
+            held_bytes_max: self.held_bytes_max,
             h2_streams_max: self.h2_streams_max,
             quic_handshakes_max: self.quic_handshakes_max,
             header_read_timeout: Duration::from_millis(self.header_timeout_ms),

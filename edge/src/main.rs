@@ -50,6 +50,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static ALLOCATOR_CONFIG: &[u8] = b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
+/// Tasks that have their turn, on one core, before new events are looked for. Each look is a system call, and what it
+/// finds waits behind the tasks that were woken before it anyway.
+const TASKS_BETWEEN_EVENTS: u32 = 512;
+
 /// Edge server of Sigma Live: answers viewers at one point of presence, from memory.
 ///
 /// It needs at least one upstream (an origin or another edge) and a configuration file; configs/edge.toml is the commented
@@ -107,7 +111,13 @@ fn main() -> ExitCode {
 /// Checks a file and the files it names, as `serve` would.
 fn check(file: &Path) -> Result<(), String> {
     let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
-    app::check_files(&config).map_err(|error| format!("{}: {error}", file.display()))
+    let wrong = |error: app::StartError| format!("{}: {error}", file.display());
+    app::check_files(&config).map_err(wrong)?;
+    // The limit is of whoever checks: the server's may be another one.
+    if let (_, Some(shortage)) = app::limits(&config).map_err(wrong)? {
+        say(&mut std::io::stderr(), &format!("{}: warning: {shortage}", file.display()));
+    }
+    Ok(())
 }
 
 /// Writes a line; a reader that went away is no failure of ours.
@@ -119,11 +129,14 @@ fn serve(file: &Path, replaceable: bool) -> Result<(), String> {
     // Before there is a second thread: it takes what systemd or a predecessor left in the environment.
     let sockets = Sockets::from_environment();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // On one core nothing is gained by threads that hand tasks to each other.
     let mut runtime = match cores {
+        // On one core nothing is gained by threads that hand tasks to each other.
         1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
+    if cores == 1 {
+        runtime.event_interval(TASKS_BETWEEN_EVENTS);
+    }
     let runtime = runtime.enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
     let served = runtime.block_on(serve_until_drained(file, &sockets, replaceable));
     // What still looks up a name or reads a file does not keep the process.

@@ -102,6 +102,13 @@ pub(crate) fn split(path: &str) -> (Option<&str>, &str) {
     }
 }
 
+/// A path as it may be logged. What begins as a session's does but is none of a resource is somebody's session too,
+/// spelled wrong or put before another page.
+pub(crate) fn loggable(path: &str) -> &str {
+    let (_, shown) = split(path);
+    if shown.trim_start_matches('/').starts_with("s/") { "/s/" } else { shown }
+}
+
 /// What is asked for, its session taken off.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {

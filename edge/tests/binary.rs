@@ -85,6 +85,10 @@ fn a_spool_folder_that_cannot_be_is_named_with_a_way_out() {
 }
 
 fn serve(dir: &Path) -> (Child, BufReader<std::process::ChildStderr>) {
+    serve_as(edge(), dir)
+}
+
+fn serve_as(mut edge: Command, dir: &Path) -> (Child, BufReader<std::process::ChildStderr>) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let (cert, key, file) = (dir.join("cert.pem"), dir.join("key.pem"), dir.join("edge.toml"));
     std::fs::write(&cert, made.cert.pem()).unwrap();
@@ -95,7 +99,7 @@ fn serve(dir: &Path) -> (Child, BufReader<std::process::ChildStderr>) {
          [upstream]\nurls = [\"http://127.0.0.1:9\"]\n"
     );
     std::fs::write(&file, config).unwrap();
-    let mut child = edge()
+    let mut child = edge
         .args(["--log-format", "json", "serve", "--config"])
         .arg(file)
         .env_remove("RUST_LOG")
@@ -138,6 +142,44 @@ fn hangup_reloads_and_terminate_drains_and_exits_0() {
     let mut rest = String::new();
     log.read_to_string(&mut rest).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// `/proc/PID/limits`: soft and hard.
+fn open_files(child: &Child) -> (u64, u64) {
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut numbers = line.split_whitespace().map(|word| word.parse().unwrap_or(u64::MAX));
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -Sn 64; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sigma-edge")]);
+    let (mut child, _log) = serve_as(shell, dir.path());
+    let (soft, hard) = open_files(&child);
+    assert!(soft == hard && soft > 64, "{soft} {hard}");
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn fewer_files_than_connections_are_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("edge.toml");
+    // The system's limit for everybody; where it is higher than any configuration's, there is nothing to warn of.
+    let most: u64 = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap();
+    for (connections, warned) in [(16_u64, false), (1 << 24, most < 1 << 24)] {
+        let text = "pop = \"p\"\n[upstream]\nurls = [\"http://127.0.0.1:9\"]\n[limits]\nconnections_max = ";
+        std::fs::write(&file, format!("{text}{connections}\n")).unwrap();
+        let output = check(&file);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let words = format!("instead of limits.connections_max = {connections}");
+        assert!(!warned || said.contains(&words), "{said}");
+        assert!(warned || connections > 16 || said.is_empty(), "{said}");
+    }
 }
 
 #[test]

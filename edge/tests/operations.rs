@@ -190,6 +190,29 @@ async fn a_restart_that_fails_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_in_the_middle_of_a_restart_is_no_failure() {
+    let upstream = Upstream::start();
+    let mut edge = Edge::start_known(&upstream);
+    within(async { while get(edge.http, false, PLAYLIST).await.unwrap() != StatusCode::OK {} }).await;
+    let tcp = TcpStream::connect(edge.http).await.unwrap();
+    let (mut viewer, connection) =
+        http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+    tokio::spawn(connection);
+    let held = tokio::spawn(viewer.send_request(request(HELD)));
+    upstream.until_held(1).await;
+    // So that the new process does not serve yet.
+    upstream.withhold_policy(true);
+    edge.signal("USR2");
+    edge.until_logged("SIGUSR2: starting a new process with the same sockets").await;
+    edge.signal("TERM");
+    let said = edge.until_logged("no restart: this process leaves").await;
+    assert_eq!(said["level"], "INFO", "{said}");
+    upstream.release();
+    assert_eq!(within(held).await.unwrap().unwrap().status(), StatusCode::OK);
+    assert_eq!(edge.first_exit().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_successor_takes_over_once_it_can_answer_and_nobody_is_refused_meanwhile() {
     let upstream = Upstream::start();
     let mut edge = Edge::start_known(&upstream);

@@ -24,7 +24,6 @@ mod integral;
 mod listing;
 mod loop_clock;
 mod merge;
-mod nofile;
 mod outlet;
 mod playback;
 mod player;
@@ -171,7 +170,7 @@ fn dialer(target: &Target, addresses: &[Address]) -> Result<Dialer, Failure> {
 /// Two sockets per viewer and some to spare.
 fn raise_open_files(viewers: u32) {
     let wanted = u64::from(viewers) * 2 + 256;
-    let limit = nofile::raise(wanted);
+    let limit = sigma_nofile::raise(wanted);
     if limit < wanted {
         tracing::warn!(limit, wanted, "open files are limited, some viewers may not connect (ulimit -n)");
     }

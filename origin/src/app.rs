@@ -13,6 +13,7 @@ use crate::policy::{Policies, PolicyError};
 use crate::stats::{self, StatsError, StatsMetrics};
 use prometheus_client::registry::Registry;
 use sigma_http::drain::Drain;
+use sigma_http::files;
 use sigma_http::front::{Front, FrontError};
 use sigma_http::handover::Sockets;
 use sigma_http::listener::{BindError, Bound, Server};
@@ -111,6 +112,9 @@ pub(crate) async fn start(config: &Config, sockets: &Sockets) -> Result<Running,
         shields: config.stats.shields(),
         admin_token: AdminToken::load(&config.data_dir)?,
     }));
+    if let Err(shortage) = files::raise_for(config.limits.connections_max) {
+        tracing::warn!("{shortage}");
+    }
     let server = Server::new(config.limits.listener(), metrics.connections.clone(), drain.clone());
     let (http, certificate) = (front.http(), front.certificate());
     #[cfg(test)]

@@ -125,6 +125,7 @@ pub(crate) struct LimitsConfig {
     pub(crate) connections_per_ip_max: usize,
     pub(crate) connections_per_ip_exempt: Vec<AddressRange>,
     pub(crate) read_bytes_per_s_min: u32,
+    pub(crate) held_bytes_max: u64,
     pub(crate) h2_streams_max: u32,
     pub(crate) quic_handshakes_max: usize,
     pub(crate) header_timeout_ms: u64,
@@ -186,6 +187,7 @@ impl Default for LimitsConfig {
             connections_per_ip_max: 2_000,
             connections_per_ip_exempt: loopback_ranges(),
             read_bytes_per_s_min: 16 * 1024,
+            held_bytes_max: 512 * 1024 * 1024,
             h2_streams_max: 5000,
             quic_handshakes_max: 256,
             header_timeout_ms: 10_000,
@@ -203,6 +205,7 @@ impl LimitsConfig {
             connections_per_ip_max: self.connections_per_ip_max,
             connections_per_ip_exempt: self.connections_per_ip_exempt.clone(),
             read_bytes_per_s_min: self.read_bytes_per_s_min,
+            held_bytes_max: self.held_bytes_max,
             h2_streams_max: self.h2_streams_max,
             quic_handshakes_max: self.quic_handshakes_max,
             header_read_timeout: Duration::from_millis(self.header_timeout_ms),
@@ -252,6 +255,7 @@ impl Validate for Config {
         ranges.check("limits.connections_per_ip_max", per_ip, 1..=10_000_000, "connections");
         let rate = u64::from(limits.read_bytes_per_s_min);
         ranges.check("limits.read_bytes_per_s_min", rate, 1..=1 << 30, "bytes per second");
+        ranges.check("limits.held_bytes_max", limits.held_bytes_max, 1 << 20..=1 << 50, "bytes");
         ranges.check("limits.h2_streams_max", limits.h2_streams_max.into(), 1..=100_000, "streams");
         let handshakes = limits.quic_handshakes_max as u64;
         ranges.check("limits.quic_handshakes_max", handshakes, 0..=1 << 20, "handshakes");

@@ -147,3 +147,21 @@ fn a_public_session_opens_no_token_channel() {
     assert_eq!(checked(&session, "/live/demo/v/7.m4s", "2001:db8::1", u64::MAX), Ok(()), "never over");
     assert_eq!(checked(&session, "/live/paid/v/7.m4s", "203.0.113.9", NOW_MS), Err(Refusal::NoToken));
 }
+
+#[test]
+fn no_session_is_logged() {
+    for (path, logged) in [
+        ("/s/SESSION/live/demo/index.m3u8", "/live/demo/index.m3u8"),
+        ("/live/s/index.m3u8", "/live/s/index.m3u8"),
+        ("/watch/demo", "/watch/demo"),
+        ("/s/SESSION/", "/s/"),
+        ("/s/SESSION", "/s/"),
+        ("/s/SESSION/watch/demo", "/s/"),
+        ("/s/s/SESSION/live/demo/index.m3u8", "/s/"),
+        ("//s/SESSION/live/demo/index.m3u8", "/s/"),
+        ("/s//s/SESSION/live/demo/index.m3u8", "/s/"),
+        ("/", "/"),
+    ] {
+        assert_eq!(loggable(path), logged, "{path}");
+    }
+}

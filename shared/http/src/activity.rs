@@ -4,6 +4,7 @@
 //! while a response waits for the transport: bytes that the socket has not taken, or a body that is not asked for more.
 //! A held request owes nothing, and neither does a body that waits for its source.
 
+use crate::answers::{Answer, Answers, Holding};
 use crate::flood::{Allowance, FrameBudget};
 use crate::limits::Limits;
 use bytes::{Buf, Bytes};
@@ -17,6 +18,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 /// HTTP/2's connection preface: what protocol detection may wait for.
 const PREFACE_BYTES: u64 = 24;
@@ -39,6 +41,13 @@ pub(crate) struct Activity {
     owed_since_ms: AtomicU64,
     /// `bytes_written` at that moment.
     owed_since_bytes: AtomicU64,
+    answers: Arc<Answers>,
+    /// When the age of the answers began; milliseconds since `opened`.
+    age_since_ms: AtomicU64,
+    /// Who is stuck gives up.
+    giving_up: Notify,
+    /// Requests that the peer gave up since this was looked at.
+    given_up: AtomicU64,
 }
 
 /// What a look at a connection found.
@@ -50,11 +59,23 @@ pub(crate) enum Finding {
     Idle,
     /// It takes what it asked for too slowly.
     Slow,
+    /// It takes nothing of so many answers, whatever it takes of others.
+    Stuck(usize),
 }
 
+/// Several answers share a connection: each has to be taken at this fraction of the rate that is asked of all.
+const ANSWER_RATE_FRACTION: u64 = 10;
+
 impl Activity {
-    pub(crate) fn new(now: Instant) -> Arc<Self> {
+    /// Of a connection that begins `now`.
+    pub(crate) fn new(now: Instant, limits: &Limits, all: Holding) -> Arc<Self> {
+        let taken_ms = u64::from(limits.read_bytes_per_s_min) * millis(limits.read_rate_window);
+        let step_bytes = (taken_ms / 1000 / ANSWER_RATE_FRACTION).max(1);
         Arc::new(Self {
+            answers: Arc::new(Answers::new(step_bytes, all)),
+            age_since_ms: AtomicU64::new(0),
+            giving_up: Notify::new(),
+            given_up: AtomicU64::new(0),
             opened: now,
             in_flight: AtomicUsize::new(0),
             last_end_ms: AtomicU64::new(0),
@@ -83,6 +104,21 @@ impl Activity {
         self.bytes_written.store(bytes, Relaxed);
     }
 
+    /// Notes a request that the peer gave up where no frames of its own are counted.
+    pub(crate) fn gave_up(&self) {
+        self.given_up.fetch_add(1, Relaxed);
+    }
+
+    /// How many requests the peer gave up since the last time.
+    pub(crate) fn take_given_up(&self) -> u64 {
+        if self.given_up.load(Relaxed) == 0 { 0 } else { self.given_up.swap(0, Relaxed) }
+    }
+
+    /// How long the connection is open.
+    pub(crate) fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
     /// Whether nothing was asked on the connection yet (or one request was answered within its first millisecond).
     pub(crate) fn awaits_first_request(&self) -> bool {
         self.in_flight.load(Relaxed) == 0 && self.last_end_ms.load(Relaxed) == 0
@@ -109,23 +145,53 @@ impl Activity {
         self.cut.store(true, Relaxed);
     }
 
+    /// What is on its way to the peer.
+    pub(crate) fn answers(&self) -> &Arc<Answers> {
+        &self.answers
+    }
+
+    /// Ends what waits in [`Activity::until_stuck`] for an answer that is.
+    pub(crate) fn give_up_stuck(&self) {
+        self.giving_up.notify_waiters();
+    }
+
+    /// Waits until `answer` was found stuck and is to be given up.
+    pub(crate) async fn until_stuck(&self, answer: &Answer) {
+        loop {
+            self.giving_up.notified().await;
+            if answer.is_stuck() {
+                return;
+            }
+        }
+    }
+
+    /// Whether `body` is too much for this peer now ([`Answers::shed`]).
+    pub(crate) fn shed(&self, body: &impl Body) -> bool {
+        self.answers.shed(body.size_hint().lower())
+    }
+
     /// Judges the connection, seen from `now`.
     pub(crate) fn look(&self, now: Instant, limits: &Limits) -> Finding {
         let age = now.saturating_duration_since(self.opened);
+        // Half a window, so that a slow peer is noticed in one.
+        let half = limits.read_rate_window / 2;
         let rate = match self.rate(age, limits) {
-            Some(Finding::Slow) => return Finding::Slow,
-            Some(Finding::Later(rest)) => rest,
-            // Half a window, so that a slow peer is noticed in one.
-            Some(Finding::Idle) | None => limits.read_rate_window / 2,
+            Some(Finding::Later(rest)) => rest.min(half),
+            None => half,
+            Some(slow) => return slow,
         };
+        let stuck = self.stuck(age, half);
+        if stuck > 0 {
+            return Finding::Stuck(stuck);
+        }
         if self.in_flight.load(Relaxed) > 0 {
             return Finding::Later(rate);
         }
-        if self.bytes_read.load(Relaxed) <= PREFACE_BYTES && age >= limits.header_read_timeout {
-            return Finding::Idle;
-        }
         let last_end = Duration::from_millis(self.last_end_ms.load(Relaxed));
-        let left = limits.idle_timeout.saturating_sub(age.saturating_sub(last_end));
+        let mut left = limits.idle_timeout.saturating_sub(age.saturating_sub(last_end));
+        if self.bytes_read.load(Relaxed) <= PREFACE_BYTES {
+            left = left.min(limits.header_read_timeout.saturating_sub(age));
+        }
         if left.is_zero() { Finding::Idle } else { Finding::Later(left.min(rate)) }
     }
 
@@ -147,6 +213,16 @@ impl Activity {
         }
         self.begin_window(age);
         Some(Finding::Later(window))
+    }
+
+    /// How many answers did not move for a window.
+    fn stuck(&self, age: Duration, half: Duration) -> usize {
+        let since = Duration::from_millis(self.age_since_ms.load(Relaxed));
+        if age.saturating_sub(since) < half {
+            return 0;
+        }
+        self.age_since_ms.store(millis(age), Relaxed);
+        self.answers.next_age()
     }
 
     fn begin_window(&self, age: Duration) {
@@ -194,10 +270,30 @@ impl Drop for Owed {
     }
 }
 
+/// Something of an answer that waits for the transport.
+#[must_use]
+pub(crate) struct OwedPiece {
+    answer: Arc<Answer>,
+    _owed: Owed,
+}
+
+impl OwedPiece {
+    pub(crate) fn new(answer: &Arc<Answer>, activity: &Arc<Activity>) -> Self {
+        answer.wait();
+        Self { answer: Arc::clone(answer), _owed: activity.owe() }
+    }
+}
+
+impl Drop for OwedPiece {
+    fn drop(&mut self) {
+        self.answer.done();
+    }
+}
+
 /// A chunk of a response that is owed until the transport took it all, or dropped it.
 pub(crate) struct OwedBytes {
     bytes: Bytes,
-    _owed: Owed,
+    piece: OwedPiece,
 }
 
 impl Buf for OwedBytes {
@@ -210,10 +306,12 @@ impl Buf for OwedBytes {
     }
 
     fn advance(&mut self, count: usize) {
+        self.piece.answer.took(count);
         self.bytes.advance(count);
     }
 
     fn copy_to_bytes(&mut self, count: usize) -> Bytes {
+        self.piece.answer.took(count);
         self.bytes.copy_to_bytes(count)
     }
 }
@@ -223,16 +321,19 @@ pin_project! {
     pub(crate) struct TrackedBody<B> {
         #[pin]
         body: B,
+        answer: Arc<Answer>,
+        given: u64,
         // Held while the transport, not the source, is what the body waits for.
-        owed: Option<Owed>,
+        owed: Option<OwedPiece>,
         in_flight: InFlight,
     }
 }
 
 impl<B: Body> TrackedBody<B> {
     pub(crate) fn new(body: B, in_flight: InFlight) -> Self {
-        let owed = (!body.is_end_stream()).then(|| in_flight.0.owe());
-        Self { body, owed, in_flight }
+        let answer = Answer::new(&in_flight.0.answers, body.size_hint().lower());
+        let owed = (!body.is_end_stream()).then(|| OwedPiece::new(&answer, &in_flight.0));
+        Self { body, answer, given: 0, owed, in_flight }
     }
 }
 
@@ -245,15 +346,17 @@ impl<B: Body<Data = Bytes>> Body for TrackedBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<OwedBytes>, B::Error>>> {
         let this = self.project();
-        let activity = &this.in_flight.0;
+        let owe = || OwedPiece::new(this.answer, &this.in_flight.0);
         let polled = this.body.poll_frame(cx);
         match &polled {
-            Poll::Ready(Some(Ok(_))) => {
-                this.owed.get_or_insert_with(|| activity.owe());
+            Poll::Ready(Some(Ok(frame))) => {
+                this.owed.get_or_insert_with(owe);
+                *this.given += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                this.answer.holds(*this.given);
             }
             Poll::Pending | Poll::Ready(_) => *this.owed = None,
         }
-        polled.map_ok(|frame| frame.map_data(|bytes| OwedBytes { bytes, _owed: activity.owe() }))
+        polled.map_ok(|frame| frame.map_data(|bytes| OwedBytes { bytes, piece: owe() }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -368,6 +471,10 @@ mod tests {
         Limits { read_bytes_per_s_min: 100, ..Limits::default() }
     }
 
+    fn activity() -> Arc<Activity> {
+        Activity::new(Instant::now(), &rate_limits(), Holding::default())
+    }
+
     fn poll<B: Body<Data = Bytes> + Unpin>(body: &mut TrackedBody<B>) -> Option<OwedBytes> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         match Pin::new(body).poll_frame(&mut cx) {
@@ -378,7 +485,7 @@ mod tests {
 
     #[test]
     fn what_the_transport_holds_is_owed() {
-        let activity = Activity::new(Instant::now());
+        let activity = activity();
         let owed = || activity.owed.load(Relaxed);
         let empty = TrackedBody::new(Empty::<Bytes>::new(), activity.begin());
         assert_eq!(owed(), 0);
@@ -408,7 +515,7 @@ mod tests {
 
     #[test]
     fn a_body_that_waits_for_its_source_is_not_owed() {
-        let activity = Activity::new(Instant::now());
+        let activity = activity();
         let mut body = TrackedBody::new(Silent, activity.begin());
         assert!(poll(&mut body).is_none());
         assert_eq!(activity.owed.load(Relaxed), 0);
@@ -419,14 +526,14 @@ mod tests {
     #[test]
     fn slow_is_less_than_the_rate_over_a_window() {
         let limits = rate_limits();
-        for (taken, expected) in [(999, Finding::Slow), (1000, Finding::Later(Duration::from_secs(10)))] {
-            let activity = Activity::new(Instant::now());
+        for (taken, expected) in [(999, Finding::Slow), (1000, Finding::Later(Duration::from_secs(5)))] {
+            let activity = activity();
             let _owed = activity.owe();
             activity.owed_since_ms.store(0, Relaxed);
             activity.bytes_written.store(taken, Relaxed);
             activity.bytes_read.store(100, Relaxed);
             let at = |s| activity.look(activity.opened + Duration::from_secs(s), &limits);
-            assert_eq!(at(4), Finding::Later(Duration::from_secs(6)), "counted as idle or slow too early");
+            assert_eq!(at(6), Finding::Later(Duration::from_secs(4)), "counted as idle or slow too early");
             assert_eq!(at(10), expected);
         }
     }
@@ -434,7 +541,7 @@ mod tests {
     #[test]
     fn idle_is_nothing_asked_for_too_long() {
         let limits = Limits::default();
-        let activity = Activity::new(Instant::now());
+        let activity = activity();
         let at = |s| activity.look(activity.opened + Duration::from_secs(s), &limits);
         assert_eq!(at(1), Finding::Later(Duration::from_secs(5)));
         assert_eq!(at(10), Finding::Idle, "it said nothing at all");

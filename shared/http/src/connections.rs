@@ -28,7 +28,13 @@ pub struct ConnectionMetrics {
     pub quic_retries: Counter,
     /// Connections closed for taking what they asked for too slowly.
     pub slow: Counter,
-    /// Connections closed for sending more HTTP/2 control frames than anybody needs.
+    /// Answers that their viewers took nothing of for too long.
+    pub stuck: Counter,
+    /// Bytes of the answers that viewers have not taken all of.
+    pub held: Gauge,
+    /// Answers refused because viewers hold too much.
+    pub shed: Counter,
+    /// Connections closed for sending more HTTP/2 control frames, or giving up more HTTP/3 requests, than anybody does.
     pub flooded: Counter,
     /// Requests refused before anybody looked at what they ask for: no host or two, a body where none belongs.
     pub malformed: Counter,
@@ -38,6 +44,11 @@ impl ConnectionMetrics {
     /// Registers everything under `connections…`, prefixed as `registry` says.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("connections", "Connections open now", self.open.clone());
+        registry.register(
+            "held_bytes",
+            "Bytes of the answers that viewers have not taken all of",
+            self.held.clone(),
+        );
         for (name, help, counter) in [
             ("connections_accepted", "Connections accepted", &self.accepted),
             (
@@ -68,8 +79,18 @@ impl ConnectionMetrics {
             ),
             ("connections_slow", "Connections closed for taking what they asked for too slowly", &self.slow),
             (
+                "answers_stuck",
+                "Answers given up because their viewers took nothing of them for too long",
+                &self.stuck,
+            ),
+            (
+                "answers_shed",
+                "Answers refused because viewers hold more than held_bytes_max, and who asked more than its share",
+                &self.shed,
+            ),
+            (
                 "connections_flooded",
-                "Connections closed for sending more HTTP/2 control frames than anybody needs",
+                "Connections closed for sending more control frames or giving up more requests than anybody does",
                 &self.flooded,
             ),
             ("requests_malformed", "Requests refused for their hosts or their framing", &self.malformed),

@@ -189,6 +189,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Corked<IO> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answers::Holding;
+    use crate::limits::Limits;
     use std::pin::pin;
     use std::time::Instant;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -196,7 +198,7 @@ mod tests {
     /// A cork on a pipe that holds `room` bytes, its other end, and what it is owed by.
     fn corked(room: usize) -> (Corked<tokio::io::DuplexStream>, tokio::io::DuplexStream, Arc<Activity>) {
         let (near, far) = duplex(room);
-        let activity = Activity::new(Instant::now());
+        let activity = Activity::new(Instant::now(), &Limits::default(), Holding::default());
         (Corked::new(near, Arc::clone(&activity)), far, activity)
     }
 
@@ -252,7 +254,8 @@ mod tests {
     async fn what_passes_by_the_buffer_is_flushed_too() {
         let (near, mut far) = duplex(1 << 20);
         let holding = tokio::io::BufWriter::with_capacity(4 * GATHERED_BYTES_MAX, near);
-        let cork = Corked::new(holding, Activity::new(Instant::now()));
+        let cork =
+            Corked::new(holding, Activity::new(Instant::now(), &Limits::default(), Holding::default()));
         let piece = vec![7; LARGE_BYTES];
         let pieces = GATHERED_BYTES_MAX / LARGE_BYTES + 1;
         for _ in 0..pieces {

@@ -1,5 +1,6 @@
 //! How many HTTP/2 frames that ask for nothing a peer may send: pings, settings, priorities, window updates, resets,
-//! continuations and body bytes nobody reads. Each is legal and cheap alone; a flood of them is an attack.
+//! continuations and body bytes nobody reads. Each is legal and cheap alone; a flood of them is an attack. On HTTP/3, how
+//! many requests it may give up; all else is bounded by QUIC.
 //!
 //! Invariants: frames are counted from their nine-byte headers, whatever pieces the bytes come in; a peer that takes
 //! what it asked for earns credit, so an honest one never runs out. Deliberately absent: checking the frames, which is
@@ -24,7 +25,7 @@ pub(crate) const POP_DATA_BYTES_PER_COST: u64 = 65_536;
 
 /// The peer sent more frames that ask for nothing than anybody needs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more HTTP/2 control frames than requests and responses explain")]
+#[error("more control frames or given up requests than answers explain")]
 pub(crate) struct Flood;
 
 /// What a peer may spend.
@@ -38,16 +39,21 @@ pub(crate) struct Allowance {
     pub(crate) data_bytes_per_cost: u64,
 }
 
-/// The bytes of one connection as they come.
+/// What a peer has left to spend.
 #[derive(Debug)]
-pub(crate) struct FrameBudget {
+pub(crate) struct Budget {
     allowance: Allowance,
-    at: At,
-    /// Frames that may still come.
     level: u64,
     refilled: Duration,
     /// Written bytes that did not make a whole credit.
     change: u64,
+}
+
+/// The bytes of one HTTP/2 connection as they come.
+#[derive(Debug)]
+pub(crate) struct FrameBudget {
+    budget: Budget,
+    at: At,
 }
 
 #[derive(Debug)]
@@ -65,8 +71,7 @@ enum At {
 impl FrameBudget {
     /// The budget of a connection that begins.
     pub(crate) fn new(allowance: Allowance) -> Self {
-        let level = allowance.burst.into();
-        Self { allowance, at: At::Preface(0), level, refilled: Duration::ZERO, change: 0 }
+        Self { budget: Budget::new(allowance), at: At::Preface(0) }
     }
 
     /// Counts what arrived; `age` is the connection's.
@@ -94,12 +99,12 @@ impl FrameBudget {
                     *seen += take;
                     bytes = &bytes[take..];
                     if *seen == FRAME_HEADER_BYTES {
-                        let (length, cost) = cost(*header, self.allowance.data_bytes_per_cost);
+                        let (length, cost) = cost(*header, self.budget.allowance.data_bytes_per_cost);
                         self.at = match length {
                             0 => At::Header([0; FRAME_HEADER_BYTES], 0),
                             length => At::Payload(length),
                         };
-                        self.spend(cost, &age)?;
+                        self.budget.spend(cost, &age)?;
                     }
                 }
                 At::Payload(left) => {
@@ -117,12 +122,28 @@ impl FrameBudget {
 
     /// Counts what the peer took.
     pub(crate) fn written(&mut self, bytes: usize) {
-        self.change += bytes as u64;
+        self.budget.written(bytes as u64);
+    }
+}
+
+impl Budget {
+    /// Of a connection that begins.
+    pub(crate) fn new(allowance: Allowance) -> Self {
+        Self { allowance, level: allowance.burst.into(), refilled: Duration::ZERO, change: 0 }
+    }
+
+    /// Counts what the peer took.
+    pub(crate) fn written(&mut self, bytes: u64) {
+        self.change += bytes;
         self.level = (self.level + self.change / BYTES_PER_CREDIT).min(self.allowance.burst.into());
         self.change %= BYTES_PER_CREDIT;
     }
 
-    fn spend(&mut self, cost: u64, age: &impl Fn() -> Duration) -> Result<(), Flood> {
+    /// Counts what it did; `age` is the connection's.
+    ///
+    /// # Errors
+    /// The budget is spent: close the connection.
+    pub(crate) fn spend(&mut self, cost: u64, age: &impl Fn() -> Duration) -> Result<(), Flood> {
         if self.level < cost {
             // The clock is read only here: most connections never come this far.
             let (now, per_s) = (age(), u64::from(self.allowance.per_s));
@@ -219,6 +240,16 @@ mod tests {
         let bytes = b"PRIVET / HTTP/1.1\r\n".repeat(1000);
         assert_eq!(budget.received(&bytes, || Duration::ZERO), Ok(()));
         assert!(matches!(budget.at, At::Other));
+    }
+
+    #[test]
+    fn requests_that_are_given_up_are_counted_as_frames_are() {
+        let mut budget = Budget::new(SMALL);
+        let now = || Duration::ZERO;
+        assert_eq!((budget.spend(10, &now), budget.spend(1, &now)), (Ok(()), Err(Flood)));
+        budget.written(2048);
+        assert_eq!((budget.spend(2, &now), budget.spend(1, &now)), (Ok(()), Err(Flood)));
+        assert_eq!(budget.spend(5, &|| Duration::from_secs(1)), Ok(()));
     }
 
     proptest! {

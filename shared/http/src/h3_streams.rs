@@ -3,13 +3,14 @@
 //! Invariant: what belongs to the newest accepted request stream is in [`Newest`] from the moment the stream was handed
 //! out until it is taken or the next stream replaces it. Deliberately absent: opening request streams, which only clients do.
 
+use crate::answers::Answer;
 use bytes::{Buf, Bytes};
 use h3::error::Code;
 use h3::quic::{ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 type Accepting<T> = Pin<Box<dyn Future<Output = Result<T, ConnectionError>> + Send + Sync>>;
@@ -25,19 +26,42 @@ pub(crate) struct Aside {
 
 /// The bytes that are sent next. h3 hands on slices of them; with the owner at hand they need not be copied.
 #[derive(Clone, Default)]
-pub(crate) struct Payload(Arc<Mutex<Bytes>>);
+pub(crate) struct Payload(Arc<Mutex<Next>>);
+
+#[derive(Default)]
+struct Next {
+    bytes: Bytes,
+    /// What they are of.
+    answer: Option<Arc<Answer>>,
+}
 
 impl Payload {
+    fn next(&self) -> MutexGuard<'_, Next> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says whose bytes are sent from now on.
+    pub(crate) fn belongs_to(&self, answer: &Arc<Answer>) {
+        self.next().answer = Some(Arc::clone(answer));
+    }
+
     /// Says what the next `send_data` sends.
     pub(crate) fn set(&self, bytes: Bytes) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
+        self.next().bytes = bytes;
     }
 
     /// `slice` with its owner, if it is of what was set.
     fn owned(&self, slice: &[u8]) -> Option<Bytes> {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = &self.next().bytes;
         let (whole, part) = (bytes.as_ptr_range(), slice.as_ptr_range());
         (whole.start <= part.start && part.end <= whole.end).then(|| bytes.slice_ref(slice))
+    }
+
+    /// The transport took so many bytes.
+    fn took(&self, bytes: usize) {
+        if let Some(answer) = &self.next().answer {
+            answer.took(bytes);
+        }
     }
 }
 
@@ -264,7 +288,9 @@ impl<B: Buf> h3::quic::SendStream<B> for Reply<B> {
                     }
                     None => ready!(Pin::new(&mut self.stream).poll_write(cx, data.chunk())),
                 };
-                data.advance(written.map_err(not_written)?);
+                let written = written.map_err(not_written)?;
+                self.payload.took(written);
+                data.advance(written);
             }
             self.writing = None;
             self.payload.set(Bytes::new());

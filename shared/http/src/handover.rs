@@ -302,6 +302,9 @@ impl Sockets {
         tokio::spawn(async move {
             match sockets.hand_over(&drain).await {
                 Ok(pid) => tracing::info!(pid, "the new process serves: draining"),
+                Err(error @ HandOverError::Leaving) => {
+                    tracing::info!(%error, "no restart: this process leaves");
+                }
                 Err(error) => {
                     sockets.held().handing_over = false;
                     tracing::error!(%error, "no restart: serving goes on");

@@ -16,8 +16,12 @@ pub struct Limits {
     /// A peer that takes what it asked for slower than this is closed; bytes per second. Requests that are held and
     /// have nothing to send yet do not count.
     pub read_bytes_per_s_min: u32,
-    /// Over how long that is averaged.
+    /// Over how long that is averaged. An answer of which less than a tenth of that is taken in this time is given up,
+    /// whatever else the peer takes.
     pub read_rate_window: Duration,
+    /// Bytes of answers that viewers have not taken all of. When all hold more, a connection with more than 8 MiB of
+    /// them is answered 503. POPs that have shown their certificate are not.
+    pub held_bytes_max: u64,
     /// A TLS handshake that takes longer is cut.
     pub handshake_timeout: Duration,
     /// A request head that takes longer is cut. Also how long an HTTP/1.1 connection may stay silent.
@@ -33,7 +37,7 @@ pub struct Limits {
     /// Resets that a peer may provoke by breaking the protocol before its connection is closed (MadeYouReset).
     pub h2_local_error_resets_max: usize,
     /// HTTP/2 frames that ask for nothing (pings, settings, resets, window updates, bodies) which a peer may send at
-    /// once, beside twice `h2_streams_max` and one per KiB that it takes…
+    /// once, and requests that it may give up on HTTP/3, beside twice `h2_streams_max` and one per KiB that it takes…
     pub h2_control_frames_burst: u32,
     /// …and per second; a POP that has shown its certificate, whose reports are read, 32 times
     /// more. One more closes the connection.
@@ -61,6 +65,7 @@ impl Default for Limits {
             connections_per_ip_exempt: loopback(),
             read_bytes_per_s_min: 16 * 1024,
             read_rate_window: Duration::from_secs(10),
+            held_bytes_max: 512 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
@@ -99,6 +104,11 @@ impl Limits {
             per_ip_max: self.connections_per_ip_max,
             exempt: self.connections_per_ip_exempt.clone(),
         }
+    }
+
+    /// When a connection is looked at first.
+    pub(crate) fn first_look(&self) -> Duration {
+        self.header_read_timeout.min(self.read_rate_window / 2)
     }
 
     /// Of a viewer, or of a POP.

@@ -6,6 +6,7 @@
 
 use crate::activity::{Activity, CountedIo, Finding, Socket, TrackedBody};
 use crate::admission::{Admission, Permit};
+use crate::answers::Holding;
 use crate::connections::ConnectionMetrics;
 use crate::cork::Corked;
 use crate::detect::{Spoken, detect};
@@ -22,7 +23,7 @@ use futures_util::future::{self, FutureExt};
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
-use http_body_util::Either;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -246,6 +247,14 @@ impl Server {
         &self.metrics
     }
 
+    /// What happens on a connection that begins now.
+    pub(crate) fn activity(&self) -> Arc<Activity> {
+        let ConnectionMetrics { held, shed, .. } = &self.metrics;
+        let bytes_max = self.limits.held_bytes_max;
+        let all = Holding { bytes: held.clone(), bytes_max, shed: shed.clone() };
+        Activity::new(Instant::now(), &self.limits, all)
+    }
+
     pub(crate) fn drain(&self) -> &Drain {
         &self.drain
     }
@@ -361,7 +370,7 @@ impl Server {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let activity = Activity::new(Instant::now());
+        let activity = self.activity();
         let allowance = self.limits.control_frames(from.client.is_some());
         let io = CountedIo::new(io, Arc::clone(&activity), allowance);
         let requests = Arc::clone(&activity);
@@ -372,7 +381,10 @@ impl Server {
             let in_flight = requests.begin();
             let screened = Screened::of(&request, &malformed);
             let alt_svc = alt_svc.clone();
-            let sealed = move |response| {
+            let is_viewer = asking.client.is_none();
+            let sealed = move |response: Response<Either<B, Full<Bytes>>>| {
+                let too_much = is_viewer && in_flight.activity().shed(response.body());
+                let response = if too_much { held_too_much().map(Either::Right) } else { response };
                 let response = screened.seal(announced(response, alt_svc));
                 Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
             };
@@ -411,7 +423,7 @@ impl Server {
     ) {
         let mut drain = pin!(self.drain_of(activity));
         let mut spent = Duration::ZERO;
-        let mut timer = pin!(tokio::time::sleep(self.limits.header_read_timeout));
+        let mut timer = pin!(tokio::time::sleep(self.limits.first_look()));
         let mut leaving = Leaving::No;
         loop {
             tokio::select! {
@@ -433,8 +445,12 @@ impl Server {
                         return;
                     }
                     (Leaving::Drained, _) | (Leaving::Idle, Finding::Idle) => return,
+                    (Leaving::Stuck, _) => {
+                        activity.cut();
+                        return;
+                    }
                     // A request was on its way while the connection looked idle: it is answered.
-                    (Leaving::Idle, Finding::Later(_)) => leaving = Leaving::Drained,
+                    (Leaving::Idle, _) => leaving = Leaving::Drained,
                     (Leaving::No, Finding::Later(next)) => {
                         timer.as_mut().reset(tokio::time::Instant::now() + next);
                         continue;
@@ -443,10 +459,16 @@ impl Server {
                         self.metrics.timed_out.inc();
                         leaving = Leaving::Idle;
                     }
+                    // Neither hyper nor h2 lets go of what a stream has queued: the connection ends with it, and what else is
+                    // asked on it ends well or is asked on another one.
+                    (Leaving::No, Finding::Stuck(answers)) => {
+                        self.metrics.stuck.inc_by(answers as u64);
+                        leaving = Leaving::Stuck;
+                    }
                 },
             }
             connection.as_mut().graceful_shutdown();
-            let rest = leaving.rest(self.limits.drain_timeout, spent);
+            let rest = leaving.rest(&self.limits, spent);
             timer.as_mut().reset(tokio::time::Instant::now() + rest);
         }
     }
@@ -529,6 +551,8 @@ enum Leaving {
     No,
     /// Nothing happened on it for too long.
     Idle,
+    /// Its peer does not take some of what it asked for.
+    Stuck,
     /// The server is going away.
     Drained,
 }
@@ -538,9 +562,11 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 impl Leaving {
     /// How long the peer has for it, when `spent` of its time is over.
-    fn rest(self, drain_timeout: Duration, spent: Duration) -> Duration {
+    fn rest(self, limits: &Limits, spent: Duration) -> Duration {
+        let drain_timeout = limits.drain_timeout;
         match self {
             Self::Idle => IDLE_GOODBYE.min(drain_timeout),
+            Self::Stuck => (limits.read_rate_window / 2).min(drain_timeout),
             Self::No | Self::Drained => drain_timeout.saturating_sub(spent),
         }
     }
@@ -552,6 +578,12 @@ fn announced<B>(mut response: Response<B>, alt_svc: Option<HeaderValue>) -> Resp
         response.headers_mut().insert(header::ALT_SVC, alt_svc);
     }
     response
+}
+
+/// The answer for a viewer that holds more than its share while all hold too much.
+pub(crate) fn held_too_much() -> Response<Full<Bytes>> {
+    let words = "too much of what was asked for on this connection has not been taken yet";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, words).retry_after_s(1).response()
 }
 
 /// How long an idle peer may take to say goodbye in HTTP/2.

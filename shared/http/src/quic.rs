@@ -1,29 +1,24 @@
 //! Listeners for HTTP/3: QUIC on a UDP port, the same handlers, limits, permits and drain as TCP.
 //!
-//! Invariants: a connection holds one permit of `connections_max`; a request is given up when its viewer gives it up;
+//! Invariants: a connection holds one permit of `connections_max`; who gives up more requests than it takes is closed;
 //! requests that arrive before the handshake ended (0-RTT) are GETs that can be repeated; a peer whose address is not
 //! proven has to prove it (Retry) while many handshakes are open, and gets at most three times the bytes it sent.
 //! Deliberately absent: server push, datagrams.
 
-use crate::activity::{Activity, Finding, InFlight};
+use crate::activity::{Activity, Finding};
 use crate::admission::Permit;
 use crate::drain::Drain;
-use crate::gate::{self, Verdict};
-use crate::h3_streams::{Aside, Newest, Payload, Receive, Reply, Streams};
+use crate::flood::{Allowance, Budget};
+use crate::h3_exchange::Asked;
+use crate::h3_streams::{Newest, Streams};
 use crate::handover::{Reading, Sockets, UdpPort};
 use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
-use crate::problem::Problem;
 use crate::quic_port::{Ours, QuicPort};
 use crate::request_body::RequestBody;
 use crate::tls::{ReloadableCertificate, TlsError, pop_id, quic_tls_config};
 use bytes::Bytes;
-use h3::error::Code;
-use h3::server::RequestStream;
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
-use http_body_util::BodyExt;
-use prometheus_client::metrics::counter::Counter;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, TransportConfig, VarInt};
@@ -35,12 +30,11 @@ use std::os::unix::net::UnixDatagram;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Http3 = h3::server::Connection<Streams, Bytes>;
-type Sending = RequestStream<Reply<Bytes>, Bytes>;
 
 /// The socket's buffers: a burst of a few hundred parts, bytes. The system may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -63,8 +57,8 @@ const LEAVING_LOOK: Duration = Duration::from_millis(200);
 /// How many requests more a peer may have asked, or ask, before the goodbye reaches it (RFC 9114 5.2: first a goodbye that
 /// refuses nothing, then the real one).
 const UNHEARD_GOODBYE_REQUESTS: usize = 1 << 20;
-/// What is written at once.
-const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// `H3_EXCESSIVE_LOAD`
+const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 
 /// A bound UDP port that nobody is answering yet.
 #[derive(Debug)]
@@ -343,34 +337,34 @@ impl QuicConnection {
         B::Error: Into<BoxError>,
     {
         let limits = self.server.limits();
-        let activity = Activity::new(Instant::now());
+        let activity = self.server.activity();
         let mut drain = pin!(async {
             self.left.started().await;
             self.server.drain_of(&activity).await
         });
-        let mut timer = pin!(tokio::time::sleep(limits.header_read_timeout));
+        let mut timer = pin!(tokio::time::sleep(limits.first_look()));
         let (mut leaving, mut bound) = (None, false);
+        let mut flood = Flooding::of(limits.control_frames(false));
         loop {
             tokio::select! {
                 accepted = http3.accept() => match (accepted, newest.take()) {
                     (Ok(Some(resolver)), Some(aside)) => {
-                        from.peer = connection.remote_address();
-                        if self.asks_clients && from.client.is_none() {
-                            // Known once the handshake has ended, or from the session that is gone on with.
-                            from.client = client(connection);
+                        if self.who(&mut from, connection) {
+                            flood = Flooding::of(limits.control_frames(true));
                         }
-                        let peer = from.clone();
+                        if self.floods(&mut flood, connection, &activity) {
+                            return;
+                        }
                         activity.heard();
-                        let (in_flight, handler) = (activity.begin(), handler.clone());
-                        let (patience, malformed) =
-                            (limits.header_read_timeout, self.server.metrics().malformed.clone());
+                        let asked = Asked {
+                            in_flight: activity.begin(),
+                            malformed: self.server.metrics().malformed.clone(),
+                            by_viewer: from.client.is_none(),
+                            patience: limits.header_read_timeout,
+                        };
+                        let (peer, handler) = (from.clone(), handler.clone());
                         let respond = move |request| handler(request, peer);
-                        tokio::spawn(async move {
-                            let resolved = tokio::time::timeout(patience, resolver.resolve_request()).await;
-                            if let Ok(Ok(resolved)) = resolved {
-                                exchange(resolved, aside, (in_flight, malformed), respond).await;
-                            }
-                        });
+                        tokio::spawn(asked.answered(resolver, aside, respond));
                         continue;
                     }
                     _ => return,
@@ -401,6 +395,27 @@ impl QuicConnection {
         }
     }
 
+    /// Closes the connection if its peer gives up too much.
+    fn floods(&self, flood: &mut Flooding, connection: &quinn::Connection, activity: &Activity) -> bool {
+        let floods = flood.is_one(connection, activity);
+        if floods {
+            self.server.metrics().flooded.inc();
+            connection.close(EXCESSIVE_LOAD, b"");
+        }
+        floods
+    }
+
+    /// Notes from where it asks now. Returns whether it has turned out to be a POP.
+    fn who(&self, from: &mut PeerConnection, connection: &quinn::Connection) -> bool {
+        from.peer = connection.remote_address();
+        if !self.asks_clients || from.client.is_some() {
+            return false;
+        }
+        // Known once the handshake has ended, or from the session that is gone on with.
+        from.client = client(connection);
+        from.client.is_some()
+    }
+
     /// What to do with the connection, which was told goodbye if it has to be gone at `leaving`.
     fn look(&self, connection: &quinn::Connection, activity: &Activity, leaving: Option<Instant>) -> Look {
         let now = Instant::now();
@@ -413,17 +428,47 @@ impl QuicConnection {
         }
         // Sent is taken: what the peer does not acknowledge or has no window for stops the sending.
         activity.wrote(connection.stats().udp_tx.bytes);
-        match activity.look(now, self.server.limits()) {
+        let limits = self.server.limits();
+        match activity.look(now, limits) {
             Finding::Later(next) => Look::Later(next),
             Finding::Slow => {
                 self.server.metrics().slow.inc();
                 Look::Close
+            }
+            Finding::Stuck(answers) => {
+                self.server.metrics().stuck.inc_by(answers as u64);
+                activity.give_up_stuck();
+                Look::Later(limits.read_rate_window / 2)
             }
             Finding::Idle => {
                 self.server.metrics().timed_out.inc();
                 Look::SayGoodbye
             }
         }
+    }
+}
+
+/// Whether a peer gives up more than it takes.
+struct Flooding {
+    budget: Budget,
+    /// What it took when that was looked at.
+    taken: u64,
+}
+
+impl Flooding {
+    fn of(allowance: Allowance) -> Self {
+        Self { budget: Budget::new(allowance), taken: 0 }
+    }
+
+    /// Cheap for a peer that gave nothing up.
+    fn is_one(&mut self, connection: &quinn::Connection, activity: &Activity) -> bool {
+        let given_up = activity.take_given_up();
+        if given_up == 0 {
+            return false;
+        }
+        let taken = connection.stats().udp_tx.bytes;
+        self.budget.written(taken.saturating_sub(std::mem::replace(&mut self.taken, taken)));
+        self.budget.spend(given_up, &|| activity.age()).is_err()
     }
 }
 
@@ -435,105 +480,8 @@ enum Look {
     Close,
 }
 
-/// Answers a request, or refuses it and counts that.
-async fn exchange<F, B>(
-    (request, exchange): (Request<()>, RequestStream<crate::h3_streams::Exchange<Bytes>, Bytes>),
-    aside: Aside,
-    (in_flight, malformed): (InFlight, Counter),
-    respond: impl FnOnce(Request<RequestBody>) -> F,
-) where
-    F: Future<Output = Response<B>>,
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let (sending, receiving) = exchange.split();
-    let (request, unwanted) = with_body(request, receiving);
-    match gate::judge(&request, false) {
-        Verdict::Refuse(words) => {
-            malformed.inc();
-            let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response();
-            answer(sending, aside, std::future::ready(refusal), in_flight).await;
-        }
-        _ => answer(sending, aside, respond(request), in_flight).await,
-    }
-    if let Some(mut receiving) = unwanted {
-        receiving.stop_sending(Code::H3_NO_ERROR);
-    }
-}
-
-/// The request with what may come with it; nothing that is read comes with a request for reading.
-fn with_body(
-    request: Request<()>,
-    receiving: RequestStream<Receive, Bytes>,
-) -> (Request<RequestBody>, Option<RequestStream<Receive, Bytes>>) {
-    match *request.method() {
-        Method::GET | Method::HEAD | Method::OPTIONS => {
-            (request.map(|()| RequestBody::empty()), Some(receiving))
-        }
-        _ => (request.map(|()| RequestBody::http3(receiving)), None),
-    }
-}
-
 /// The POP that the peer has proven to be.
 fn client(connection: &quinn::Connection) -> Option<Arc<str>> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     pop_id(&chain)
-}
-
-/// Sends the response when it is there, unless the viewer gives up before.
-async fn answer<F, B>(mut sending: Sending, mut aside: Aside, response: F, in_flight: InFlight)
-where
-    F: Future<Output = Response<B>>,
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let response = tokio::select! {
-        response = response => response,
-        () = &mut aside.stopped => return,
-    };
-    match send(&mut sending, &aside.payload, response, in_flight.activity()).await {
-        // What is sent is not there yet: closing the connection now would lose the end of it. Bounded by the rate at which
-        // the peer has to take it.
-        Ok(()) => {
-            let _owed = in_flight.activity().owe();
-            aside.stopped.await;
-        }
-        Err(error) => {
-            tracing::debug!(%error, "response not sent");
-            sending.stop_stream(Code::H3_INTERNAL_ERROR);
-        }
-    }
-}
-
-async fn send<B>(
-    sending: &mut Sending,
-    payload: &Payload,
-    response: Response<B>,
-    activity: &Arc<Activity>,
-) -> Result<(), BoxError>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let (mut head, body) = response.into_parts();
-    let mut body = pin!(body.map_err(Into::<BoxError>::into));
-    if let Some(length) = body.size_hint().exact().filter(|_| !body.is_end_stream()) {
-        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
-    }
-    if let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {
-        head.headers.entry(header::DATE).or_insert(now);
-    }
-    sending.send_response(Response::from_parts(head, ())).await?;
-    while let Some(frame) = body.frame().await {
-        let Ok(mut bytes) = frame?.into_data() else { continue };
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(WRITE_BYTES_MAX));
-            payload.set(piece.clone());
-            // While it waits for the transport it is owed; while it waits for its source it is not.
-            let _owed = activity.owe();
-            sending.send_data(piece).await?;
-        }
-    }
-    sending.finish().await?;
-    Ok(())
 }

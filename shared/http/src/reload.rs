@@ -8,7 +8,7 @@ mod difference;
 
 pub use difference::{Change, difference};
 
-use crate::config::{ConfigError, Validate, load};
+use crate::config::{ConfigError, Validate, load, parse};
 use crate::tls::ReloadableCertificate;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,8 @@ impl Reloadable {
         }
     }
 
-    /// Reads the file again and gives it to `apply` if anything that can be applied has changed. The log says which keys
+    /// Reads the file again and gives `apply` what the server runs with, should anything that can be applied have changed: with
+    /// the values from its start of all that cannot. The log says which keys
     /// that were, which take a restart, or why the file cannot be used.
     pub fn reload<T: DeserializeOwned + Validate>(&mut self, apply: impl FnOnce(&T)) {
         match self.try_reload() {
@@ -70,17 +71,85 @@ impl Reloadable {
         }
     }
 
+    /// What the server runs with from now on: what it was started with, and of the file what can change.
     fn try_reload<T: DeserializeOwned + Validate>(&mut self) -> Result<(T, Vec<Change>), ConfigError> {
-        let config = load(&self.path)?;
+        // All of it has to be right, or the restart that it waits for would fail.
+        let _: T = load(&self.path)?;
         let new = read(&self.path).unwrap_or_default();
         let changes = difference(&self.running, &new, self.live);
+        let mut running = self.running.clone();
         for change in changes.iter().filter(|change| change.live) {
-            difference::copy(&change.key, &new, &mut self.running);
+            difference::copy(&change.key, &new, &mut running);
         }
+        let config = parse(&running.to_string()).map_err(|mut problems| {
+            problems.iter_mut().for_each(|problem| problem.line = None);
+            ConfigError::Invalid { path: self.path.clone(), problems }
+        })?;
+        self.running = running;
         Ok((config, changes))
     }
 }
 
 fn read(path: &Path) -> Option<Table> {
     std::fs::read_to_string(path).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Problem;
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Config {
+        limits: Limits,
+    }
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Limits {
+        live: u8,
+        fixed: u8,
+    }
+
+    impl Validate for Config {
+        fn validate(&self) -> Vec<Problem> {
+            let allowed = self.limits.live >= self.limits.fixed;
+            (!allowed)
+                .then(|| Problem::new("limits.live", self.limits.live, "limits.fixed and more"))
+                .into_iter()
+                .collect()
+        }
+    }
+
+    fn reloaded(file: &mut Reloadable, text: &str) -> Option<Limits> {
+        std::fs::write(&file.path, text).unwrap();
+        let mut applied = None;
+        file.reload(|config: &Config| {
+            let Limits { live, fixed } = config.limits;
+            applied = Some(Limits { live, fixed });
+        });
+        applied
+    }
+
+    #[test]
+    fn what_takes_a_restart_is_not_applied_with_what_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server.toml");
+        std::fs::write(&path, "[limits]\nlive = 5\nfixed = 1\n").unwrap();
+        let mut file = Reloadable::new(&path, &["limits.live"]);
+        assert_eq!(
+            reloaded(&mut file, "[limits]\nlive = 5\nfixed = 2\n"),
+            None,
+            "nothing that can be applied"
+        );
+        let both = reloaded(&mut file, "[limits]\nlive = 6\nfixed = 2\n");
+        assert_eq!(both, Some(Limits { live: 6, fixed: 1 }));
+        assert_eq!(reloaded(&mut file, "[limits]\nlive = 7\nfixed = 9\n"), None, "not allowed");
+        assert_eq!(
+            reloaded(&mut file, "[limits]\nlive = 0\nfixed = 0\n"),
+            None,
+            "not allowed before a restart"
+        );
+        let later = reloaded(&mut file, "[limits]\nlive = 8\nfixed = 2\n");
+        assert_eq!(later, Some(Limits { live: 8, fixed: 1 }));
+    }
 }

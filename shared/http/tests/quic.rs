@@ -118,12 +118,18 @@ impl Lab {
     }
 
     fn client(&self) -> quinn::Endpoint {
+        self.client_as(quinn::TransportConfig::default())
+    }
+
+    fn client_as(&self, transport: quinn::TransportConfig) -> quinn::Endpoint {
         let tls = client_config(&self.dir.path().join("cert.pem"), &[b"h3"]).unwrap();
         let mut tls = Arc::unwrap_or_clone(tls);
         tls.enable_early_data = true;
         let crypto = QuicClientConfig::try_from(tls).unwrap();
         let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport));
+        endpoint.set_default_client_config(config);
         endpoint
     }
 
@@ -351,10 +357,12 @@ async fn one_connection_too_many_is_refused_and_counted() {
 #[tokio::test]
 async fn who_does_not_take_what_it_asked_for_is_closed() {
     let window = Duration::from_millis(400);
-    let limits = Limits { read_rate_window: window, header_read_timeout: window, ..Limits::default() };
+    let limits = Limits { read_rate_window: window, read_bytes_per_s_min: 400_000, ..Limits::default() };
     let lab = Lab::new(limits);
-    let endpoint = lab.client();
-    let (connection, mut ask) = lab.connect(&endpoint).await;
+    // Of what is not read, the peer takes less than asked for in the first window.
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(50_000_u32.into());
+    let (connection, mut ask) = lab.connect(&lab.client_as(transport)).await;
     // A held request owes nothing, for however many windows; neither does what was taken.
     let _held = begin(&mut ask, "/hold").await;
     for _ in 0..3 {
@@ -372,6 +380,87 @@ async fn who_does_not_take_what_it_asked_for_is_closed() {
         "before the peer would be silent: {:?}",
         began.elapsed()
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_is_given_up_alone() {
+    let limits = Limits { read_rate_window: Duration::from_millis(400), ..Limits::default() };
+    let lab = Lab::new(limits);
+    let (connection, mut ask) = lab.connect(&lab.client()).await;
+    let mut untaken = begin(&mut ask, "/large").await;
+    within(untaken.recv_response()).await.unwrap();
+    // Everything else is taken at once: the connection as a whole is fast.
+    within(async {
+        while lab.metrics.stuck.get() == 0 {
+            get(&mut ask, "/large").await.unwrap();
+            assert!(lab.metrics.held.get() >= LARGE as i64);
+        }
+    })
+    .await;
+    let ended = within(async {
+        while untaken.recv_data().await?.is_some() {}
+        Ok::<_, StreamError>(())
+    })
+    .await;
+    let cancelled = h3::error::Code::H3_REQUEST_CANCELLED;
+    assert!(
+        matches!(ended, Err(StreamError::RemoteTerminate { code, .. }) if code == cancelled),
+        "{ended:?}"
+    );
+    within(until(|| lab.metrics.held.get() == 0)).await;
+    get(&mut ask, "/").await.expect("the connection goes on");
+    assert!(connection.close_reason().is_none() && lab.metrics.slow.get() == 0);
+}
+
+#[tokio::test]
+async fn who_holds_too_much_gets_no_more_until_it_took_some() {
+    let lab = Lab::new(Limits { held_bytes_max: 0, ..Limits::default() });
+    let (_connection, mut ask) = lab.connect(&lab.client()).await;
+    let mut untaken = Vec::new();
+    for _ in 0..3 {
+        let mut exchange = begin(&mut ask, "/large").await;
+        assert_eq!(within(exchange.recv_response()).await.unwrap().status(), 200);
+        untaken.push(exchange);
+    }
+    let (response, _) = get(&mut ask, "/large").await.unwrap();
+    assert_eq!((response.status(), lab.metrics.shed.get()), (StatusCode::SERVICE_UNAVAILABLE, 1));
+    assert_eq!(get(&mut ask, "/").await.unwrap().0.status(), 200, "it is small");
+    let (_other, mut elsewhere) = lab.connect(&lab.client()).await;
+    assert_eq!(get(&mut elsewhere, "/large").await.unwrap().1.len(), LARGE, "somebody else");
+    drop(untaken);
+    within(until(|| lab.metrics.held.get() == 0)).await;
+    assert_eq!(get(&mut ask, "/large").await.unwrap().1.len(), LARGE);
+}
+
+#[tokio::test]
+async fn who_gives_up_more_than_it_takes_is_closed() {
+    let limits = Limits {
+        h2_control_frames_burst: 10,
+        h2_control_frames_per_s: 1,
+        h2_streams_max: 10,
+        ..Limits::default()
+    };
+    let lab = Lab::new(limits);
+    let (connection, mut ask) = lab.connect(&lab.client()).await;
+    let mut given_up = 0;
+    let flood = async {
+        let hold = || Request::get("https://localhost/hold").body(()).unwrap();
+        while let Ok(mut exchange) = ask.send_request(hold()).await {
+            let _ = exchange.finish().await;
+            exchange.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
+            given_up += 1;
+        }
+    };
+    within(flood).await;
+    assert!(given_up >= 30, "closed after {given_up}");
+    let end = within(connection.closed()).await;
+    let quinn::ConnectionError::ApplicationClosed(close) = end else { panic!("{end}") };
+    assert_eq!(u64::from(close.error_code), h3::error::Code::H3_EXCESSIVE_LOAD.value());
+    assert_eq!(lab.metrics.flooded.get(), 1);
+    let (_connection, mut ask) = lab.connect(&lab.client()).await;
+    for _ in 0..50 {
+        get(&mut ask, "/").await.expect("who takes what it asked for");
+    }
 }
 
 #[tokio::test]
