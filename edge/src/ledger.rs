@@ -141,12 +141,15 @@ impl Ledger {
         self.totals.sent(channel, protocol, (bytes, now_ms.max(self.floor_ms)));
     }
 
-    /// What a player says of itself.
+    /// What a player says of itself. It cannot have starved for longer than since it spoke before: what one viewer says
+    /// weighs no more than the time it was there.
     pub(crate) fn said(&mut self, who: &Who, hint: Place, (cmcd, now_ms): (&Cmcd, u64)) {
         let now_ms = now_ms.max(self.floor_ms);
         let Some((entry, _)) = self.entry(who, hint, now_ms) else { return };
         let first = cmcd.startup_ms.is_some() && !std::mem::replace(&mut entry.startup_told, true);
-        self.totals.said(who.channel, cmcd, (first, now_ms));
+        let since_ms = u32::try_from(entry.hear(now_ms)).unwrap_or(u32::MAX);
+        let cmcd = Cmcd { starved_ms: cmcd.starved_ms.map(|ms| ms.min(since_ms)), ..*cmcd };
+        self.totals.said(who.channel, &cmcd, (first, now_ms));
     }
 
     /// Everything that is new before `now_ms`, once, and what is so far of the second that is running. With it all of the

@@ -49,6 +49,8 @@ pub(super) struct Entry {
     /// It said how long its start took.
     pub(super) startup_told: bool,
     touched_ms: u64,
+    /// When its player spoke last; of a new one, when the session that may have been forgotten did at the latest.
+    heard_ms: u64,
     present: Option<Present>,
     gone: Vec<Span>,
     watched: Pieces,
@@ -67,6 +69,7 @@ impl Entry {
             kept: false,
             startup_told: false,
             touched_ms: now_ms,
+            heard_ms: now_ms.saturating_sub(IDLE_MS),
             present: None,
             gone: Vec::new(),
             watched: Pieces::default(),
@@ -86,6 +89,11 @@ impl Entry {
         {
             present.end = present.end.max(now_ms);
         }
+    }
+
+    /// Its player speaks. Returns the time since it did before, milliseconds.
+    pub(super) fn hear(&mut self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(std::mem::replace(&mut self.heard_ms, now_ms))
     }
 
     /// A request of it begins to wait.

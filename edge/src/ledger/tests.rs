@@ -337,6 +337,24 @@ fn seconds_and_minutes_are_told_until_they_are_over() {
 }
 
 #[test]
+fn nobody_starves_for_longer_than_it_was_there() {
+    let mut lab = Lab::new();
+    let day = Cmcd { starved: true, starved_ms: Some(86_400_000), ..Cmcd::default() };
+    for at in [0, 500, 700] {
+        lab.ledger.said(&who(1), 0, (&day, T0 + at));
+    }
+    let honest = Cmcd { starved_ms: Some(200), ..day };
+    lab.ledger.said(&who(1), 0, (&honest, T0 + 1_700));
+    lab.due(2_000);
+    let starved_ms = lab.last.quality.iter().map(|quality| quality.starved_ms).collect::<Vec<_>>();
+    assert_eq!(
+        starved_ms,
+        [10_000 + 500 + 200 + 200],
+        "of the time before the first word, as long as a session is kept"
+    );
+}
+
+#[test]
 fn a_clock_that_goes_back_changes_nothing_that_was_complete() {
     let mut lab = Lab::new();
     lab.ended(&who(1), &part(0), 9_900);

@@ -127,7 +127,7 @@ fn page(stats: &Value, by: Option<By>) -> String {
         ("watched", duration(&stats["watch_ms"])),
         ("average", duration(&stats["average_watch_ms"])),
         ("sent", format!("{} in {} requests", bytes(&stats["bytes"]), cell(&stats["requests"]))),
-        ("rebuffering", ratio),
+        ("rebuffering", format!("{ratio} of the time, {} times", cell(&stats["starvations"]))),
         ("startup p50/95/99", format!("{startup} ms")),
         ("latency p50/95/99", format!("{latency} ms")),
         ("final until", cell(&stats["final_until"])),
@@ -168,11 +168,20 @@ mod tests {
             "channel": "demo", "at": "2026-11-22T20:00:00Z", "viewers": 12, "peak_viewers": 20, "peak_at": null,
             "views": 31, "watch_ms": 61_000, "average_watch_ms": 2000, "bytes": 1_200_000, "requests": 7,
             "unique_viewers": 9, "unique_viewers_estimated": true, "rebuffer_ratio": 0.0015,
+            "starvations": 4,
             "latency_ms": {"p50": 1200, "p95": 1500, "p99": null},
             "by": [{"pop": "pop-1", "viewers": 7, "views": 20}, {"pop": "pop-2", "viewers": 5, "views": 11}],
         });
         let page = page(&stats, Some(By::Pop));
-        for said in ["0.150 %", "9 (estimate)", "1200 / 1500 / - ms", "0:01:01", "1.2 MB", "POP ", "pop-2 "] {
+        for said in [
+            "0.150 % of the time, 4 times",
+            "9 (estimate)",
+            "1200 / 1500 / - ms",
+            "0:01:01",
+            "1.2 MB",
+            "POP ",
+            "pop-2 ",
+        ] {
             assert!(page.contains(said), "{said}: {page}");
         }
         assert_eq!(

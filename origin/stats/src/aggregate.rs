@@ -51,6 +51,18 @@ impl Default for Retention {
     }
 }
 
+impl Retention {
+    /// How long a series of this resolution is kept, days.
+    #[must_use]
+    pub fn days(&self, resolution: Resolution) -> u64 {
+        match resolution {
+            Resolution::Second => self.seconds_days,
+            Resolution::Minute => self.minutes_days,
+            Resolution::Hour => self.hours_days,
+        }
+    }
+}
+
 /// A piece in memory.
 #[derive(Debug, Clone)]
 struct Held<T> {

@@ -123,6 +123,7 @@ pub struct Stats {
     gauges: watch::Receiver<Gauges>,
     available: watch::Receiver<bool>,
     final_wait_ms: u64,
+    retention: Retention,
 }
 
 /// The database does not answer, or the statistics are being closed. A retry may help.
@@ -139,7 +140,7 @@ impl Stats {
     pub fn start(store: Store, setup: Setup) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let counters = Arc::new(Counters::default());
         let (asks, inbox) = mpsc::channel(QUEUE_MAX);
-        let final_wait_ms = setup.final_wait_ms;
+        let (final_wait_ms, retention) = (setup.final_wait_ms, setup.retention);
         let mut keeper = Keeper::new(store.clone(), setup, Arc::clone(&counters));
         let (gauges, available) = (keeper.gauges.subscribe(), keeper.available.subscribe());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -148,7 +149,7 @@ impl Stats {
         };
         let thread = std::thread::Builder::new().name("stats".to_owned()).spawn(run)?;
         let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
-        Ok((Self { asks, room, store, counters, gauges, available, final_wait_ms }, thread))
+        Ok((Self { asks, room, store, counters, gauges, available, final_wait_ms, retention }, thread))
     }
 
     /// Takes a report of a POP. When this returns it is on disk, or an error says what to do.
@@ -294,6 +295,12 @@ impl Stats {
     #[must_use]
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// How long what is kept.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        self.retention
     }
 
     /// How long a silent POP is waited for, milliseconds.

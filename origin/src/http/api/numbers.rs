@@ -7,6 +7,7 @@ use sigma_http::problem::Problem;
 use sigma_report::histogram::Histogram;
 use sigma_stats::aggregate::{Broadcast, Summary};
 use sigma_stats::scope::{Scope, broadcast_id};
+use sigma_stats::totals::Quality;
 
 /// By what numbers are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +63,9 @@ pub(super) fn write(object: &mut Map<String, Value>, summary: &Summary) {
     let totals = &summary.totals;
     let quality = totals.quality.is_known().then_some(&totals.quality);
     let peak_at = (totals.peak_viewers > 0).then(|| date(totals.peak_second * 1000));
-    let ratio = quality.filter(|_| totals.wall_ms > 0);
+    // Who says that it starved need not say for how long: CMCD v1 cannot. Nothing is known then, not none.
+    let timed = |quality: &&Quality| quality.starved_ms > 0 || quality.starvations == 0;
+    let ratio = quality.filter(timed).filter(|_| totals.wall_ms > 0);
     let ratio = ratio.map(|quality| quality.starved_ms as f64 / totals.wall_ms as f64);
     let numbers = json!({
         "viewers": summary.viewers,
@@ -76,6 +79,7 @@ pub(super) fn write(object: &mut Map<String, Value>, summary: &Summary) {
         "average_watch_ms": (totals.watch_us / 1000).checked_div(totals.views),
         "bytes": totals.bytes,
         "requests": totals.requests,
+        "starvations": quality.map(|quality| quality.starvations),
         "rebuffer_ratio": ratio,
         "startup_ms": percentiles(&totals.quality.startup_ms),
         "latency_ms": percentiles(&totals.quality.latency_ms),

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use sigma_http::problem::Problem;
 use sigma_shared::id::ChannelId;
-use sigma_stats::aggregate::Broadcast;
+use sigma_stats::aggregate::{Broadcast, DAY_MS, Retention};
 use sigma_stats::keeper::{Stats, now_ms};
 use sigma_stats::scope::Scope;
 use sigma_stats::series::Resolution;
@@ -32,6 +32,7 @@ struct Asked {
 pub(super) async fn show(stats: &Stats, channel: ChannelId, params: Params) -> Answer {
     let now_ms = now_ms();
     let asked = Asked::read(channel, params, now_ms)?;
+    asked.check_kept(stats.retention(), now_ms / 1000)?;
     let (id, wait_ms) = (asked.channel.clone(), stats.final_wait_ms());
     let known = stats.ask(move |aggregate| {
         (aggregate.final_until_ms(now_ms, wait_ms), aggregate.broadcasts(&id), aggregate.scopes(&id))
@@ -41,7 +42,7 @@ pub(super) async fn show(stats: &Stats, channel: ChannelId, params: Params) -> A
     let points = points(stats, (&asked, &Scope::All, asked.seconds.clone()), times).await?;
     let mut answer = json!({
         "channel": asked.channel.to_string(),
-        "resolution": asked.name(),
+        "resolution": name(asked.resolution),
         "final_until": date(final_until_ms),
         "points": points,
     });
@@ -139,11 +140,39 @@ impl Asked {
         Ok(Self { channel, resolution, seconds: from..to, by })
     }
 
-    fn name(&self) -> &'static str {
-        match self.resolution {
-            Resolution::Second => "1s",
-            Resolution::Minute => "1m",
-            Resolution::Hour => "1h",
+    /// What is not kept any more is no zero.
+    fn check_kept(&self, retention: Retention, now_s: u64) -> Result<(), Problem> {
+        let since = |resolution: &Resolution| {
+            let oldest = now_s.saturating_sub(retention.days(*resolution) * DAY_MS / 1000);
+            oldest / resolution.block_s() * resolution.block_s()
+        };
+        let plain = |second: u64| date(second * 1000).as_str().unwrap_or_default().to_owned();
+        let from = self.seconds.start;
+        if from >= since(&self.resolution) {
+            return Ok(());
         }
+        let kept = RESOLUTIONS.iter().find(|resolution| from >= since(resolution));
+        let way_out = match kept {
+            Some(resolution) => format!("ask with resolution={}", name(*resolution)),
+            None => format!("ask with resolution=1h from {} on", plain(since(&Resolution::Hour))),
+        };
+        let detail = format!(
+            "from: {} is longer ago than the {} days that a series of resolution {} is kept: {way_out}",
+            plain(from),
+            retention.days(self.resolution),
+            name(self.resolution),
+        );
+        Err(Problem::new(StatusCode::BAD_REQUEST, detail))
+    }
+}
+
+/// From the finest.
+const RESOLUTIONS: [Resolution; 3] = [Resolution::Second, Resolution::Minute, Resolution::Hour];
+
+fn name(resolution: Resolution) -> &'static str {
+    match resolution {
+        Resolution::Second => "1s",
+        Resolution::Minute => "1m",
+        Resolution::Hour => "1h",
     }
 }

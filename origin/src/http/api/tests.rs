@@ -5,6 +5,7 @@ use serde_json::Value;
 use sigma_report::histogram::Histogram;
 use sigma_report::report::{PopDescription, Protocol, QualityReport, Report, SessionReport, TrafficReport};
 use sigma_report::spans::Span;
+use sigma_stats::aggregate::DAY_MS;
 use sigma_stats::keeper::now_ms;
 
 /// What a schema has against a value.
@@ -174,6 +175,34 @@ async fn numbers_are_what_was_reported() {
     let metrics = ask(origin.running.ops, "GET", "/metrics", "").await;
     assert!(metrics.text().contains("sigma_origin_views_total{channel=\"one\"} "), "{}", metrics.text());
     assert!(metrics.text().contains("sigma_origin_reports_total{outcome=\"accepted\"} 2"));
+}
+
+#[tokio::test]
+async fn what_is_not_kept_any_more_is_no_zero() {
+    let (origin, _, token) = reported().await;
+    let date_of = |ago_ms: u64| super::date(now_ms() - ago_ms).as_str().expect("a date").to_owned();
+    for (from, resolution, said) in [
+        (8, "1s", Some("7 days that a series of resolution 1s is kept: ask with resolution=1m")),
+        (6, "1s", None),
+        (91, "1m", Some("90 days that a series of resolution 1m is kept: ask with resolution=1h")),
+        (8, "1m", None),
+        (
+            1900,
+            "1h",
+            Some("1826 days that a series of resolution 1h is kept: ask with resolution=1h from 20"),
+        ),
+        (91, "1h", None),
+    ] {
+        let (from, to) = (date_of(from * DAY_MS), date_of(from * DAY_MS - 7_200_000));
+        let path = format!("/api/v1/stats/one/series?from={from}&to={to}&resolution={resolution}");
+        let (status, answer) = asked(&origin, &path, &token).await;
+        match said {
+            Some(said) => {
+                assert!(status == 400 && answer["detail"].as_str().expect("said").contains(said), "{answer}")
+            }
+            None => assert_eq!(status, 200, "{answer}"),
+        }
+    }
 }
 
 #[tokio::test]
