@@ -255,6 +255,25 @@ async fn an_upstream_that_stops_answering_is_a_503_soon_and_readiness_says_so() 
     assert_eq!(ready(&lab.edge).await.0, 200);
 }
 
+/// A channel that is about to be live is no reason to give up on its origin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_to_come_again_is_well() {
+    let mut lab = Lab::new();
+    for (headers, unwell) in
+        [(&[("cache-control", "max-age=0"), ("retry-after", "1")][..], false), (&[], true)]
+    {
+        for n in 0..8 {
+            let refused = lab.begin(&format!("/live/soon{unwell}{n}/index.m3u8")).await;
+            let ask = tokio::time::timeout(Duration::from_secs(1), lab.fake.asks.recv()).await;
+            if let Ok(Some(ask)) = ask {
+                ask.head(503, headers).try_send("later").await;
+            }
+            assert_eq!(within(refused).await.unwrap().status(), 503);
+        }
+        assert_eq!(counters(&lab.edge, lab.fake.addr).state.get() != 0, unwell);
+    }
+}
+
 async fn ready(edge: &Running) -> (u16, String) {
     let mut ops = h1(edge.ops).await;
     let response = ops.send_request(request(Method::GET, "/readyz")).await.unwrap();

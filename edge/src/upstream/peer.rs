@@ -200,9 +200,11 @@ impl Peer {
                 self.counters.head_seconds.observe(began.elapsed().as_secs_f64());
                 let good = status.is_success() || status.is_redirection();
                 if good { &self.counters.success } else { &self.counters.error_status }.inc();
+                let later = response.headers().contains_key(header::RETRY_AFTER);
                 match status {
-                    // It waited in vain, as it should have.
-                    StatusCode::SERVICE_UNAVAILABLE if question.moment => {}
+                    // It waited in vain, as it should have; or what was asked for is not there yet, as of a channel that
+                    // is about to be live. Whether the upstream itself is well, its probes say.
+                    StatusCode::SERVICE_UNAVAILABLE if question.moment || later => {}
                     status if status.is_server_error() => self.failed(Fault::Status),
                     _ => self.succeeded(),
                 }

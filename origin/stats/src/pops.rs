@@ -121,7 +121,7 @@ impl Pop {
             self.description = report.pop.clone();
             self.clock_offset_ms = report.made_at_ms.cast_signed().saturating_sub(now_ms.cast_signed());
         }
-        self.last_report_ms = self.last_report_ms.max(now_ms);
+        self.last_report_ms = now_ms;
         let incarnation = self.incarnations.entry(report.incarnation).or_default();
         let new = incarnation.receive(report.sequence, report.complete_until_ms);
         if self.incarnations.len() > INCARNATIONS_MAX {
@@ -130,10 +130,10 @@ impl Pop {
         new
     }
 
-    /// Whether it reports.
+    /// Whether it reports. What came at a moment that is still to come did so before our clock was set back.
     #[must_use]
     pub fn is_up(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.last_report_ms) < SILENT_AFTER_MS
+        now_ms.abs_diff(self.last_report_ms) < SILENT_AFTER_MS
     }
 
     /// Everything before this is known of it, Unix milliseconds: of its newest incarnation, and of earlier ones of which a
@@ -206,6 +206,15 @@ mod tests {
         assert_eq!((pop.description.name.as_str(), pop.newest, pop.clock_offset_ms), ("true", (5, 1), -1));
         pop.receive(&said("sent again", 4, 3000), 6002);
         assert_eq!(pop.description.name, "true", "what came late is not what it is now");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_brings_no_dead_pop_back() {
+        let mut pop = Pop::new();
+        pop.receive(&report(1, 1, 1000), 3_600_000);
+        assert!(pop.is_up(3_600_001) && !pop.is_up(60_000));
+        pop.receive(&report(1, 2, 2000), 60_000);
+        assert!(pop.is_up(60_001) && !pop.is_up(70_000));
     }
 
     #[test]

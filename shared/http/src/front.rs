@@ -128,6 +128,29 @@ impl<'a> FrontConfig<'a> {
     }
 }
 
+/// Ports that the system chose and that are tried; each is taken for UDP with a small probability.
+const CHOSEN_PORTS_MAX: usize = 32;
+
+/// Binds both to one port number; `any` when the system chooses it.
+fn same_port<T, U, E>(
+    any: bool,
+    mut tcp: impl FnMut() -> Result<T, E>,
+    mut udp: impl FnMut(&T) -> Result<U, E>,
+) -> Result<(T, U), E> {
+    let mut left = if any { CHOSEN_PORTS_MAX } else { 1 };
+    // Kept, so that another one is chosen.
+    let mut refused = Vec::new();
+    loop {
+        let first = tcp()?;
+        left -= 1;
+        match udp(&first) {
+            Ok(second) => return Ok((first, second)),
+            Err(_) if left > 0 => refused.push(first),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 impl Front {
     /// Loads the certificate and binds every address; ports that a predecessor left are taken over. Needs a tokio runtime.
     ///
@@ -139,11 +162,15 @@ impl Front {
         };
         let certificate = config.tls.map(|tls| tls.source.load()).transpose()?;
         let plain = bind_all(config.http)?;
-        let encrypted = bind_all(config.tls.map_or(&[], |tls| tls.bind))?;
         let http3 = config.tls.is_some_and(|tls| tls.http3);
-        let quic =
-            encrypted.iter().filter(|_| http3).map(|bound| BoundUdp::bind(sockets, bound.local_addr()));
-        let quic = quic.collect::<Result<_, _>>()?;
+        let (mut encrypted, mut quic) = (Vec::new(), Vec::new());
+        for address in config.tls.map_or(&[][..], |tls| tls.bind) {
+            let tcp = || sockets.tcp(*address);
+            let udp = |tcp: &Bound| http3.then(|| BoundUdp::bind(sockets, tcp.local_addr())).transpose();
+            let (tcp, udp) = same_port(address.port() == 0, tcp, udp)?;
+            encrypted.push(tcp);
+            quic.extend(udp);
+        }
         Ok(Self { plain, encrypted, quic, certificate })
     }
 
@@ -228,5 +255,25 @@ impl Front {
             server.serve_quic(bound, Arc::clone(&certificate), handler.clone())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chosen_port_that_is_taken_for_udp_is_given_up_for_another() {
+        let chosen = |any, free_from: u16| {
+            let mut port = 100;
+            let tcp = || {
+                port += 1;
+                Ok(port)
+            };
+            same_port(any, tcp, |tcp| if *tcp >= free_from { Ok(*tcp) } else { Err("taken") })
+        };
+        assert_eq!(chosen(true, 103), Ok((103, 103)));
+        assert_eq!(chosen(true, 1000), Err("taken"), "not for ever");
+        assert_eq!(chosen(false, 103), Err("taken"), "who names a port wants that one");
     }
 }

@@ -198,7 +198,7 @@ async fn what_is_not_kept_any_more_is_no_zero() {
         let (status, answer) = asked(&origin, &path, &token).await;
         match said {
             Some(said) => {
-                assert!(status == 400 && answer["detail"].as_str().expect("said").contains(said), "{answer}")
+                assert!(status == 400 && answer["detail"].as_str().expect("said").contains(said), "{answer}");
             }
             None => assert_eq!(status, 200, "{answer}"),
         }
