@@ -288,16 +288,16 @@ struct Fetch {
     fill: Arc<Fill>,
     /// Of what was handed on.
     bytes: usize,
-    /// What came from disk, when the rest has to come from the upstream.
+    /// What the viewers have from elsewhere, when the rest has to come from the upstream that is asked now.
     begun: Option<Begun>,
 }
 
-/// An object that the disk had only the beginning of.
+/// An object that the disk had only the beginning of, or that an upstream broke off.
 struct Begun {
     /// Its viewers have this head.
     head: Arc<Head>,
-    /// Bytes that they have too, and that the upstream has not sent yet.
-    bytes: usize,
+    /// They have these bytes too, which the upstream has not sent yet.
+    known: Bytes,
 }
 
 impl Fetch {
@@ -355,8 +355,8 @@ impl Fetch {
         self.prefetch_next(&head);
         let mut body = response.into_body();
         match self.read(&mut body).await {
-            // Nothing of it went out: the same bytes from elsewhere are as good (A12).
-            Err(Cause::Broken) if self.bytes == 0 => {}
+            // The same bytes from elsewhere are as good (A12): all of it, or the rest of what has them for ever.
+            Err(Cause::Broken) if self.bytes == 0 || self.key.is_immutable() => {}
             ended => return ended.and_then(|()| self.whole(head)),
         }
         let left = upstream.patience().saturating_sub(asked.elapsed());
@@ -366,6 +366,7 @@ impl Fetch {
         if !second.begins_like(&head) {
             return Err(Cause::Broken);
         }
+        self.go_on_from(head);
         self.read(&mut again.into_body()).await?;
         self.whole(second)
     }
@@ -402,7 +403,7 @@ impl Fetch {
     }
 
     fn whole(&self, head: Arc<Head>) -> Result<Arc<Head>, Cause> {
-        if self.begun.as_ref().is_some_and(|begun| begun.bytes > 0) {
+        if self.begun.as_ref().is_some_and(|begun| !begun.known.is_empty()) {
             return Err(Cause::Broken);
         }
         match head.content_length {
@@ -435,7 +436,7 @@ impl Fetch {
                 }
                 Err(_elapsed) => return Err(Cause::TimedOut),
             };
-            let chunk = self.news(chunk);
+            let chunk = self.news(chunk)?;
             if self.begun.is_some() && chunk.is_empty() {
                 continue;
             }

@@ -61,10 +61,15 @@ impl CacheKey {
             Some(query) if is_multivariant => Mode::parse_query(query)?,
             _ => None,
         };
-        let directives = match query {
+        let mut directives = match query {
             Some(query) if resource.is_media_playlist() => Directives::parse(query)?,
             _ => Directives::default(),
         };
+        // Of a playlist without parts the origin takes no notice of it: kept, each number would be a key, and a fetch that
+        // is held, of its own.
+        if !has_parts(&resource) {
+            directives.part = None;
+        }
         let playlist = resource.is_media_playlist() || is_multivariant;
         let coding = if playlist && accepts_gzip { Coding::Gzip } else { Coding::Identity };
         Ok(Self { resource, mode, directives, coding })
@@ -120,15 +125,13 @@ impl CacheKey {
 
     /// What the upstream may hold the request for.
     pub(crate) fn waits_for(&self) -> Waits {
-        let listed = match &self.resource {
-            LiveResource::Media(.., MediaResource::Part { .. }) => return Waits::Part,
-            LiveResource::Media(.., MediaResource::Playlist(listed, mode)) => (*listed, *mode),
-            LiveResource::Media(..) | LiveResource::Multivariant(_) => return Waits::Nothing,
-        };
-        match (self.directives.is_blocking(), self.directives.part, listed) {
-            (false, ..) => Waits::Nothing,
-            (true, Some(_), (Listed::Media, Mode::Ultra)) => Waits::Part,
-            (true, ..) => Waits::Segment,
+        if let LiveResource::Media(.., MediaResource::Part { .. }) = self.resource {
+            return Waits::Part;
+        }
+        match (self.directives.is_blocking(), self.directives.part) {
+            (false, _) => Waits::Nothing,
+            (true, Some(_)) => Waits::Part,
+            (true, None) => Waits::Segment,
         }
     }
 
@@ -140,6 +143,11 @@ impl CacheKey {
         };
         size_of::<Self>() + names
     }
+}
+
+/// Whether it is a Media Playlist that lists Partial Segments.
+fn has_parts(resource: &LiveResource) -> bool {
+    matches!(resource, LiveResource::Media(.., MediaResource::Playlist(Listed::Media, Mode::Ultra)))
 }
 
 /// Path and query as the upstream is asked.
@@ -176,6 +184,17 @@ mod tests {
         assert_ne!(key(playlist, "_HLS_msn=7&_HLS_part=2", false), plain);
         assert_ne!(key(playlist, "_HLS_msn=7&_HLS_part=1", true), plain, "codings are told apart");
         assert_eq!(plain.to_string(), "/live/demo/v720/media.m3u8?_HLS_msn=7&_HLS_part=1");
+    }
+
+    #[test]
+    fn a_part_of_a_playlist_without_parts_tells_nothing_apart() {
+        for name in ["low", "normal", "iframes", "iframes-low", "iframes-normal"] {
+            let playlist = format!("/live/demo/v720/{name}.m3u8");
+            let first = key(&playlist, "_HLS_msn=7&_HLS_part=0", false);
+            assert_eq!(first, key(&playlist, "_HLS_msn=7&_HLS_part=600", false));
+            assert_eq!(first.to_string(), format!("{playlist}?_HLS_msn=7"));
+            assert_eq!(first.waits_for(), Waits::Segment);
+        }
     }
 
     #[test]

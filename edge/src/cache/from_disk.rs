@@ -1,7 +1,8 @@
-//! A fill from disk: the same way to those who wait as one from the upstream, which is asked for what cannot be read.
+//! A fill from disk: the same way to those who wait as one from the upstream, which is asked for what cannot be read. And
+//! how a fill goes on elsewhere.
 //!
-//! Invariant: whatever breaks while an object is read, its viewers get every byte once: those that were read and checked, then the
-//! upstream's from there on, which are the same (A12).
+//! Invariant: whatever breaks while an object is read or fetched, its viewers get every byte once: those that came first,
+//! then another upstream's from there on, which has to begin with the same (A12).
 
 use super::{Begun, Fetch};
 use crate::coalesce::Cause;
@@ -26,17 +27,25 @@ impl Fetch {
             self.fill.head(Arc::clone(&head));
             return Ok(Some(head));
         }
-        if self.bytes > 0 {
-            self.begun = Some(Begun { head, bytes: self.bytes });
-        }
+        self.go_on_from(head);
         Ok(None)
     }
 
-    /// What of a chunk from the upstream the viewers do not have from disk.
-    pub(super) fn news(&mut self, mut chunk: Bytes) -> Bytes {
-        let Some(begun) = &mut self.begun else { return chunk };
-        let known = chunk.len().min(begun.bytes);
-        begun.bytes -= known;
-        chunk.split_off(known)
+    /// The upstream that is asked next has to send what the viewers have, and then the rest.
+    pub(super) fn go_on_from(&mut self, head: Arc<Head>) {
+        if self.bytes > 0 {
+            self.begun = Some(Begun { head, known: self.fill.body() });
+        }
+    }
+
+    /// What of a chunk from the upstream the viewers do not have.
+    ///
+    /// # Errors
+    /// It is another object than the one they have the beginning of.
+    pub(super) fn news(&mut self, mut chunk: Bytes) -> Result<Bytes, Cause> {
+        let Some(begun) = &mut self.begun else { return Ok(chunk) };
+        let known = begun.known.split_to(chunk.len().min(begun.known.len()));
+        let news = chunk.split_off(known.len());
+        if chunk == known { Ok(news) } else { Err(Cause::Broken) }
     }
 }

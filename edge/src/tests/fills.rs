@@ -106,10 +106,10 @@ async fn everybody_leaving_leaves_no_waiter_and_a_finished_object() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_aborted_fill_is_an_error_and_is_fetched_again() {
     let mut lab = Lab::new();
-    let h2 = lab.begin(PART).await;
+    let h2 = lab.begin(PLAYLIST).await;
     lab.until_waiting(1).await;
     let mut sender = h1(lab.edge.http[0]).await;
-    let h1 = tokio::spawn(async move { sender.send_request(request(Method::GET, PART)).await.unwrap() });
+    let h1 = tokio::spawn(async move { sender.send_request(request(Method::GET, PLAYLIST)).await.unwrap() });
     lab.until_waiting(2).await;
     let feed = lab.ask().await.head(200, &[("cache-control", "max-age=12")]);
     feed.send("half ").await;
@@ -122,7 +122,7 @@ async fn an_aborted_fill_is_an_error_and_is_fetched_again() {
     assert!(body(h1).await.is_err(), "closed without the final chunk");
     lab.until_waiting(0).await;
 
-    let mut again = lab.begin(PART).await;
+    let mut again = lab.begin(PLAYLIST).await;
     // An upstream that was silent for too long on a busy machine is asked a second time: either may be answered.
     let again = within(async {
         loop {
@@ -141,7 +141,7 @@ async fn an_aborted_fill_is_an_error_and_is_fetched_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_shorter_than_its_length_is_aborted() {
     let mut lab = Lab::new();
-    let viewer = lab.begin(PART).await;
+    let viewer = lab.begin(PLAYLIST).await;
     let headers = [("cache-control", "max-age=12"), ("content-length", "100")];
     let feed = lab.ask().await.head(200, &headers);
     feed.send("short").await;
@@ -347,7 +347,7 @@ async fn an_edge_behind_an_edge() {
     assert_eq!(header(&held, "access-control-allow-origin"), "*");
     assert_eq!(body(held).await.unwrap(), "#EXTM3U");
     // A broken fill is broken at every tier.
-    let part = ask(PART);
+    let part = ask("/live/demo/v720/media.m3u8?_HLS_msn=7&_HLS_part=2");
     let feed = lab.ask().await.head(200, &headers);
     feed.send("half").await;
     let mut part = within(part).await.unwrap();

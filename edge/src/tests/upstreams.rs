@@ -255,6 +255,37 @@ async fn an_upstream_that_stops_answering_is_a_503_soon_and_readiness_says_so() 
     assert_eq!(ready(&lab.edge).await.0, 200);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_breaks_in_the_middle_goes_on_elsewhere() {
+    let mut pair = Pair::with(|_| {}).await;
+    let headers = [("cache-control", "max-age=12"), ("content-length", "9")];
+    for (n, second, whole) in [(1, "first,sec", true), (2, "other,sec", false)] {
+        let path = format!("/live/demo/v720/{n}.0.m4s");
+        let viewer = pair.begin(&path).await;
+        let feed = within(pair.first.asks.recv()).await.unwrap().head(200, &headers);
+        feed.send("first,").await;
+        let mut response = within(viewer).await.unwrap();
+        assert_eq!(first_piece(&mut response).await, "first,");
+        feed.abort().await;
+        let ask = within(pair.second.asks.recv()).await.unwrap();
+        assert_eq!(ask.path, path);
+        let _ = ask.head(200, &headers).try_send(second).await;
+        let rest = body(response).await;
+        assert_eq!(rest.is_ok_and(|rest| rest == "sec"), whole, "{second}");
+    }
+    let kept = pair.begin("/live/demo/v720/1.0.m4s").await;
+    assert_eq!(body(within(kept).await.unwrap()).await.unwrap(), "first,sec");
+    // Of a playlist the end would be another one's.
+    let viewer = pair.begin(PLAYLIST).await;
+    let feed = within(pair.first.asks.recv()).await.unwrap().head(200, &headers);
+    feed.send("first,").await;
+    let mut response = within(viewer).await.unwrap();
+    first_piece(&mut response).await;
+    feed.abort().await;
+    assert!(body(response).await.is_err());
+    assert!(pair.second.asks.try_recv().is_err(), "nobody else is asked");
+}
+
 /// A channel that is about to be live is no reason to give up on its origin.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_to_come_again_is_well() {

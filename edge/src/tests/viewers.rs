@@ -160,6 +160,8 @@ async fn a_fetch_that_breaks_off_is_watched_by_nobody() {
     let mut response = within(viewer).await.unwrap();
     assert_eq!(first_piece(&mut response).await, "half of it");
     feed.abort().await;
+    // The rest is asked for once more; of another object it is none.
+    let _ = lab.object(&mut told, &mut held).await.head(200, &headers).try_send("another object").await;
     assert!(body(response).await.is_err());
     lab.until_told(&mut told, &mut held, |told| told.requests() >= 1).await;
     assert!(told.watched().is_empty());
