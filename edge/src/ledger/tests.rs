@@ -337,6 +337,35 @@ fn seconds_and_minutes_are_told_until_they_are_over() {
 }
 
 #[test]
+fn ledgers_that_are_asked_around_a_full_second_lose_nothing_of_it() {
+    let (mut one, mut other) = (Ledger::new(4), Ledger::new(4));
+    let second = T0.next_multiple_of(60_000) / 1000 + 59;
+    let (before_ms, after_ms) = (second * 1000 + 999, second * 1000 + 1000);
+    let starved = Cmcd { starved: true, ..Cmcd::default() };
+    let mut known = (0, 0);
+    let mut ask = |one: (&mut Ledger, u64), other: (&mut Ledger, u64)| {
+        let mut due = Due::default();
+        one.0.due(one.1, true, &mut due);
+        other.0.due(other.1, true, &mut due);
+        let traffic = due.traffic.iter().filter(|told| told.second == second);
+        let quality = due.quality.iter().filter(|told| told.minute == second / 60);
+        // As the composer and the origin do: the sum of the ledgers, and of several reports the most.
+        known.0 = known.0.max(traffic.map(|told| told.bytes).sum());
+        known.1 = known.1.max(quality.map(|told| told.starvations).sum());
+        known
+    };
+    one.sent(0, Protocol::H2, (10, before_ms));
+    other.sent(0, Protocol::H2, (20, before_ms));
+    other.said(&who(2), 0, (&starved, before_ms));
+    assert_eq!(ask((&mut one, before_ms), (&mut other, after_ms)), (30, 1));
+    // Still of that second, for the one that was asked before its end.
+    one.sent(0, Protocol::H2, (5, before_ms));
+    one.said(&who(1), 0, (&starved, before_ms));
+    assert_eq!(ask((&mut one, before_ms + 1000), (&mut other, after_ms + 1000)), (35, 2));
+    assert_eq!(ask((&mut one, before_ms + 2000), (&mut other, after_ms + 2000)), (35, 2));
+}
+
+#[test]
 fn nobody_starves_for_longer_than_it_was_there() {
     let mut lab = Lab::new();
     let day = Cmcd { starved: true, starved_ms: Some(86_400_000), ..Cmcd::default() };

@@ -9,6 +9,10 @@ use std::collections::HashMap;
 /// Seconds, or minutes, that are kept of one channel while nobody asks for them; then the oldest ones are put together.
 const KEPT_MAX: usize = 120;
 
+/// How long a second or a minute is told on after it is over. Several ledgers are asked one after the other and their values
+/// summed up: while the last of them is asked, none forgets what another one has yet to tell as a whole.
+const LINGER_MS: u64 = 1000;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
@@ -59,21 +63,21 @@ impl Totals {
         }
     }
 
-    /// The traffic until now; what is over is forgotten.
+    /// The traffic until now; what has been over for a while is forgotten.
     pub(super) fn traffic(&mut self, now_ms: u64, told: &mut Vec<TrafficReport>) {
         self.traffic.retain(|_, seconds| {
             told.extend(seconds.iter().cloned());
             let used = !seconds.is_empty();
-            seconds.retain(|traffic| traffic.second >= now_ms / 1000);
+            seconds.retain(|traffic| traffic.second >= now_ms.saturating_sub(LINGER_MS) / 1000);
             used
         });
     }
 
-    /// What was said until now; what is over is forgotten.
+    /// What was said until now; what has been over for a while is forgotten.
     pub(super) fn quality(&mut self, now_ms: u64, told: &mut Vec<QualityReport>) {
         self.quality.retain(|_, minutes| {
             told.extend(minutes.iter().cloned());
-            minutes.retain(|quality| quality.minute >= now_ms / 60_000);
+            minutes.retain(|quality| quality.minute >= now_ms.saturating_sub(LINGER_MS) / 60_000);
             !minutes.is_empty()
         });
     }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 /// A POP without a report for this long is silent, milliseconds.
 pub const SILENT_AFTER_MS: u64 = 10_000;
-/// Incarnations that are remembered of a POP; the newest.
+/// Incarnations that are remembered of a POP: those of the greatest numbers, and the one of its newest report.
 const INCARNATIONS_MAX: usize = 64;
 /// Reports that may be ahead of one that is missing, by incarnation.
 const AHEAD_MAX: usize = 65_536;
@@ -125,7 +125,8 @@ impl Pop {
         let incarnation = self.incarnations.entry(report.incarnation).or_default();
         let new = incarnation.receive(report.sequence, report.complete_until_ms);
         if self.incarnations.len() > INCARNATIONS_MAX {
-            self.incarnations.pop_first();
+            let oldest = self.incarnations.keys().copied().find(|number| *number != self.newest.0);
+            oldest.map(|number| self.incarnations.remove(&number));
         }
         new
     }
@@ -136,13 +137,15 @@ impl Pop {
         now_ms.abs_diff(self.last_report_ms) < SILENT_AFTER_MS
     }
 
-    /// Everything before this is known of it, Unix milliseconds: of its newest incarnation, and of earlier ones of which a
-    /// report in the middle is still to come.
+    /// Everything before this is known of it, Unix milliseconds: of the incarnation that made its newest report, and of others
+    /// of which a report in the middle is still to come. By their numbers alone nothing is newest: those are times of a clock
+    /// that may have been ahead.
     #[must_use]
     pub fn complete_until_ms(&self) -> u64 {
-        let newest = self.incarnations.last_key_value().map(|(_, newest)| newest);
-        let earlier = self.incarnations.values().rev().skip(1).filter(|incarnation| incarnation.has_gap());
-        newest.into_iter().chain(earlier).map(|one| one.complete_until_ms).min().unwrap_or(0)
+        let (newest, _) = self.newest;
+        let waited_for = |(number, one): &(&u64, &Incarnation)| **number == newest || one.has_gap();
+        let of = |(_, one): (&u64, &Incarnation)| one.complete_until_ms;
+        self.incarnations.iter().filter(waited_for).map(of).min().unwrap_or(0)
     }
 }
 
@@ -190,6 +193,25 @@ mod tests {
         assert_eq!(pop.complete_until_ms(), 9000);
         assert_eq!(final_until_ms([&pop].into_iter(), 8000, 60_000), 8000, "never beyond now");
         assert!(pop.is_up(18_999) && !pop.is_up(19_000));
+    }
+
+    #[test]
+    fn an_incarnation_of_an_hour_ahead_does_not_hold_finality_up() {
+        const HOUR: u64 = 3_600_000;
+        let mut pop = Pop::new();
+        // Its clock was ahead when it started, and was set right: by its number it is the greatest for an hour.
+        pop.receive(&report(10 * HOUR, 1, 1000), 1000);
+        for (sequence, until) in [(1, 2000), (2, 3000)] {
+            pop.receive(&report(9 * HOUR, sequence, until), until);
+        }
+        assert_eq!(pop.complete_until_ms(), 3000);
+        assert_eq!(final_until_ms([&pop].into_iter(), 3500, HOUR), 3000);
+        // Nor is it forgotten for the others, however many there are.
+        for n in 1..=2 * INCARNATIONS_MAX as u64 {
+            pop.receive(&report(11 * HOUR + n, 1, 500), 4000);
+        }
+        pop.receive(&report(9 * HOUR, 3, 4000), 4000);
+        assert_eq!((pop.complete_until_ms(), pop.incarnations.len()), (4000, INCARNATIONS_MAX));
     }
 
     #[test]
