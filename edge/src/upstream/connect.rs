@@ -113,6 +113,8 @@ impl Connector {
     {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
+            // Nothing is asked before the upstream has said how much it takes at a time: it would refuse the rest.
+            .initial_max_send_streams(0)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .keep_alive_interval(self.ping_interval)
