@@ -16,6 +16,7 @@ export async function measure(viewer, { seconds, settle_s = 0 }) {
   const playing_ms = Date.now();
   await installClockReader(viewer.page);
   await viewer.page.waitForTimeout(settle_s * 1000);
+  const settled = settle_s === 0 ? first : await viewer.snapshot();
   await viewer.page.evaluate((every) => window.__clock.watch(every), SAMPLE_EVERY_MS);
   const samples = [];
   const end = playing_ms + seconds * 1000;
@@ -24,10 +25,10 @@ export async function measure(viewer, { seconds, settle_s = 0 }) {
     samples.push(...(await viewer.page.evaluate(() => window.__clock.take())));
   }
   const last = await viewer.snapshot();
-  return { first, last, samples, playing_ms, figures: figures(viewer, { first, last, samples }) };
+  return { first, last, samples, playing_ms, figures: figures(viewer, { first, settled, last, samples }) };
 }
 
-function figures(viewer, { first, last, samples }) {
+function figures(viewer, { first, settled, last, samples }) {
   const burned = samples.filter((one) => typeof one.burned_ms === 'number').map((one) => (one.now_ms - one.burned_ms) / 1000);
   const dated = samples.filter((one) => typeof one.latency_s === 'number').map((one) => one.latency_s);
   return {
@@ -38,8 +39,8 @@ function figures(viewer, { first, last, samples }) {
     playback_rate: summary(samples.map((one) => one.rate)),
     mode: last.mode,
     target_latency_s: last.target_latency_s,
-    stalls: last.stalls,
-    stalled_ms: Math.round(last.stalled_ms),
+    stalls: last.stalls - settled.stalls,
+    stalled_ms: Math.round(last.stalled_ms - settled.stalled_ms),
     played_s: Number((last.current_time - first.current_time).toFixed(2)),
     startup_ms: Math.round(first.startup_ms),
     dropped_frames: last.dropped_frames,
