@@ -18,6 +18,7 @@ use crate::script::{Act, Script};
 use crate::tally::{ErrorKind, Leaving};
 use crate::wire::{Lane, Route, Wire};
 use session::Session;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,10 +107,10 @@ pub(crate) async fn watch(crowd: Arc<Crowd>, household: Rc<Household>, plan: Pla
         let channel = session.state.borrow().sources.channel.clone();
         session.arrives(at.authority.to_string(), &channel, protocol);
         let exit = {
-            let playing = wire.driving(until_exit(&session, &wire, &mut at, (&plan, place, &mut acts)));
+            let playing = pin!(until_exit(&session, &wire, &mut at, (&plan, place, &mut acts)));
             tokio::select! {
                 biased;
-                exit = playing => exit,
+                exit = wire.driving(playing) => exit,
                 () = async { household.stopping().await; settled().await } => Exit::Stop,
             }
         };

@@ -191,9 +191,9 @@ impl Wire {
         drivers.retain_mut(|driver| driver.as_mut().poll(cx).is_pending());
     }
 
-    /// Runs something that uses this wire.
-    pub(crate) async fn driving<F: Future>(&self, work: F) -> F::Output {
-        let mut work = std::pin::pin!(work);
+    /// Runs something that uses this wire. It is kept where the caller has it: a future that takes another one by value
+    /// has room for it twice, and there are thousands.
+    pub(crate) async fn driving<F: Future>(&self, mut work: Pin<&mut F>) -> F::Output {
         poll_fn(|cx| {
             self.drive(cx);
             let done = work.as_mut().poll(cx);

@@ -35,7 +35,7 @@ async fn seen(protocol: Protocol, leave: impl FnOnce(Wire) -> Option<Wire>) -> s
             _ = wire.get(&mut lane, &ask, None) => panic!("nobody answers"),
         }
     };
-    let peer = Box::pin(wire.driving(interrupted)).await;
+    let peer = wire.driving(Box::pin(interrupted).as_mut()).await;
     let _kept = leave(wire);
     // Without the runtime: what was sent on this machine is there.
     peer.into_std().unwrap().read(&mut [0; 64])
@@ -63,7 +63,7 @@ async fn asked(protocol: Protocol, authority: &str, dialer: Dialer) -> Result<An
     let mut lane = Lane::default();
     let ask = Ask { path: &address.path, headers: &[], hash: false };
     let mut text = Vec::new();
-    let answer = Box::pin(wire.driving(wire.get(&mut lane, &ask, Some(&mut text)))).await;
+    let answer = wire.driving(Box::pin(wire.get(&mut lane, &ask, Some(&mut text))).as_mut()).await;
     if answer.is_ok() {
         assert_eq!(text, b"here");
     }
@@ -147,7 +147,7 @@ async fn over_h1(answered: usize) -> Result<Answer, WireError> {
         wire.get(&mut lane, &ask, None).await?;
         wire.get(&mut lane, &ask, None).await
     };
-    Box::pin(wire.driving(twice)).await
+    wire.driving(Box::pin(twice).as_mut()).await
 }
 
 #[tokio::test]
