@@ -8,9 +8,10 @@ use crate::handler::{Handler, HandlerParts};
 use crate::metrics::{Metrics, OnScrape};
 use crate::policy::{self, NoKey, PolicyFeed};
 use crate::reports::{self, Reporter};
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 use crate::viewers::Viewers;
 use prometheus_client::registry::Registry;
+use sigma_http::certificate::{self, CertificateMetrics};
 use sigma_http::drain::Drain;
 use sigma_http::files::{self, Shortage};
 use sigma_http::front::{Front, FrontError};
@@ -23,7 +24,7 @@ use sigma_http::tls::{ALPN_H2, ReloadableCertificate, TlsError, client_config_as
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How long a new process waits for its upstream before it says that it serves.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -91,7 +92,7 @@ pub(crate) struct Running {
 pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
     config.front().check_files()?;
     if let Some(ca) = &config.upstream.ca {
-        client_config_as(ca, config.upstream.identity(), ALPN_H2)?;
+        client_config_as(ca, upstream::identity(&config.upstream)?, ALPN_H2)?;
     }
     if let Some(folder) = config.spool_folder().filter(|_| config.reports.enabled) {
         reports::check_folder(&folder).map_err(|error| StartError::spool(config, error))?;
@@ -100,6 +101,18 @@ pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
         disk::check(dir).map_err(|error| StartError::DiskCache { dir: dir.clone(), error })?;
     }
     Ok(())
+}
+
+/// What is no mistake of the configuration, and soon will be.
+///
+/// # Errors
+/// The certificate for upstreams cannot be used.
+pub(crate) fn expiry(config: &Config) -> Result<Option<String>, StartError> {
+    let now = SystemTime::now();
+    let warning = |identity: Arc<ReloadableCertificate>| {
+        certificate::expiry_warning(&identity, upstream::IDENTITY, now)
+    };
+    Ok(upstream::identity(&config.upstream)?.and_then(warning))
 }
 
 /// What viewers may take: what the configuration says, as far as there are files for so many connections.
@@ -147,6 +160,7 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
     let drain = Drain::new();
     let own = registry.sub_registry_with_prefix("sigma_edge");
     let challenges = front.keep_certificate(&config.front(), own, &drain);
+    keep_identity(&upstream, own, &drain);
     let (limits, shortage) = limits(config)?;
     if let Some(shortage) = shortage {
         tracing::warn!("{shortage}");
@@ -207,6 +221,14 @@ fn register_readings(registry: &mut Registry, store: &Arc<Store>, feed: &PolicyF
     registry.register_collector(Box::new(OnScrape(move || feed.readings())));
 }
 
+/// Looks after the certificate that upstreams are shown.
+fn keep_identity(upstream: &Upstream, registry: &mut Registry, drain: &Drain) {
+    let Some(identity) = upstream.identity() else { return };
+    let metrics = CertificateMetrics::default();
+    metrics.register_client(registry);
+    certificate::watch(Arc::clone(identity), upstream::IDENTITY, &metrics, drain);
+}
+
 /// Tells the upstream who watches, when it is known there by a certificate.
 fn reporter(
     config: &Config,
@@ -247,6 +269,11 @@ impl Running {
     pub(crate) fn apply(&self, config: &Config) {
         self.server.set_limits(config.limits.listener());
         logging::apply(&config.log);
+    }
+
+    /// The certificates that can be read again: what viewers are shown, and what upstreams are.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = &ReloadableCertificate> {
+        self.certificate.iter().chain(self.upstream.identity()).map(Arc::as_ref)
     }
 
     /// Waits until viewers can be answered. Not for long, as an edge that answers 503 is better than none; but a successor

@@ -57,7 +57,7 @@ const TASKS_BETWEEN_EVENTS: u32 = 512;
 /// Edge server of Sigma Live: answers viewers at one point of presence, from memory.
 ///
 /// It needs at least one upstream (an origin or another edge) and a configuration file; configs/edge.toml is the commented
-/// reference of every key. SIGTERM drains and exits 0, SIGHUP reloads the certificate and what of the configuration can change,
+/// reference of every key. SIGTERM drains and exits 0, SIGHUP reloads the certificates and what of the configuration can change,
 /// SIGUSR2 starts the program anew without an interruption.
 #[derive(Parser)]
 #[command(name = "sigma-edge", version)]
@@ -113,6 +113,9 @@ fn check(file: &Path) -> Result<(), String> {
     let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
     let wrong = |error: app::StartError| format!("{}: {error}", file.display());
     app::check_files(&config).map_err(wrong)?;
+    if let Some(warning) = app::expiry(&config).map_err(wrong)? {
+        say(&mut std::io::stderr(), &format!("{}: warning: {warning}", file.display()));
+    }
     // The limit is of whoever checks: the server's may be another one.
     if let (_, Some(shortage)) = app::limits(&config).map_err(wrong)? {
         say(&mut std::io::stderr(), &format!("{}: warning: {shortage}", file.display()));
@@ -153,7 +156,7 @@ async fn serve_until_drained(file: &Path, sockets: &Sockets, replaceable: bool) 
     let (again, drain) = (sockets.clone(), running.drain.clone());
     let on_wish = move |wish| match wish {
         Wish::Reload => {
-            file.reload_with(reloaded.certificate.as_deref(), |config: &config::Config| {
+            file.reload_with(reloaded.certificates(), |config: &config::Config| {
                 reloaded.apply(config);
             });
         }

@@ -33,8 +33,9 @@ use http::{HeaderMap, Method, Response};
 use link::BoxError;
 use peer::{Peer, Question};
 use race::{Got, Race, Verdict, Why};
+use sigma_http::certificate::Subject;
 use sigma_http::ops::Readiness;
-use sigma_http::tls::TlsError;
+use sigma_http::tls::{ReloadableCertificate, TlsError};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +46,11 @@ use std::time::{Duration, Instant};
 const SEGMENT_HEDGE_FACTOR: u32 = 4;
 /// Whose hedge won is late when it takes so much longer: one that is a moment behind is as good as the other.
 const LATE_BY: Duration = Duration::from_millis(100);
+/// What the log calls the certificate that upstreams are shown.
+pub(crate) const IDENTITY: Subject = Subject {
+    name: "upstream.certificate",
+    at_the_end: "upstreams refuse this edge, or give it neither the policy nor a place for its reports",
+};
 /// For a connection, while others could be asked.
 const SHORT_WAIT: Duration = Duration::from_millis(50);
 
@@ -73,6 +79,7 @@ struct Inner {
     peers: Vec<Arc<Peer>>,
     board: Arc<Mutex<Board>>,
     config: UpstreamConfig,
+    identity: Option<Arc<ReloadableCertificate>>,
 }
 
 type Asked = Result<Response<UpstreamBody>, UpstreamError>;
@@ -85,10 +92,11 @@ impl Upstream {
     pub(crate) fn start(config: &UpstreamConfig, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
         let rules = Rules { rest_max: config.reconnect_max(), failback_after: config.failback_after() };
         let board = Arc::new(Mutex::new(Board::new(config.urls.len(), rules)));
+        let identity = identity(config)?;
         let mut peers = Vec::with_capacity(config.urls.len());
         for (index, url) in config.urls.iter().enumerate() {
             let counters = metrics.upstreams.of(url.authority.as_str());
-            let parts = (Connector::new(url, config)?, counters, Arc::clone(&board));
+            let parts = (Connector::new(url, config, identity.as_ref())?, counters, Arc::clone(&board));
             peers.push(Peer::new(url, index, parts, config));
         }
         drop(metrics);
@@ -96,7 +104,12 @@ impl Upstream {
             tokio::spawn(keeper::keep_connected(Arc::clone(peer)));
             tokio::spawn(probe::watch(Arc::clone(peer)));
         }
-        Ok(Self(Arc::new(Inner { peers, board, config: config.clone() })))
+        Ok(Self(Arc::new(Inner { peers, board, config: config.clone(), identity })))
+    }
+
+    /// The certificate that upstreams are shown. One that is read again is shown from the next connection on.
+    pub(crate) fn identity(&self) -> Option<&Arc<ReloadableCertificate>> {
+        self.0.identity.as_ref()
     }
 
     /// Whether viewers can be served: some upstream is connected, well, and answered lately.
@@ -240,6 +253,14 @@ impl Upstream {
             }
         }
     }
+}
+
+/// Reads the certificate that upstreams are to be shown, if there is one.
+///
+/// # Errors
+/// It and its key cannot be used.
+pub(crate) fn identity(config: &UpstreamConfig) -> Result<Option<Arc<ReloadableCertificate>>, TlsError> {
+    config.identity().map(|(certificate, key)| ReloadableCertificate::load(certificate, key)).transpose()
 }
 
 fn question(path: &str, gzip: bool, moment: bool) -> Result<Question, UpstreamError> {

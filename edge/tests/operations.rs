@@ -305,7 +305,7 @@ async fn a_replaced_certificate_is_noticed_within_5_s() {
     let mut edge = Edge::start(&upstream, "");
     edge.write_certificate();
     let began = Instant::now();
-    edge.until_logged("the certificate's files have changed: reloaded").await;
+    edge.until_logged("the files of the certificate have changed: reloaded").await;
     assert!(began.elapsed() <= Duration::from_secs(5), "{:?}", began.elapsed());
 }
 

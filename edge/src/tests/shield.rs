@@ -1,7 +1,7 @@
 //! An edge behind an edge: reports go through, under the name of the POP whose certificate they came with.
 
 use super::*;
-use crate::upstream::Upstream;
+use crate::upstream::{Protocol, Upstream};
 use http::header::{HeaderMap, HeaderValue};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use sigma_report::report::{PATH, Report};
@@ -59,6 +59,34 @@ async fn a_shield_passes_reports_on_and_answers_back() {
         asked.answer(200, 0, Box::leak(ack.into_boxed_str())).await;
     }
     assert!(answered >= 2 && pop.metrics.accounting.reports.sent.get() >= 2, "what got a 503 came again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_certificate_is_a_failed_connect_until_there_is_a_good_one() {
+    let shield = Lab::with(|config| {
+        let tls = config.tls.as_mut().unwrap();
+        let dir = tls.certificate.as_ref().unwrap().parent().unwrap();
+        pops(dir);
+        tls.client_ca = Some(dir.join("pops.pem"));
+    });
+    let (good, bad) = (shield.dir.path(), tempfile::tempdir().unwrap());
+    pops(bad.path());
+    let mut behind = config(good, shield.edge.tls[0]);
+    behind.upstream.certificate = Some(bad.path().join("pop-2.pem"));
+    behind.upstream.key = Some(bad.path().join("pop-2.key"));
+    let began = std::time::Instant::now();
+    let pop = app::start(&behind, &Sockets::none()).unwrap();
+    let of_shield = counters(&pop, shield.edge.tls[0]);
+    let h2 = of_shield.of(Protocol::H2);
+    within(until(|| h2.connect_failures.get() >= 5)).await;
+    assert!(began.elapsed() >= Duration::from_millis(250), "ever slower, past reconnect_ms_max");
+    assert_eq!((of_shield.probes_good.get(), of_shield.state.get()), (0, 2));
+    for name in ["pop-2.pem", "pop-2.key"] {
+        std::fs::copy(good.join(name), bad.path().join(name)).unwrap();
+    }
+    pop.certificates().for_each(|certificate| certificate.reload().unwrap());
+    within(until(|| of_shield.probes_good.get() > 0 && of_shield.state.get() == 0)).await;
+    assert_eq!(h2.connected.get(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use quinn::crypto::rustls::QuicClientConfig;
 use sigma_http::listener::set_socket_options;
-use sigma_http::tls::{ALPN_H2, ALPN_H3, TlsError, client_config_as};
+use sigma_http::tls::{ALPN_H2, ALPN_H3, ReloadableCertificate, TlsError, client_config_as};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
@@ -71,12 +71,16 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Reads the files that the configuration names.
-    pub(super) fn new(url: &UpstreamUrl, config: &UpstreamConfig) -> Result<Self, TlsError> {
+    /// Reads the CA that the configuration names. `identity` is shown as it is at each connection.
+    pub(super) fn new(
+        url: &UpstreamUrl,
+        config: &UpstreamConfig,
+        identity: Option<&Arc<ReloadableCertificate>>,
+    ) -> Result<Self, TlsError> {
         let tls = match (&url.server_name, &config.ca) {
             (Some(_), Some(ca)) => {
-                let h2 = client_config_as(ca, config.identity(), ALPN_H2)?;
-                let h3 = client_config_as(ca, config.identity(), ALPN_H3)?;
+                let h2 = client_config_as(ca, identity.cloned(), ALPN_H2)?;
+                let h3 = client_config_as(ca, identity.cloned(), ALPN_H3)?;
                 Some((TlsConnector::from(h2), quic_config(h3, config)?))
             }
             _ => None,

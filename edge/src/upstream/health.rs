@@ -247,7 +247,12 @@ impl Board {
 
     /// Whether the upstream is connected, well and answered after `since`.
     pub(crate) fn is_fresh(&self, upstream: usize, since: Instant) -> bool {
-        self.is_healthy(upstream) && self.breakers[upstream].last_success.is_some_and(|at| at >= since)
+        self.is_healthy(upstream) && self.has_answered(upstream, since)
+    }
+
+    /// Whether the upstream answered anything after `since`.
+    pub(crate) fn has_answered(&self, upstream: usize, since: Instant) -> bool {
+        self.breakers[upstream].last_success.is_some_and(|at| at >= since)
     }
 
     /// Whom requests go to first.

@@ -10,7 +10,9 @@ use super::health::{Fault, rest};
 use super::link::{Link, Protocol, Sender};
 use super::peer::Peer;
 use crate::config::UpstreamProtocol;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,6 +20,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// A connection that lived shorter than this counts as a failed attempt, so that it is not retried in a tight loop.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
+/// The longest rest between connections that end before they answered anything. That is a decision of the upstream, such as
+/// against a certificate, and not an outage that is over any moment.
+const REFUSED_REST_MAX: Duration = Duration::from_secs(5);
 /// What HTTP/3 gets before HTTP/2 is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Another attempt beside those that had no answer yet: their first packet may be lost.
@@ -32,24 +37,36 @@ const UPGRADE_INTERVAL: Duration = Duration::from_secs(60);
 struct Keeper {
     peer: Arc<Peer>,
     failures: u32,
+    /// Connections in a row that ended at once without an answer.
+    refusals: u32,
     /// The last attempt at HTTP/3 had its time and failed.
     h3_failed: bool,
 }
 
 /// Runs for as long as the edge does.
 pub(super) async fn keep_connected(peer: Arc<Peer>) {
-    let mut keeper = Keeper { peer, failures: 0, h3_failed: false };
+    let mut keeper = Keeper { peer, failures: 0, refusals: 0, h3_failed: false };
     loop {
         if let Some(made) = keeper.connect(true).await {
-            let began = Instant::now();
-            keeper.live(made).await;
-            if began.elapsed() >= STABLE_AFTER {
-                keeper.failures = 0;
+            let (began, protocol) = (Instant::now(), made.sender.protocol());
+            let stable = keeper.live_and_prove(made).await;
+            if stable {
+                (keeper.failures, keeper.refusals) = (0, 0);
                 continue;
+            }
+            let peer = &keeper.peer;
+            if peer.board().has_answered(peer.index, began.into_std()) {
+                keeper.refusals = 0;
+            } else {
+                keeper.refused(protocol);
             }
         }
         keeper.failures = keeper.failures.saturating_add(1);
-        sleep(rest(keeper.failures, keeper.peer.config.reconnect_max(), fastrand::u64(..))).await;
+        let (count, max) = match keeper.refusals {
+            0 => (keeper.failures, keeper.peer.config.reconnect_max()),
+            refusals => (refusals, keeper.peer.config.reconnect_max().max(REFUSED_REST_MAX)),
+        };
+        sleep(rest(count, max, fastrand::u64(..))).await;
     }
 }
 
@@ -133,6 +150,37 @@ impl Keeper {
         if alarming {
             self.peer.failed(Fault::Connect);
         }
+    }
+
+    /// A connection was made and ended at once, before anything was answered: to who waits for answers, none was made. In TLS
+    /// 1.3 a client learns only then that its certificate is refused.
+    fn refused(&mut self, protocol: Protocol) {
+        self.refusals = self.refusals.saturating_add(1);
+        let peer = &self.peer;
+        peer.counters.of(protocol).connect_failures.inc();
+        peer.failed(Fault::Connect);
+        if !peer.doubted.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                upstream = peer.name(),
+                protocol = protocol.name(),
+                "the upstream ends connections at once, before it answers anything; perhaps it refuses the certificate \
+                 in upstream.certificate (expired? of a CA that it does not know?): see its log; trying again, ever slower"
+            );
+        }
+    }
+
+    /// Lives with a connection until it is retired. Whether that was a life.
+    async fn live_and_prove(&mut self, made: Made) -> bool {
+        let (peer, protocol) = (Arc::clone(&self.peer), made.sender.protocol());
+        let mut life = pin!(self.live(made));
+        if timeout(STABLE_AFTER, &mut life).await.is_ok() {
+            return false;
+        }
+        if peer.doubted.swap(false, Ordering::Relaxed) {
+            tracing::info!(upstream = peer.name(), protocol = protocol.name(), "connected, and it lasts");
+        }
+        life.await;
+        true
     }
 
     /// Offers the connection to requests, and better ones when there are, until it is retired.

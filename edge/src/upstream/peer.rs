@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -43,6 +43,8 @@ pub(crate) struct Peer {
     pub(super) counters: Counters,
     /// The prober is to look again.
     pub(super) recheck: Notify,
+    /// Its last connection ended before it answered anything: the log says so, and not again that one was made and lost.
+    pub(super) doubted: AtomicBool,
     scheme: Scheme,
     authority: Authority,
     link: watch::Sender<Option<Link>>,
@@ -66,6 +68,7 @@ impl Peer {
             connector,
             counters,
             recheck: Notify::new(),
+            doubted: AtomicBool::new(false),
             scheme: url.scheme.clone(),
             authority: url.authority.clone(),
             link: watch::Sender::new(None),
@@ -153,11 +156,17 @@ impl Peer {
         self.set_connected(Some(protocol));
         self.change(|board| board.connected(self.index, true));
         self.link.send_replace(Some(Link { sender, generation }));
-        tracing::info!(upstream = self.name(), protocol = protocol.name(), "connected");
+        if !self.doubted.load(Ordering::Relaxed) {
+            tracing::info!(upstream = self.name(), protocol = protocol.name(), "connected");
+        }
         let peer = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(error) = driver.await {
-                tracing::warn!(upstream = peer.name(), %error, "connection lost");
+            match driver.await {
+                Err(error) if peer.doubted.load(Ordering::Relaxed) => {
+                    tracing::debug!(upstream = peer.name(), %error, "connection lost again");
+                }
+                Err(error) => tracing::warn!(upstream = peer.name(), %error, "connection lost"),
+                Ok(()) => {}
             }
             peer.retire(generation);
         });

@@ -1,4 +1,5 @@
-//! A server's certificate over time: loaded, noticed when its files change, watched for its end, ordered by ACME.
+//! A certificate over time, a server's or that of a client: loaded, noticed when its files change, watched for its end,
+//! and the server's ordered by ACME.
 //!
 //! Invariants: TLS listeners have a certificate from the first moment, if need be a self-signed stand-in; files that
 //! changed are in use within [`LOOK_EVERY`] plus the time to read them, without a signal; files that cannot be used change
@@ -42,7 +43,26 @@ pub struct CertificateMetrics {
 }
 
 impl CertificateMetrics {
-    /// Registers everything, prefixed as `registry` says.
+    /// Registers what there is of a client's certificate, prefixed as `registry` says.
+    pub fn register_client(&self, registry: &mut Registry) {
+        registry.register(
+            "upstream_certificate_expires_seconds",
+            "Seconds until the client certificate for the upstream ends; negative when it has",
+            self.expires.clone(),
+        );
+        for (name, help, counter) in [
+            ("upstream_certificate_reloads", "Client certificates read anew", &self.reloads),
+            (
+                "upstream_certificate_reload_failures",
+                "Changed files that cannot be used",
+                &self.reload_failures,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+    }
+
+    /// Registers everything of a server's, prefixed as `registry` says.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "tls_certificate_expires_seconds",
@@ -134,8 +154,7 @@ impl CertificateSource<'_> {
         metrics: &CertificateMetrics,
         drain: &Drain,
     ) -> Option<Challenges> {
-        let watch = Watch::new(Arc::clone(&certificate), metrics.clone());
-        tokio::spawn(watch.run(drain.clone()));
+        watch(Arc::clone(&certificate), SERVER, metrics, drain);
         let acme = self.acme?;
         // The directory's client asks for a process-wide provider; who came first wins, and there is only one here.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -149,6 +168,47 @@ impl CertificateSource<'_> {
         tokio::spawn(renewal.run(drain.clone()));
         Some(challenges)
     }
+}
+
+/// What a certificate is for, as the log names it.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject {
+    /// Which one it is.
+    pub name: &'static str,
+    /// What follows from its end.
+    pub at_the_end: &'static str,
+}
+
+/// What servers show.
+const SERVER: Subject = Subject { name: "certificate", at_the_end: "viewers cannot connect" };
+
+/// Reads a certificate again when its files change, and says when it is about to end, until the drain signal.
+pub fn watch(
+    certificate: Arc<ReloadableCertificate>,
+    subject: Subject,
+    metrics: &CertificateMetrics,
+    drain: &Drain,
+) {
+    let watch = Watch::new(certificate, subject, metrics.clone());
+    tokio::spawn(watch.run(drain.clone()));
+}
+
+/// What an operator should know of a certificate's end, in one line. `None`: it is good for a while.
+#[must_use]
+pub fn expiry_warning(
+    certificate: &ReloadableCertificate,
+    subject: Subject,
+    now: SystemTime,
+) -> Option<String> {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (notice, left_s) = Validity::of(&certificate.leaf()?)?.notice(now);
+    let Subject { name, at_the_end } = subject;
+    Some(match notice? {
+        Notice::Expired => format!("the {name} has expired: {at_the_end}"),
+        Notice::Days(_) => {
+            format!("the {name} expires in {} hours; from then on {at_the_end}", left_s / 3_600)
+        }
+    })
 }
 
 fn missing(what: &'static str) -> TlsError {
@@ -185,6 +245,12 @@ impl Validity {
         })
     }
 
+    /// What there is to tell at `now` (Unix seconds), and the seconds that are left.
+    fn notice(&self, now: u64) -> (Option<Notice>, i64) {
+        let left = i64::try_from(self.not_after).unwrap_or(i64::MAX) - i64::try_from(now).unwrap_or(0);
+        (expiry::notice(left, self.not_after.saturating_sub(self.not_before)), left)
+    }
+
     pub(crate) fn covers(&self, domains: &[String]) -> bool {
         domains.iter().all(|domain| self.names.contains(&domain.to_ascii_lowercase()))
     }
@@ -195,15 +261,16 @@ type Prints = Option<[(u64, i64, i64, u64); 2]>;
 
 struct Watch {
     certificate: Arc<ReloadableCertificate>,
+    subject: Subject,
     metrics: CertificateMetrics,
     seen: Prints,
     said: Option<Notice>,
 }
 
 impl Watch {
-    fn new(certificate: Arc<ReloadableCertificate>, metrics: CertificateMetrics) -> Self {
+    fn new(certificate: Arc<ReloadableCertificate>, subject: Subject, metrics: CertificateMetrics) -> Self {
         let seen = prints(&certificate);
-        Self { certificate, metrics, seen, said: None }
+        Self { certificate, subject, metrics, seen, said: None }
     }
 
     async fn run(mut self, drain: Drain) {
@@ -226,32 +293,30 @@ impl Watch {
             return;
         }
         self.seen = prints;
+        let name = self.subject.name;
         match self.certificate.reload() {
             Ok(()) => {
                 self.metrics.reloads.inc();
-                tracing::info!("the certificate's files have changed: reloaded");
+                tracing::info!("the files of the {name} have changed: reloaded");
             }
             Err(error) => {
                 self.metrics.reload_failures.inc();
-                tracing::error!(%error, "the certificate's files have changed; the old certificate stays");
+                tracing::error!(%error, "the files of the {name} have changed; the old one stays");
             }
         }
     }
 
     fn watch_expiry(&mut self, now: u64) {
         let Some(validity) = self.certificate.leaf().and_then(|leaf| Validity::of(&leaf)) else { return };
-        let left = i64::try_from(validity.not_after).unwrap_or(i64::MAX) - i64::try_from(now).unwrap_or(0);
+        let (notice, left) = validity.notice(now);
         self.metrics.expires.set(left);
-        let lifetime = validity.not_after.saturating_sub(validity.not_before);
-        let notice = expiry::notice(left, lifetime);
         if notice != self.said {
             self.said = notice;
+            let Subject { name, at_the_end } = self.subject;
             match notice {
-                Some(Notice::Expired) => {
-                    tracing::error!("the certificate has expired: viewers cannot connect");
-                }
+                Some(Notice::Expired) => tracing::error!("the {name} has expired: {at_the_end}"),
                 Some(Notice::Days(days)) => {
-                    tracing::warn!(days, left_s = left, "the certificate expires soon");
+                    tracing::warn!(days, left_s = left, "the {name} expires soon");
                 }
                 None => {}
             }
@@ -288,7 +353,7 @@ mod tests {
         };
         write("one.example");
         let loaded = ReloadableCertificate::load(&certificate, &key).unwrap();
-        let mut watch = Watch::new(Arc::clone(&loaded), CertificateMetrics::default());
+        let mut watch = Watch::new(Arc::clone(&loaded), SERVER, CertificateMetrics::default());
         let covers = |name: &str| Validity::of(&loaded.leaf().unwrap()).unwrap().covers(&[name.to_owned()]);
         watch.look();
         assert_eq!((watch.metrics.reloads.get(), covers("One.example")), (0, true));
@@ -313,6 +378,12 @@ mod tests {
         assert!(watch.metrics.expires.get() > 0);
         watch.watch_expiry(u64::MAX / 4);
         assert_eq!(watch.said, Some(Notice::Expired));
+        let at = |s| SystemTime::UNIX_EPOCH + Duration::from_secs(s);
+        let end = Validity::of(&loaded.leaf().unwrap()).unwrap().not_after;
+        let warning = |now| expiry_warning(&loaded, SERVER, at(now));
+        assert_eq!(warning(end - 22 * 86_400), None);
+        assert!(warning(end - 7_200).unwrap().contains("expires in 2 hours"));
+        assert_eq!(warning(end).as_deref(), Some("the certificate has expired: viewers cannot connect"));
     }
 
     #[test]

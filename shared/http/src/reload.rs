@@ -31,17 +31,19 @@ impl Reloadable {
         Self { path: path.to_owned(), running, live }
     }
 
-    /// Reads the certificate again too. What cannot be used leaves everything as it was, and is in the log.
-    pub fn reload_with<T: DeserializeOwned + Validate>(
+    /// Reads the certificates again too. What cannot be used leaves everything as it was, and is in the log.
+    pub fn reload_with<'a, T: DeserializeOwned + Validate>(
         &mut self,
-        certificate: Option<&ReloadableCertificate>,
+        certificates: impl IntoIterator<Item = &'a ReloadableCertificate>,
         apply: impl FnOnce(&T),
     ) {
         self.reload(apply);
-        match certificate.map(ReloadableCertificate::reload) {
-            Some(Err(error)) => tracing::error!(%error, "the old certificate stays"),
-            Some(Ok(())) => tracing::info!("certificate reloaded"),
-            None => {}
+        for certificate in certificates {
+            let file = certificate.files()[0].display();
+            match certificate.reload() {
+                Err(error) => tracing::error!(%error, "the old certificate stays"),
+                Ok(()) => tracing::info!(%file, "certificate reloaded"),
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! TLS from PEM files: server certificates that can be replaced while serving, and clients that trust one CA file.
+//! TLS from PEM files: certificates that can be replaced while serving, and clients that trust one CA file.
 //!
 //! A server may also name a CA whose clients it knows: POPs, by the name in their certificate. Everybody else is served
 //! without one.
@@ -7,13 +7,14 @@
 //! failed reload leaves the certificate that works in place. Deliberately absent: the system's trust store, and
 //! where certificates come from (`certificate`).
 
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig, version};
+use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig, SignatureScheme, version};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -92,7 +93,7 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     })
 }
 
-/// A server certificate that is read again on demand; open connections keep the one they began with.
+/// A certificate of a server, or of a client that shows one, that is read again on demand; open connections keep the one they began with.
 #[derive(Debug)]
 pub struct ReloadableCertificate {
     certificate: PathBuf,
@@ -205,6 +206,16 @@ impl ResolvesServerCert for ReloadableCertificate {
     }
 }
 
+impl ResolvesClientCert for ReloadableCertificate {
+    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
 /// A server that shows `certificate` and offers `alpn` in this order.
 ///
 /// # Errors
@@ -285,13 +296,14 @@ pub fn client_config(ca: &Path, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Tls
     client_config_as(ca, None, alpn)
 }
 
-/// As [`client_config`], and shows servers that ask for it the certificate of `identity` (chain and key files).
+/// As [`client_config`], and shows servers that ask for it the certificate that `identity` has then. Sessions are not resumed
+/// with it: they would go on under the certificate they began with.
 ///
 /// # Errors
-/// As [`client_config`], or the certificate and its key cannot be used.
+/// As [`client_config`].
 pub fn client_config_as(
     ca: &Path,
-    identity: Option<(&Path, &Path)>,
+    identity: Option<Arc<ReloadableCertificate>>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = read_roots(ca)?;
@@ -300,9 +312,10 @@ pub fn client_config_as(
         .with_root_certificates(roots);
     let mut config = match identity {
         None => config.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let shown = SingleCertAndKey::from(read_pair(certificate, key)?);
-            config.with_client_cert_resolver(Arc::new(shown))
+        Some(identity) => {
+            let mut config = config.with_client_cert_resolver(identity);
+            config.resumption = Resumption::disabled();
+            config
         }
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
