@@ -103,16 +103,18 @@ pub(crate) fn check_files(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What is no mistake of the configuration, and soon will be.
+/// What is no mistake of the configuration, and what an operator should know.
 ///
 /// # Errors
-/// The certificate for upstreams cannot be used.
-pub(crate) fn expiry(config: &Config) -> Result<Option<String>, StartError> {
+/// The certificate for upstreams, or the limit of open files, cannot be read.
+pub(crate) fn warnings(config: &Config) -> Result<Vec<String>, StartError> {
     let now = SystemTime::now();
-    let warning = |identity: Arc<ReloadableCertificate>| {
-        certificate::expiry_warning(&identity, upstream::IDENTITY, now)
-    };
-    Ok(upstream::identity(&config.upstream)?.and_then(warning))
+    let expiry = upstream::identity(&config.upstream)?
+        .and_then(|identity| certificate::expiry_warning(&identity, upstream::IDENTITY, now));
+    let disk = disk::shortage(&config.disk_cache, &config.pop);
+    // The limit is of whoever checks: the server's may be another one.
+    let files = limits(config)?.1.map(|shortage| shortage.to_string());
+    Ok([expiry, disk, files].into_iter().flatten().collect())
 }
 
 /// What viewers may take: what the configuration says, as far as there are files for so many connections.

@@ -125,6 +125,12 @@ pub(crate) fn check(dir: &Path) -> io::Result<()> {
     files::usable(dir)
 }
 
+/// What is no mistake, but not what was asked for either: a disk that is smaller than the cache is to be.
+pub(crate) fn shortage(config: &DiskCacheConfig, pop: &str) -> Option<String> {
+    let files = Files::new(config.dir.as_ref()?.join(pop));
+    files.shortage(config.bytes_max, files.held())
+}
+
 impl Disk {
     /// Starts the disk cache of a POP, if there is to be one. A folder that cannot be used is tried again later.
     ///

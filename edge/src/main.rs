@@ -113,12 +113,8 @@ fn check(file: &Path) -> Result<(), String> {
     let config: config::Config = sigma_http::config::load(file).map_err(|error| error.to_string())?;
     let wrong = |error: app::StartError| format!("{}: {error}", file.display());
     app::check_files(&config).map_err(wrong)?;
-    if let Some(warning) = app::expiry(&config).map_err(wrong)? {
+    for warning in app::warnings(&config).map_err(wrong)? {
         say(&mut std::io::stderr(), &format!("{}: warning: {warning}", file.display()));
-    }
-    // The limit is of whoever checks: the server's may be another one.
-    if let (_, Some(shortage)) = app::limits(&config).map_err(wrong)? {
-        say(&mut std::io::stderr(), &format!("{}: warning: {shortage}", file.display()));
     }
     Ok(())
 }

@@ -133,6 +133,33 @@ impl Files {
         unfinished(&objects)?.write_all(&[0; PIECE])
     }
 
+    /// Bytes that the disk has left; `None` if the system does not say.
+    pub(super) fn free(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(nearest(&self.root)).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// Says that a disk with `held` bytes of the cache on it is full before there are `bytes_max`; `None` if it is not, or
+    /// if the system does not say.
+    pub(super) fn shortage(&self, bytes_max: u64, held: u64) -> Option<String> {
+        let room = self.free()?.saturating_add(held);
+        (bytes_max > room).then(|| {
+            format!(
+                "disk_cache.bytes_max is {bytes_max} bytes, and the disk of {} has room for {room} with what is in there \
+                 already: it is full first, and then what was not asked for the longest is deleted",
+                self.root.display()
+            )
+        })
+    }
+
+    /// Bytes that the files of objects take.
+    pub(super) fn held(&self) -> u64 {
+        let inside = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+        let files =
+            inside(&self.root.join(OBJECTS)).flat_map(|folder| inside(&folder.path()).collect::<Vec<_>>());
+        files.filter_map(|file| Some(taken(file.metadata().ok()?.len()))).sum()
+    }
+
     fn folder(&self, id: ObjectId) -> PathBuf {
         let mut name = id.to_string();
         name.truncate(2);
@@ -186,7 +213,12 @@ impl Files {
     /// Looks at everything in the folder that is not `known`. Who has the lock deletes what cannot be used.
     pub(super) fn scan(&self, known: impl Fn(ObjectId) -> bool, has_lock: bool) -> io::Result<Scanned> {
         let mut found = Scanned::default();
-        for folder in fs::read_dir(self.root.join(OBJECTS))? {
+        let folders = match fs::read_dir(self.root.join(OBJECTS)) {
+            // It was deleted, and is made again when something is written.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            folders => folders?,
+        };
+        for folder in folders {
             let folder = folder?;
             let inside = fs::read_dir(folder.path());
             // Nothing in it is ours, if it is no folder at all.
@@ -255,10 +287,15 @@ fn gone(error: io::Error) -> io::Result<()> {
 /// # Errors
 /// Why not.
 pub(super) fn usable(folder: &Path) -> io::Result<()> {
-    let there = folder.ancestors().find(|ancestor| ancestor.exists());
-    let there = there.filter(|ancestor| !ancestor.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let there = nearest(folder);
     if !there.is_dir() {
         return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is a file", there.display())));
     }
     unfinished(there).map(drop)
+}
+
+/// A folder, or that of its parents which is there.
+fn nearest(folder: &Path) -> &Path {
+    let there = folder.ancestors().find(|ancestor| ancestor.exists());
+    there.filter(|ancestor| !ancestor.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

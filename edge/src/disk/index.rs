@@ -80,6 +80,11 @@ impl Index {
         Self { entries: LinkedHashMap::new(), bytes: 0, bytes_max, entries_max }
     }
 
+    /// Of all files, at most.
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
     /// Bytes of all files.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
@@ -126,6 +131,18 @@ impl Index {
             gone.push(id);
         }
         Some(gone)
+    }
+
+    /// Whose files have to be deleted for `bytes` to be free that are not: those that were asked for the longest ago. They are
+    /// not in the index any more. Fewer bytes, if there are no more.
+    pub(super) fn give_back(&mut self, bytes: u64) -> Vec<ObjectId> {
+        let (mut gone, before) = (Vec::new(), self.bytes);
+        while before - self.bytes < bytes {
+            let Some((id, entry)) = self.entries.pop_front() else { break };
+            self.bytes -= entry.bytes;
+            gone.push(id);
+        }
+        gone
     }
 
     /// An object is on disk, as the newest; [`Index::make_room`] made room for it.
@@ -185,6 +202,7 @@ mod tests {
         Find(u8),
         Remove(u8),
         Expire,
+        GiveBack(u64),
         Retain(u8),
         Later(u64),
     }
@@ -195,6 +213,7 @@ mod tests {
             3 => (0..24u8).prop_map(Act::Find),
             1 => (0..24u8).prop_map(Act::Remove),
             1 => Just(Act::Expire),
+            1 => (0..60u64).prop_map(Act::GiveBack),
             1 => (0..24u8).prop_map(Act::Retain),
             1 => (1..20u64).prop_map(Act::Later),
         ]
@@ -269,6 +288,15 @@ mod tests {
                         let gone = model.0.drain(..stays.unwrap_or(model.0.len()));
                         let gone: Vec<_> = gone.map(|(id, _)| named(id)).collect();
                         prop_assert_eq!(index.expire(now), gone);
+                    }
+                    Act::GiveBack(bytes) => {
+                        let (mut gone, mut freed) = (Vec::new(), 0);
+                        while freed < bytes && !model.0.is_empty() {
+                            let (id, entry) = model.0.remove(0);
+                            freed += entry.bytes;
+                            gone.push(named(id));
+                        }
+                        prop_assert_eq!(index.give_back(bytes), gone);
                     }
                     Act::Retain(least) => {
                         index.retain(|id| id.0 >= least.into());

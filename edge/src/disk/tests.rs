@@ -368,22 +368,49 @@ async fn a_full_disk_is_read_and_written_to_again_when_there_is_room() {
     lab.offer(&segment(2), &kept(), &bytes(2, 3 * MIB / 2));
     until(|| lab.metrics.disk.writes.failed.get() == 1).await;
     assert_eq!(stored(dir).len(), 1, "nothing is left of what did not fit");
-    // So full that nothing goes at all.
-    let _ = fs::write(dir.join("more"), vec![0; 2 * MIB]);
-    let another = bytes(3, 1000);
-    let tried = || {
-        lab.offer(&segment(3), &kept(), &another);
-        lab.metrics.disk.writable.get() == 0
-    };
-    until(tried).await;
-    assert!(lab.body(&segment(1)).await.unwrap().2, "reading goes on");
-    fs::remove_file(dir.join("more")).unwrap();
+    assert!(lab.body(&segment(1)).await.unwrap().2, "for what cannot fit nothing is deleted");
     fs::remove_file(ballast).unwrap();
     let lab = lab.ready().await;
     lab.offer(&segment(2), &kept(), &bytes(2, 3 * MIB / 2));
     until(|| lab.find(&segment(2)).is_some()).await;
     assert!(lab.body(&segment(2)).await.unwrap().2);
     drop(lab);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_smaller_than_the_cache_keeps_what_was_asked_for_last() {
+    let Some(small) = Small::mount() else { return };
+    let dir = small.0.path();
+    let first = start(dir, 64 * MIB).ready().await;
+    for n in 1..=40 {
+        first.offer(&segment(n), &kept(), &bytes(n, 100_000));
+        first.until_written(n).await;
+    }
+    let disk = &first.metrics.disk;
+    assert_eq!((disk.writes.failed.get(), disk.writable.get()), (0, 1));
+    let kept_now = disk.entries.get();
+    assert!(kept_now > 10 && disk.evictions.room.get() == 40 - kept_now as u64, "{kept_now} are left");
+    assert!(first.find(&segment(1)).is_none() && first.body(&segment(40)).await.unwrap().2);
+    drop(first);
+
+    // Others take the last byte before it starts again.
+    let _ = fs::write(dir.join("ballast"), vec![0; 2 * MIB]);
+    assert!(fs::write(dir.join("more"), [0; 4096]).is_err());
+    let config = DiskCacheConfig { dir: Some(dir.to_owned()), bytes_max: 64 << 20, write_bytes_per_s_max: 1 };
+    assert!(shortage(&config, "pop-1").unwrap().contains("disk_cache.bytes_max is 67108864 bytes"));
+    let small_enough = DiskCacheConfig { bytes_max: MIB as u64, ..config };
+    assert_eq!(shortage(&small_enough, "pop-1"), None, "what it holds counts");
+    let second = start(dir, 64 * MIB).ready().await;
+    let entries = second.metrics.disk.entries.get();
+    assert!(
+        entries > kept_now / 2,
+        "{entries} of {kept_now}: what is there is read before anything is written"
+    );
+    assert!(second.body(&segment(40)).await.unwrap().2);
+    second.offer(&segment(41), &kept(), &bytes(41, 100_000));
+    second.until_written(1).await;
+    assert_eq!(second.metrics.disk.writes.failed.get(), 0);
+    drop(second);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@
 use super::files::taken;
 use super::index::{Entry, ObjectId};
 use super::pace::Pace;
-use super::record::{Record, Times};
+use super::record::{PIECE, Record, Times};
 use super::{Queued, Shared};
 use crate::admission::now_ms;
 use crate::head::Head;
@@ -25,6 +25,9 @@ const TICK: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 250 });
 const REST: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 30 });
 /// How often the lock is asked for that another process has.
 const LOCK_EVERY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1_000 });
+
+/// How often an object is tried again on a disk that is full, room being made each time: others write to it as well.
+const FULL_TRIES: usize = 3;
 
 /// An object that is to be written.
 pub(super) struct Order {
@@ -47,6 +50,8 @@ pub(super) struct Writer {
     scanned_alone: bool,
     /// Whether the log says already that nothing is written.
     complained: bool,
+    /// Whether the log says already that the disk is smaller than the cache was to be.
+    tight: bool,
     look_again: Instant,
 }
 
@@ -61,6 +66,7 @@ impl Writer {
             scanned: false,
             scanned_alone: false,
             complained: false,
+            tight: false,
             look_again: now,
         }
     }
@@ -99,26 +105,64 @@ impl Writer {
                 Err(error) => self.rest(&error),
             };
         }
-        if !self.shared.writable() {
-            return self.begin();
-        }
         let expired = self.shared.index(|index| index.expire(now_ms()));
         for id in expired {
             self.shared.files.remove(id);
             self.shared.metrics.disk.evictions.expired.inc();
         }
+        if !self.shared.writable() {
+            self.begin();
+        }
     }
 
-    /// Tries the disk out, and lets objects come if it takes something.
+    /// Reads what is there, tries the disk out, and lets objects come if it takes something.
     fn begin(&mut self) {
-        if let Err(error) = self.shared.files.try_out() {
-            return self.rest(&error);
-        }
-        // What another process wrote and deleted since.
+        // What another process wrote and deleted since. A disk that takes nothing can still be read.
         if !self.scan() {
             return;
         }
-        self.shared.may_write(true);
+        match self.on_a_full_disk(PIECE as u64, |writer| writer.shared.files.try_out()) {
+            Ok(()) => self.shared.may_write(true),
+            Err(error) => self.rest(&error),
+        }
+    }
+
+    /// Writes `bytes`. Of a disk that is full what was not asked for the longest is deleted, as if the cache had its bytes_max:
+    /// it is the cache that filled it, or that is to make do with what others leave of it.
+    fn on_a_full_disk(
+        &mut self,
+        bytes: u64,
+        mut write: impl FnMut(&mut Self) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for _ in 0..FULL_TRIES {
+            match write(self) {
+                Err(error) if is_full(&error) && self.give_back(bytes) => {}
+                result => return result,
+            }
+        }
+        write(self)
+    }
+
+    /// Deletes what was not used the longest, until about `bytes` are free that were not. Whether anything was: for what
+    /// would not fit even then, nothing is.
+    fn give_back(&mut self, bytes: u64) -> bool {
+        let room =
+            self.shared.files.free().unwrap_or(0).saturating_add(self.shared.index(|index| index.bytes()));
+        if room < bytes {
+            return false;
+        }
+        if !std::mem::replace(&mut self.tight, true) {
+            tracing::warn!(
+                folder = %self.folder(), held = self.shared.index(|index| index.bytes()),
+                "the disk is full before disk_cache.bytes_max: from now on what was not asked for the longest is deleted"
+            );
+        }
+        let gone = self.shared.index(|index| index.give_back(bytes));
+        for id in &gone {
+            self.shared.files.remove(*id);
+            self.shared.metrics.disk.evictions.room.inc();
+        }
+        !gone.is_empty()
     }
 
     /// Reads what is in the folder. Whether that went well.
@@ -153,6 +197,10 @@ impl Writer {
         if !self.complained {
             let ms = began.elapsed().as_millis();
             tracing::info!(folder = %self.folder(), objects, bytes, spoilt = found.spoilt, ms, "disk cache read");
+            let bytes_max = shared.index(|index| index.bytes_max());
+            if let Some(shortage) = shared.files.shortage(bytes_max, bytes).filter(|_| self.lock.is_some()) {
+                tracing::warn!("{shortage}");
+            }
         }
         true
     }
@@ -188,7 +236,7 @@ impl Writer {
             writes.too_large.inc();
             return;
         };
-        match self.write(order, &head) {
+        match self.on_a_full_disk(bytes, |writer| writer.write(order, &head)) {
             Ok(()) => {
                 let entry = Entry { bytes, expires_ms: order.times.expires_ms };
                 self.shared.index(|index| index.insert(order.id, entry));
@@ -234,4 +282,9 @@ impl Writer {
     fn folder(&self) -> std::path::Display<'_> {
         self.shared.files.root().display()
     }
+}
+
+/// Whether deleting something helps.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
