@@ -9,6 +9,7 @@ pub(crate) use reports::{PopDescriptionConfig, ReportsConfig};
 use http::uri::{Authority, Scheme};
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
+use sigma_http::addresses::clashes;
 use sigma_http::admission::AddressRange;
 use sigma_http::config::{Problem, Validate};
 use sigma_http::front::FrontConfig;
@@ -476,14 +477,16 @@ impl Validate for Config {
         if let Err(error) = self.pop.parse::<PopId>() {
             found.push(Problem::new("pop", &self.pop, error.to_string()));
         }
-        let tls_listeners = self.tls.as_ref().map_or(0, |tls| tls.bind.len());
-        if self.http.bind.len() + tls_listeners == 0 {
+        let tls_binds = self.tls.as_ref().map_or(&[][..], |tls| &tls.bind);
+        if self.http.bind.is_empty() && tls_binds.is_empty() {
             let allowed = "at least one address here or in tls.bind: nobody could connect";
             found.push(Problem::new("http.bind", "[]", allowed));
         }
         if let Some(tls) = &self.tls {
             found.extend(tls.source().problems(self.http.bind.len()));
         }
+        let ops = std::slice::from_ref(&self.ops.bind);
+        found.extend(clashes(&[("http.bind", &self.http.bind), ("tls.bind", tls_binds), ("ops.bind", ops)]));
         found.extend(self.log.problems());
         self.upstream.problems(&mut found);
         self.pop_description.problems(&mut found);
@@ -573,16 +576,17 @@ mod tests {
     #[test]
     fn every_problem_is_named_at_once() {
         let text = "pop = \"Pop 1\"\n[upstream]\nurls = [\"https://origin:7443\"]\nrequests_max = 0\n\
-                    [limits]\nconnections_max = 0\n";
+                    [ops]\nbind = \"127.0.0.1:8080\"\n[limits]\nconnections_max = 0\n";
         let problems = parse::<Config>(text).unwrap_err();
         let named: Vec<_> = problems.iter().map(|p| (p.line, p.problem.key.as_str())).collect();
         assert_eq!(
             named,
             [
                 (Some(1), "pop"),
+                (Some(6), "ops.bind"),
                 (None, "upstream.ca"),
                 (Some(4), "upstream.requests_max"),
-                (Some(6), "limits.connections_max")
+                (Some(8), "limits.connections_max")
             ]
         );
     }

@@ -13,6 +13,7 @@ pub(crate) use playback::{IssuerAlgorithm, IssuerConfig, PlaybackConfig};
 pub(crate) use stats::StatsConfig;
 
 use serde::Deserialize;
+use sigma_http::addresses::clashes;
 use sigma_http::admission::AddressRange;
 use sigma_http::config::{Problem, Validate};
 use sigma_http::front::FrontConfig;
@@ -267,6 +268,14 @@ impl Validate for Config {
         if let Some(tls) = &self.tls {
             problems.extend(tls.source().problems(self.http.bind.len()));
         }
+        let tls_binds = self.tls.as_ref().map_or(&[][..], |tls| &tls.bind);
+        let ops = std::slice::from_ref(&self.ops.bind);
+        problems.extend(clashes(&[
+            ("http.bind", &self.http.bind),
+            ("tls.bind", tls_binds),
+            ("ops.bind", ops),
+            ("rtmp.bind", &rtmp.bind),
+        ]));
         problems.extend(self.log.problems());
         if rtmp.app.is_empty() || rtmp.app.len() > 64 {
             problems.push(Problem::new("rtmp.app", &rtmp.app, "1 to 64 characters"));

@@ -160,21 +160,37 @@ async fn metrics_are_served() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_tls_port_names_its_own_for_http_3() {
-    let lab = Lab::with(|config| {
-        let tls = config.tls.as_mut().unwrap();
-        tls.bind.push(tls.bind[0]);
-    });
-    assert_eq!(lab.edge.tls.len(), 2);
+/// What each TLS port of an edge says in Alt-Svc, by what it is bound to.
+async fn alternatives(lab: &Lab) -> Vec<(u16, String)> {
     let connector =
         tokio_rustls::TlsConnector::from(client_config(&lab.dir.path().join("cert.pem"), ALPN_ALL).unwrap());
+    let mut found = Vec::new();
     for addr in &lab.edge.tls {
         let tcp = TcpStream::connect(addr).await.unwrap();
         let io = connector.connect("127.0.0.1".try_into().unwrap(), tcp).await.unwrap();
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
         tokio::spawn(connection);
         let response = Viewer(sender).get("/nothing").await;
-        assert_eq!(header(&response, "alt-svc"), format!("h3=\":{}\"; ma=86400", addr.port()));
+        found.push((addr.port(), header(&response, "alt-svc").to_owned()));
     }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_tls_port_names_its_own_for_http_3() {
+    let lab = Lab::with(|config| {
+        let tls = config.tls.as_mut().unwrap();
+        tls.bind.push(tls.bind[0]);
+    });
+    let alternatives = alternatives(&lab).await;
+    assert_eq!(alternatives.len(), 2);
+    for (port, said) in alternatives {
+        assert_eq!(said, format!("h3=\":{port}\"; ma=86400"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_mapping_of_ports_viewers_are_told_the_outer_one() {
+    let lab = Lab::with(|config| config.tls.as_mut().unwrap().alt_svc_port = std::num::NonZeroU16::new(443));
+    assert_eq!(alternatives(&lab).await[0].1, "h3=\":443\"; ma=86400");
 }

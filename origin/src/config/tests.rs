@@ -25,6 +25,7 @@ fn every_complaint_names_key_value_and_what_is_allowed() {
         ("[live]\nsegment_ms = 10", "live.segment_ms"),
         ("[live]\npart_target_ms = 0", "live.part_target_ms"),
         ("[rtmp]\napp = \"\"", "rtmp.app"),
+        ("[rtmp]\nbind = [\"0.0.0.0:7071\"]", "rtmp.bind"),
         ("[stats]\nshields = [\"pop-1\", \"POP 2\"]", "stats.shields"),
         ("[stats]\ndatabase = \"mysql://\"", "stats.database"),
         ("[[profiles]]\nid = \"audio\"\nheight = 360\nbitrate_bps = 500000", "profiles[0].id"),

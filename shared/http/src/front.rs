@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -53,6 +54,8 @@ pub struct TlsConfig<const PORT: u16> {
     /// Whether HTTP/3 is offered.
     #[serde(default = "offered")]
     pub http3: bool,
+    /// The UDP port that Alt-Svc names instead of the one that is bound.
+    pub alt_svc_port: Option<NonZeroU16>,
 }
 
 fn loopback_at<const PORT: u16>() -> Vec<SocketAddr> {
@@ -85,6 +88,8 @@ pub struct FrontTls<'a> {
     pub source: CertificateSource<'a>,
     /// `tls.http3`
     pub http3: bool,
+    /// `tls.alt_svc_port`
+    pub alt_svc_port: Option<NonZeroU16>,
 }
 
 /// Why there is nothing to listen on: the configuration, its files, or another process.
@@ -107,6 +112,7 @@ pub struct Front {
     plain: Vec<Bound>,
     encrypted: Vec<Bound>,
     quic: Vec<BoundUdp>,
+    alt_svc_port: Option<NonZeroU16>,
     certificate: Option<Arc<ReloadableCertificate>>,
 }
 
@@ -114,7 +120,12 @@ impl<'a> FrontConfig<'a> {
     /// What `http.bind` and `[tls]` say.
     #[must_use]
     pub fn new<const PORT: u16>(http: &'a [SocketAddr], tls: Option<&'a TlsConfig<PORT>>) -> Self {
-        let tls = tls.map(|tls| FrontTls { bind: &tls.bind, source: tls.source(), http3: tls.http3 });
+        let tls = tls.map(|tls| FrontTls {
+            bind: &tls.bind,
+            source: tls.source(),
+            http3: tls.http3,
+            alt_svc_port: tls.alt_svc_port,
+        });
         Self { http, tls }
     }
 
@@ -171,7 +182,8 @@ impl Front {
             encrypted.push(tcp);
             quic.extend(udp);
         }
-        Ok(Self { plain, encrypted, quic, certificate })
+        let alt_svc_port = config.tls.and_then(|tls| tls.alt_svc_port);
+        Ok(Self { plain, encrypted, quic, alt_svc_port, certificate })
     }
 
     /// The plain addresses really bound.
@@ -246,7 +258,7 @@ impl Front {
             let respond = move |request: Request<Incoming>, from| handler(request.map(Into::into), from);
             let port = bound.local_addr().port();
             let server = match self.quic.iter().any(|udp| udp.local_addr().port() == port) {
-                true => server.clone().with_http3_at(port),
+                true => server.clone().with_http3_at(self.alt_svc_port.map_or(port, NonZeroU16::get)),
                 false => server.clone(),
             };
             server.serve(bound, Some(Arc::clone(&tls)), respond);

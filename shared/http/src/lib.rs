@@ -7,6 +7,7 @@
 
 pub mod acme;
 mod activity;
+pub mod addresses;
 pub mod admission;
 mod answers;
 pub mod assets;
