@@ -2,7 +2,8 @@
 //!
 //! Invariants: at any moment an object has at most one fill, and it belongs to the cache (A6); a fill leaves the table
 //! only after its object can be found in the cache, so nobody in between fetches it again; errors live in a small cache
-//! of their own and cannot push media out; what is on disk too is looked for there only when it is not in memory, and
+//! of their own and cannot push media out; numbers and names that somebody makes up cost a bounded number of fills (see
+//! `tips`, `strangers`); what is on disk too is looked for there only when it is not in memory, and
 //! comes to those who wait as what is fetched does. Deliberately absent: stale answers and revalidation.
 
 mod from_disk;
@@ -16,6 +17,7 @@ use crate::head::{Head, Served};
 use crate::key::CacheKey;
 use crate::metrics::{Metrics, Reading};
 use crate::strangers::Strangers;
+use crate::tips::{Judged, Tips};
 use crate::upstream::{Upstream, UpstreamBody, UpstreamError};
 use bytes::Bytes;
 use http::Response;
@@ -52,6 +54,8 @@ pub(crate) enum Found {
         /// `Retry-After`
         retry_after_s: u32,
     },
+    /// 400: no playlist is waited for that is so far ahead.
+    TooFarAhead,
 }
 
 /// See the module.
@@ -65,6 +69,7 @@ pub(crate) struct Store {
     waiters: WaiterLimits,
     fills_max: usize,
     strangers: Strangers,
+    tips: Tips,
     config: CacheConfig,
     metrics: Arc<Metrics>,
     /// Whether the log says already that the upstream redirects.
@@ -138,6 +143,7 @@ impl Store {
             waiters,
             fills_max,
             strangers: Strangers::new(unknown_channels_per_s, Instant::now()),
+            tips: Tips::new(),
             config,
             metrics,
             redirect_told: AtomicBool::new(false),
@@ -149,26 +155,45 @@ impl Store {
         if let Some(stored) = self.stored(&key) {
             return Found::Stored(stored);
         }
+        if let Some(fill) = self.shard(&key).get(&key) {
+            return coming(fill.follow(&self.waiters), Served::Joined);
+        }
+        match self.tips.judge(key, Instant::now()) {
+            Judged::Ask(key) => self.find_or_fetch(key, false),
+            Judged::Odd(key) => self.find_or_fetch(key, true),
+            Judged::TooFarAhead => Found::TooFarAhead,
+        }
+    }
+
+    fn find_or_fetch(self: &Arc<Self>, key: CacheKey, odd: bool) -> Found {
         let mut filling = self.shard(&key);
         if let Some(fill) = filling.get(&key) {
             return coming(fill.follow(&self.waiters), Served::Joined);
         }
-        // Its fill may have ended between the two looks.
+        // Its fill may have ended since somebody looked.
         if let Some(stored) = self.stored(&key) {
             return Found::Stored(stored);
         }
         let place = self.disk.as_ref().and_then(|disk| disk.find(&key));
-        if place.is_none() && !self.strangers.may_ask(key.channel(), Instant::now()) {
+        if place.is_none() && !self.strangers.may_ask(key.resource(), odd, Instant::now()) {
+            return coming(None, Served::Miss);
+        }
+        if odd && !self.tips.take_place(key.resource()) {
             return coming(None, Served::Miss);
         }
         let fill = Fill::new();
         let Some(follower) = self.reserve_fill(&fill) else {
+            if odd {
+                self.tips.leave_place(key.resource());
+            }
             return coming(None, Served::Miss);
         };
         filling.insert(key.clone(), Arc::clone(&fill));
         drop(filling);
         let served = if place.is_some() { Served::Disk } else { Served::Miss };
-        tokio::spawn(Fetch::new(self, key, fill).run(place));
+        let mut fetch = Fetch::new(self, key, fill);
+        fetch.odd = odd;
+        tokio::spawn(fetch.run(place));
         coming(Some(follower), served)
     }
 
@@ -248,7 +273,7 @@ impl Store {
     fn keep(&self, key: &CacheKey, head: &Arc<Head>, body: Bytes) {
         let success = head.status.is_success();
         if success {
-            self.strangers.exists(key.channel());
+            self.strangers.exists(key.resource(), head, Instant::now());
         }
         let stated = Stated {
             cache_control: &head.cache_control(),
@@ -286,6 +311,8 @@ struct Fetch {
     store: Arc<Store>,
     key: CacheKey,
     fill: Arc<Fill>,
+    /// It has one of the places for odd requests.
+    odd: bool,
     /// Of what was handed on.
     bytes: usize,
     /// What the viewers have from elsewhere, when the rest has to come from the upstream that is asked now.
@@ -302,7 +329,7 @@ struct Begun {
 
 impl Fetch {
     fn new(store: &Arc<Store>, key: CacheKey, fill: Arc<Fill>) -> Self {
-        Self { store: Arc::clone(store), key, fill, bytes: 0, begun: None }
+        Self { store: Arc::clone(store), key, fill, odd: false, bytes: 0, begun: None }
     }
 
     async fn run(mut self, place: Option<Place>) {
@@ -383,6 +410,9 @@ impl Fetch {
     fn accept(&self, response: &Response<UpstreamBody>) -> Result<Arc<Head>, Cause> {
         let head = Arc::new(Head::new(response, Instant::now()));
         let object_bytes_max = self.store.config.object_bytes_max;
+        if let Some(tip) = head.tip().filter(|_| self.key.resource().is_media_playlist()) {
+            self.store.tips.learn(self.key.resource(), tip, head.said_at());
+        }
         if head.status.is_redirection() {
             // A shield sends viewers to sessions. Passed on, that would send ours round in circles.
             if !self.store.redirect_told.swap(true, Ordering::Relaxed) {
@@ -469,6 +499,9 @@ impl Drop for Fetch {
         self.leave_table();
         // Changes nothing after a proper end.
         self.fill.abort(Cause::Broken, &self.store.waiters);
+        if self.odd {
+            self.store.tips.leave_place(self.key.resource());
+        }
         self.store.metrics.fills.dec();
         self.store.metrics.fill_bytes.dec_by(gauge_step(self.bytes));
     }

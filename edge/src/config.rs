@@ -197,7 +197,7 @@ fn default_connect_timeout_ms() -> u64 {
     1_000
 }
 fn default_response_timeout_ms() -> u64 {
-    12_000
+    9_500
 }
 fn default_body_timeout_ms() -> u64 {
     30_000

@@ -66,8 +66,8 @@ struct Own {
 
 /// What can be said at once about a request.
 enum Answer {
-    /// The object is in the cache; the viewer may have it already.
-    Stored(Arc<Stored>, bool),
+    /// The object is in the cache.
+    Stored(Arc<Stored>),
     /// The object is on its way.
     Coming(Follower, Served),
     /// Nothing to do with the cache.
@@ -146,7 +146,7 @@ impl Handler {
         mut account: Box<Account>,
     ) -> Response<EdgeBody> {
         match answer {
-            Answer::Stored(stored, known) => self.hit(&stored, known, head_only, account),
+            Answer::Stored(stored) => self.hit(&stored, head_only, account),
             Answer::Own(response) => own(*response, head_only, account),
             Answer::Policy { query, trusted } => {
                 own(Box::pin(self.policy(query.as_deref(), trusted)).await, false, account)
@@ -202,8 +202,7 @@ impl Handler {
                 let hit =
                     if stored.head.status.is_success() { &requests.hit } else { &requests.negative_hit };
                 hit.inc();
-                let known = stored.head.is_known_to(request.headers());
-                Ok(Answer::Stored(stored, known))
+                Ok(Answer::Stored(stored))
             }
             Found::Coming(follower, served) => {
                 let outcome = match served {
@@ -220,6 +219,10 @@ impl Handler {
                     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are waiting here")
                         .retry_after_s(retry_after_s);
                 Ok(Answer::Own(Box::new(problem.response())))
+            }
+            Found::TooFarAhead => {
+                let detail = "_HLS_msn or _HLS_part is too far ahead of the playlist";
+                Ok(Answer::Own(Box::new(self.bad_request(detail.to_owned()))))
             }
         }
     }
@@ -264,30 +267,21 @@ impl Handler {
         request: &Request<()>,
     ) -> Result<CacheKey, Box<Response<Full<Bytes>>>> {
         let gzip = accepts_gzip(request.headers());
-        CacheKey::new(resource, request.uri().query(), gzip).map_err(|error| {
-            self.metrics.requests.refused.inc();
-            let max_age_s = max_age_s(Freshness::BlockingPlaylist, false, TARGET_DURATION_S);
-            let problem = Problem::new(StatusCode::BAD_REQUEST, error.to_string()).max_age_s(max_age_s);
-            Box::new(problem.response())
-        })
+        CacheKey::new(resource, request.uri().query(), gzip)
+            .map_err(|error| Box::new(self.bad_request(error.to_string())))
     }
 
-    fn hit(
-        &self,
-        stored: &Stored,
-        known: bool,
-        head_only: bool,
-        mut account: Box<Account>,
-    ) -> Response<EdgeBody> {
-        let now = Instant::now();
-        let status = if known { StatusCode::NOT_MODIFIED } else { stored.head.status };
-        let delay = account.answered_with(status, Some(Served::Hit), stored.head.object);
+    fn bad_request(&self, detail: String) -> Response<Full<Bytes>> {
+        self.metrics.requests.refused.inc();
+        let max_age_s = max_age_s(Freshness::BlockingPlaylist, false, TARGET_DURATION_S);
+        Problem::new(StatusCode::BAD_REQUEST, detail).max_age_s(max_age_s).response()
+    }
+
+    fn hit(&self, stored: &Stored, head_only: bool, mut account: Box<Account>) -> Response<EdgeBody> {
+        let delay = account.answered_with(stored.head.status, Some(Served::Hit), stored.head.object);
         let timing = Timing { pop: &self.own.pop, served: Served::Hit, delay };
-        if known {
-            return stored.head.not_modified(&timing, now, EdgeBody::whole(Bytes::new(), account));
-        }
         let bytes = if head_only { Bytes::new() } else { stored.body.clone() };
-        stored.head.response(&timing, now, EdgeBody::whole(bytes, account))
+        stored.head.response(&timing, Instant::now(), EdgeBody::whole(bytes, account))
     }
 
     fn stream(

@@ -8,6 +8,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use sigma_report::spans::Span;
 use sigma_shared::cmsd::{self, ObjectType};
+use sigma_shared::id::RenditionId;
+use sigma_shared::reload::Tip;
 use std::time::{Duration, Instant};
 
 const DROPPED: [HeaderName; 14] = [
@@ -217,7 +219,28 @@ impl Head {
 
     /// What the origin says is asked for next, relative to this object (CMSD-Static `nor`).
     pub(crate) fn next_object(&self) -> Option<&str> {
-        cmsd::string(self.headers.get(cmsd::CMSD_STATIC)?.to_str().ok()?, "nor")
+        cmsd::string(self.cmsd_static()?, "nor")
+    }
+
+    /// How far the playlist has got, as the upstream says with it.
+    pub(crate) fn tip(&self) -> Option<Tip> {
+        cmsd::tip(self.cmsd_static()?)
+    }
+
+    /// When what it says was so, or a little before.
+    pub(crate) fn said_at(&self) -> Instant {
+        // `Age` is whole seconds, rounded down.
+        let age_s = if self.age_s == 0 { 0 } else { u64::from(self.age_s) + 1 };
+        self.arrived.checked_sub(Duration::from_secs(age_s)).unwrap_or(self.arrived)
+    }
+
+    /// The renditions of a Multivariant Playlist.
+    pub(crate) fn renditions(&self) -> impl Iterator<Item = RenditionId> {
+        cmsd::renditions(self.cmsd_static().unwrap_or_default())
+    }
+
+    fn cmsd_static(&self) -> Option<&str> {
+        self.headers.get(cmsd::CMSD_STATIC)?.to_str().ok()
     }
 
     /// A viewer's response at `now`. `Age` counts whole seconds since the origin made it (DL-04).
@@ -230,30 +253,6 @@ impl Head {
         *headers = self.headers.clone();
         headers.insert(header::AGE, HeaderValue::from(age));
         timing.write(headers);
-        response
-    }
-
-    /// Whether the viewer has this object already: its `If-None-Match` names the ETag of a 200.
-    pub(crate) fn is_known_to(&self, request_headers: &HeaderMap) -> bool {
-        let Some(etag) = self.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()) else {
-            return false;
-        };
-        let same = |tag: &str| tag.trim().trim_start_matches("W/") == etag.trim_start_matches("W/");
-        self.status == StatusCode::OK
-            && request_headers
-                .get_all(header::IF_NONE_MATCH)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .any(|tags| tags.trim() == "*" || tags.split(',').any(same))
-    }
-
-    /// The answer to a viewer that has the object already.
-    pub(crate) fn not_modified<B>(&self, timing: &Timing<'_>, now: Instant, body: B) -> Response<B> {
-        let mut response = self.response(timing, now, body);
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE] {
-            response.headers_mut().remove(name);
-        }
         response
     }
 

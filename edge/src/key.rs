@@ -4,7 +4,6 @@
 #![deny(clippy::disallowed_methods)]
 
 use sigma_shared::directives::{DirectiveError, Directives};
-use sigma_shared::id::ChannelId;
 use sigma_shared::mode::{InvalidMode, Mode};
 use sigma_shared::resource::{Listed, LiveResource, MediaResource};
 use std::fmt;
@@ -65,11 +64,7 @@ impl CacheKey {
             Some(query) if resource.is_media_playlist() => Directives::parse(query)?,
             _ => Directives::default(),
         };
-        // Of a playlist without parts the origin takes no notice of it: kept, each number would be a key, and a fetch that
-        // is held, of its own.
-        if !has_parts(&resource) {
-            directives.part = None;
-        }
+        directives.part = part_of(&resource, directives.part);
         let playlist = resource.is_media_playlist() || is_multivariant;
         let coding = if playlist && accepts_gzip { Coding::Gzip } else { Coding::Identity };
         Ok(Self { resource, mode, directives, coding })
@@ -87,9 +82,20 @@ impl CacheKey {
         Some(Self { resource, mode: None, directives: Directives::default(), coding: Coding::Identity })
     }
 
-    /// Whose object it is.
-    pub(crate) fn channel(&self) -> &ChannelId {
-        self.resource.channel()
+    /// The key of the same playlist, waited for until it has this segment or part.
+    pub(crate) fn waiting_for(self, (msn, part): (u64, Option<u32>)) -> Self {
+        let part = part_of(&self.resource, part);
+        Self { directives: Directives { msn: Some(msn), part, ..self.directives }, ..self }
+    }
+
+    /// What it is, without directives.
+    pub(crate) fn resource(&self) -> &LiveResource {
+        &self.resource
+    }
+
+    /// Of a Media Playlist.
+    pub(crate) fn directives(&self) -> &Directives {
+        &self.directives
     }
 
     /// What is asked of the upstream.
@@ -145,9 +151,12 @@ impl CacheKey {
     }
 }
 
-/// Whether it is a Media Playlist that lists Partial Segments.
-fn has_parts(resource: &LiveResource) -> bool {
-    matches!(resource, LiveResource::Media(.., MediaResource::Playlist(Listed::Media, Mode::Ultra)))
+/// `part` of a Media Playlist that lists Partial Segments. Of one without them the origin takes no notice of it: kept, each
+/// number would be a key, and a fetch that is held, of its own.
+fn part_of(resource: &LiveResource, part: Option<u32>) -> Option<u32> {
+    let lists_parts =
+        matches!(resource, LiveResource::Media(.., MediaResource::Playlist(Listed::Media, Mode::Ultra)));
+    part.filter(|_| lists_parts)
 }
 
 /// Path and query as the upstream is asked.

@@ -25,6 +25,7 @@ mod session;
 mod strangers;
 #[cfg(test)]
 mod tests;
+mod tips;
 mod upstream;
 mod viewers;
 

@@ -5,6 +5,7 @@ mod answers;
 mod disk;
 mod fake;
 mod fills;
+mod invented;
 mod ledger_cost;
 mod ports;
 mod quic;

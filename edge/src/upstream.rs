@@ -44,6 +44,8 @@ use std::time::{Duration, Instant};
 
 /// What waits for a whole segment is late after so many times what a part is given.
 const SEGMENT_HEDGE_FACTOR: u32 = 4;
+/// And so is what waits for nothing, but may have to be read from a disk there.
+const NOTHING_HEDGE_FACTOR: u32 = 2;
 /// Whose hedge won is late when it takes so much longer: one that is a moment behind is as good as the other.
 const LATE_BY: Duration = Duration::from_millis(100);
 /// What the log calls the certificate that upstreams are shown.
@@ -147,7 +149,8 @@ impl Upstream {
     /// No upstream has it: no connection, no answer in time, or a broken one.
     pub(crate) async fn fetch(&self, key: &CacheKey) -> Asked {
         let order = self.order();
-        within(self.patience(), self.race(key, order)).await
+        let end = Instant::now() + self.patience();
+        within(end, self.race(key, order, end)).await
     }
 
     /// Asks again after a body broke off, elsewhere if possible; for what is left of the patience.
@@ -157,7 +160,8 @@ impl Upstream {
     pub(crate) async fn fetch_again(&self, key: &CacheKey, broken: &UpstreamBody, left: Duration) -> Asked {
         let mut order = self.order();
         order.put_last(broken.from());
-        within(left, self.race(key, order)).await
+        let end = Instant::now() + left;
+        within(end, self.race(key, order, end)).await
     }
 
     /// Asks for something that is no object of the cache, of any upstream that answers.
@@ -193,7 +197,7 @@ impl Upstream {
             }
             Err(failed)
         };
-        within(self.patience(), asking).await
+        within(Instant::now() + self.patience(), asking).await
     }
 
     fn order(&self) -> Order {
@@ -212,15 +216,17 @@ impl Upstream {
         order
     }
 
-    async fn race(&self, key: &CacheKey, order: Order) -> Asked {
+    /// Until `end`: whoever has not answered by then has failed.
+    async fn race(&self, key: &CacheKey, order: Order, end: Instant) -> Asked {
         let question = question(&key.to_string(), key.coding() == Coding::Gzip, key.names_a_moment())?;
-        let hedge_after = match key.waits_for() {
-            Waits::Nothing => None,
-            Waits::Part => Some(self.0.config.hedge_after()),
-            Waits::Segment => Some(self.0.config.hedge_after() * SEGMENT_HEDGE_FACTOR),
-        };
-        let mut race = Race::new(order, hedge_after, Instant::now());
-        let mut runners = Runners { upstream: self, running: Vec::new() };
+        let late_after = self.0.config.hedge_after()
+            * match key.waits_for() {
+                Waits::Nothing => NOTHING_HEDGE_FACTOR,
+                Waits::Part => 1,
+                Waits::Segment => SEGMENT_HEDGE_FACTOR,
+            };
+        let mut race = Race::new(order, late_after, Instant::now());
+        let mut runners = Runners { upstream: self, running: Vec::new(), late_after, end, heard: false };
         let mut last = UpstreamError::Unreachable;
         let mut failure = None;
         loop {
@@ -236,6 +242,7 @@ impl Upstream {
                 finished = runners.next() => finished,
                 () = until(race.wake_at()) => continue,
             };
+            runners.heard |= asked.is_ok();
             let got = match &asked {
                 Ok(response) if response.status().is_server_error() => Got::Failure,
                 Ok(response) if response.status().is_client_error() => Got::Refusal,
@@ -269,8 +276,8 @@ fn question(path: &str, gzip: bool, moment: bool) -> Result<Question, UpstreamEr
     Ok(Question { method: Method::GET, path, gzip, moment, posted: None })
 }
 
-async fn within(patience: Duration, asking: impl Future<Output = Asked>) -> Asked {
-    tokio::time::timeout(patience, asking).await.unwrap_or(Err(UpstreamError::TimedOut))
+async fn within(end: Instant, asking: impl Future<Output = Asked>) -> Asked {
+    tokio::time::timeout_at(end.into(), asking).await.unwrap_or(Err(UpstreamError::TimedOut))
 }
 
 async fn until(at: Option<Instant>) {
@@ -284,6 +291,12 @@ async fn until(at: Option<Instant>) {
 struct Runners<'a> {
     upstream: &'a Upstream,
     running: Vec<Runner>,
+    /// Who is silent for longer is late.
+    late_after: Duration,
+    /// Of the race.
+    end: Instant,
+    /// Some upstream answered, whatever it said.
+    heard: bool,
 }
 
 struct Runner {
@@ -341,10 +354,12 @@ impl Runners<'_> {
 
 impl Drop for Runners<'_> {
     fn drop(&mut self) {
-        let config = &self.upstream.0.config;
+        let now = Instant::now();
         for left in self.running.drain(..) {
             let peer = &self.upstream.0.peers[left.upstream];
-            if left.since.elapsed() >= config.response_timeout() {
+            // While another one answers that there is nothing yet, one that began later may well be waiting for it.
+            let given = if self.heard { self.upstream.patience() } else { self.late_after };
+            if now >= self.end && now.saturating_duration_since(left.since) >= given {
                 peer.counters.timed_out.inc();
                 peer.failed(Fault::Timeout);
             } else {

@@ -249,7 +249,7 @@ impl Visit {
     /// The head of its answer goes out.
     pub(crate) fn answered(&mut self, status: StatusCode, object: Object) {
         self.answer = Some((status, object));
-        let good = status.is_success() || status == StatusCode::NOT_MODIFIED;
+        let good = status.is_success();
         let waited = if good { Waited::Answered } else { Waited::Refused };
         if let Some((held, (_, who))) = self.held.take().zip(self.who()) {
             let mut shard = self.viewers.shard(&who.session);
@@ -302,7 +302,7 @@ impl Visit {
     /// What its end says of who watches; `None` for nothing.
     fn ended(&self, bytes: u64, complete: bool) -> Option<Ended> {
         let (status, object) = self.answer.filter(|_| self.get && complete)?;
-        let good = status.is_success() || status == StatusCode::NOT_MODIFIED;
+        let good = status.is_success();
         let whole = status == StatusCode::OK && bytes > 0;
         let media = whole && object.kind == Kind::Media;
         let watched = object.span.filter(|_| media);

@@ -3,8 +3,6 @@
 use super::fake::Fake;
 use super::*;
 use crate::upstream::Protocol;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn br_15_a_thousand_identical_requests_are_one_upstream_request() {
@@ -204,44 +202,6 @@ async fn a_body_that_trickles_for_ever_is_given_up() {
     assert!(cut_off.is_err());
     lab.until_no_fills().await;
     assert_eq!(lab.edge.metrics.upstream_requests.timed_out.get(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_invented_channels_costs_a_bounded_number_of_requests_and_no_memory() {
-    let mut lab = Lab::with(|config| {
-        config.limits.unknown_channels_per_s = 10;
-        config.cache.negative_bytes_max = 20_000;
-    });
-    let viewer = lab.begin(PART).await;
-    lab.ask().await.answer(200, 0, "part").await;
-    assert_eq!(within(viewer).await.unwrap().status(), 200);
-    let began = std::time::Instant::now();
-    let (count, mut viewer) = (Arc::clone(&lab.fake.count), lab.viewer().await);
-    let flood = tokio::spawn(async move {
-        let mut shed = 0;
-        for n in 0..3_000 {
-            let response = viewer.get(&format!("/live/x{n}/index.m3u8")).await;
-            shed += usize::from(response.status() == 503);
-        }
-        shed
-    });
-    while !flood.is_finished() {
-        if let Ok(ask) = tokio::time::timeout(Duration::from_millis(20), lab.fake.asks.recv()).await {
-            ask.unwrap().refuse(404).await;
-        }
-    }
-    let (shed, elapsed) = (within(flood).await.unwrap(), began.elapsed());
-    let asked = count.load(Ordering::SeqCst) - 1;
-    assert!(asked <= 101 + usize::try_from(elapsed.as_millis() / 100).unwrap(), "{asked} in {elapsed:?}");
-    assert_eq!((shed + asked, lab.edge.metrics.requests.shed.get()), (3_000, shed as u64));
-    lab.until_no_fills().await;
-    let negative =
-        lab.edge.store.readings().into_iter().find(|(name, ..)| *name == "sigma_edge_negative_bytes");
-    assert!(negative.unwrap().2 <= 20_000);
-    // Who watches a channel that is on notices nothing of it.
-    let viewer = lab.begin("/live/demo/v720/9.1.m4s").await;
-    lab.ask().await.answer(200, 0, "part").await;
-    assert_eq!(within(viewer).await.unwrap().status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -62,9 +62,9 @@ pub(crate) struct Race {
 }
 
 impl Race {
-    /// Begins at `now`. With `hedge_after`, the next healthy upstream is asked too when there is no answer by then.
-    pub(crate) fn new(order: Order, hedge_after: Option<Duration>, now: Instant) -> Self {
-        let hedge_at = hedge_after.filter(|_| order.healthy > 1).map(|after| now + after);
+    /// Begins at `now`. The next healthy upstream is asked too when there is no answer after `hedge_after`.
+    pub(crate) fn new(order: Order, hedge_after: Duration, now: Instant) -> Self {
+        let hedge_at = (order.healthy > 1).then(|| now + hedge_after);
         let tries = vec![0; order.ranked.len()];
         Self {
             order,

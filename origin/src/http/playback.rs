@@ -23,7 +23,7 @@ use sigma_shared::directives::Directives;
 use sigma_shared::freshness::{Served, max_age_s};
 use sigma_shared::id::{ChannelId, RenditionId};
 use sigma_shared::mode::Mode;
-use sigma_shared::reload::Decision;
+use sigma_shared::reload::{Decision, Tip};
 use sigma_shared::resource::{Listed, LiveResource, MediaResource};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -122,9 +122,13 @@ impl Playback {
         let Some(snapshot) = view.as_ref().and_then(|view| view.multivariant.clone()) else {
             return absent(view.as_deref(), "this channel is not live");
         };
-        let max_age = max_age_s(Served::Playlist, true, snapshot.target_duration_s);
-        let mode = asked.or(view.map(|view| view.mode)).unwrap_or(Mode::Ultra);
-        playlist_response(snapshot.text(mode), head, Told { max_age, held_ms: None, next_part: None })
+        let max_age_s = max_age_s(Served::Playlist, true, snapshot.target_duration_s);
+        let mode = asked.or(view.as_ref().map(|view| view.mode)).unwrap_or(Mode::Ultra);
+        // Edges know by this which renditions are there, and which ones somebody makes up.
+        let mut renditions: Vec<_> = view.iter().flat_map(|view| view.renditions.keys().cloned()).collect();
+        renditions.sort_unstable();
+        let cmsd = CmsdStatic { renditions, ..of_playlist() };
+        playlist_response(snapshot.text(mode), head, &Told { max_age_s, cmsd })
     }
 
     async fn playlist(
@@ -146,18 +150,14 @@ impl Playback {
         let limit = hold_limit(target_duration_s);
         let mut held = None;
         loop {
-            let decision = {
+            let (tip, decision) = {
                 let snapshot = snapshots.borrow_and_update();
-                snapshot.tip_of(listed, mode).decide(&want, snapshot.control.part_target_ms)
+                let tip = snapshot.tip_of(listed, mode);
+                (tip, tip.decide(&want, snapshot.control.part_target_ms))
             };
             match decision {
                 Decision::Ready => break,
-                Decision::TooFarAhead => {
-                    return bad_request(
-                        "_HLS_msn or _HLS_part is too far ahead of the playlist",
-                        target_duration_s,
-                    );
-                }
+                Decision::TooFarAhead => return too_far_ahead(tip, target_duration_s),
                 Decision::Wait => {}
             }
             if held.is_none() {
@@ -174,13 +174,14 @@ impl Playback {
         }
         let snapshot = Arc::clone(&snapshots.borrow());
         let served = if want.is_blocking() { Served::BlockingPlaylist } else { Served::Playlist };
-        let max_age = max_age_s(served, true, target_duration_s);
+        let max_age_s = max_age_s(served, true, target_duration_s);
         let held_ms = held.is_some().then(|| u32::try_from(asked.elapsed().as_millis()).unwrap_or(u32::MAX));
         // Whoever waited for this playlist asks for the part it hints at: edges may have it fetched (CMSD-Static `nor`).
         let hinting = listed == Listed::Media && mode == Mode::Ultra && want.is_blocking();
         let next_part = (hinting && !snapshot.tip.ended).then(|| snapshot.tip.next_part());
-        let told = Told { max_age, held_ms, next_part };
-        playlist_response(snapshot.playlist(listed, mode, want.skip), head, told)
+        let cmsd =
+            CmsdStatic { held_ms, next_part, tip: Some(snapshot.tip_of(listed, mode)), ..of_playlist() };
+        playlist_response(snapshot.playlist(listed, mode, want.skip), head, &Told { max_age_s, cmsd })
     }
 
     /// PH-05: the hinted part is waited for, and then sent whole.
@@ -334,7 +335,9 @@ fn media(snapshot: &RenditionSnapshot, body: Body, delivered: Delivered) -> Resp
     head.insert(PRIORITY, HeaderValue::from_static(if delivered.is_audio { "u=2" } else { "u=3" }));
     let cmsd = CmsdStatic {
         available_at_ms: delivered.available_at_ms,
+        renditions: Vec::new(),
         span_us: delivered.span_us,
+        tip: None,
         duration_ms: delivered.duration_ms,
         held_ms: None,
         next_part: None,
@@ -346,15 +349,26 @@ fn media(snapshot: &RenditionSnapshot, body: Body, delivered: Delivered) -> Resp
 }
 
 /// What is said of a playlist in its response headers.
-#[derive(Clone, Copy)]
 struct Told {
-    max_age: u32,
-    held_ms: Option<u32>,
-    next_part: Option<(u64, u32)>,
+    max_age_s: u32,
+    cmsd: CmsdStatic,
 }
 
-fn playlist_response(text: &Text, request: &HeaderMap, told: Told) -> Response<Body> {
-    let Told { max_age, held_ms, next_part } = told;
+/// A playlist of which nothing else is said.
+fn of_playlist() -> CmsdStatic {
+    CmsdStatic {
+        available_at_ms: None,
+        renditions: Vec::new(),
+        span_us: None,
+        tip: None,
+        duration_ms: None,
+        held_ms: None,
+        next_part: None,
+        object_type: ObjectType::Manifest,
+    }
+}
+
+fn playlist_response(text: &Text, request: &HeaderMap, told: &Told) -> Response<Body> {
     let compress = headers::accepts_gzip(request);
     let pieces = if compress { &text.gzip } else { &text.plain };
     let mut response = Response::new(Body::Right(pieces.iter().cloned().collect()));
@@ -364,17 +378,9 @@ fn playlist_response(text: &Text, request: &HeaderMap, told: Told) -> Response<B
         head.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip")); // DL-03
     }
     head.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    set(head, CACHE_CONTROL, format!("max-age={max_age}")); // DL-06
+    set(head, CACHE_CONTROL, format!("max-age={}", told.max_age_s)); // DL-06
     head.insert(PRIORITY, HeaderValue::from_static("u=1")); // DL-02
-    let cmsd = CmsdStatic {
-        available_at_ms: None,
-        span_us: None,
-        duration_ms: None,
-        held_ms,
-        next_part,
-        object_type: ObjectType::Manifest,
-    };
-    set(head, HeaderName::from_static(CMSD_STATIC), cmsd.to_string());
+    set(head, HeaderName::from_static(CMSD_STATIC), told.cmsd.to_string());
     headers::apply_cors(head);
     response
 }
@@ -397,6 +403,15 @@ fn absent(view: Option<&View>, detail: &str) -> Response<Body> {
         return unavailable("the channel is about to be live");
     }
     not_found(detail).map(Body::Left)
+}
+
+/// With how far the playlist is, so that an edge does not have to ask for each number that somebody makes up.
+fn too_far_ahead(tip: Tip, target_duration_s: u32) -> Response<Body> {
+    let detail = "_HLS_msn or _HLS_part is too far ahead of the playlist";
+    let mut response = bad_request(detail, target_duration_s);
+    let cmsd = CmsdStatic { tip: Some(tip), ..of_playlist() };
+    set(response.headers_mut(), HeaderName::from_static(CMSD_STATIC), cmsd.to_string());
+    response
 }
 
 fn bad_request(detail: &str, target_duration_s: u32) -> Response<Body> {

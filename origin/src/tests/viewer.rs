@@ -108,6 +108,28 @@ async fn a_viewer_that_leaves_waits_no_more() {
     }
 }
 
+/// What an edge needs to know so as not to ask for everything that somebody makes up.
+#[tokio::test]
+async fn playlists_say_how_far_they_are_and_which_ones_there_are() {
+    use sigma_shared::cmsd::{renditions, tip};
+    let origin = origin("").await;
+    let _publisher = live(&origin).await;
+    let cmsd = |answer: &Answer| answer.header("cmsd-static").expect("CMSD").to_owned();
+    let index = cmsd(&get(&origin, "/live/one/index.m3u8").await);
+    assert_eq!(renditions(&index).map(|id| id.to_string()).collect::<Vec<_>>(), ["audio", "source"]);
+    assert_eq!(tip(&index), None);
+    let (msn, part) = hinted(get(&origin, "/live/one/source/media.m3u8").await.text());
+    for (name, open_parts) in [("media", part), ("low", 0), ("normal", 0), ("iframes", 0)] {
+        for (query, status) in [("", 200), ("?_HLS_msn=1", 200), (&format!("?_HLS_msn={}", msn + 9), 400)] {
+            let answer = get(&origin, &format!("/live/one/source/{name}.m3u8{query}")).await;
+            assert_eq!(answer.status, status, "{name}{query}");
+            let tip = tip(&cmsd(&answer)).expect("a tip");
+            assert!((tip.complete_msn, tip.open_parts) >= (msn - 1, open_parts), "{name}{query} {tip:?}");
+            assert!(!tip.ended && (tip.open_parts == 0 || name == "media"), "{name}{query} {tip:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn refusals_say_why_and_carry_cors() {
     let origin = origin("").await;
