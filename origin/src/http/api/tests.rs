@@ -91,8 +91,8 @@ async fn reported() -> (Origin, u64, String) {
     let origin = origin("").await;
     let at = now_ms() - 2000;
     for pop in ["pop-1", "pop-2"] {
-        let bytes = report(1, at).encode().expect("written");
-        let taken = origin.running.stats.report(pop.parse().expect("an id"), bytes.into()).await;
+        let bytes: Bytes = report(1, at).encode().expect("written").into();
+        let taken = origin.running.stats.report(pop.parse().expect("an id"), bytes).await;
         assert_eq!(taken.expect("taken").sequence, 1);
     }
     let file = origin.folder().join("admin.token");
