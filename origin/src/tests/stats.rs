@@ -8,7 +8,7 @@ use clap::Parser;
 use serde_json::Value;
 use sigma_report::report::{MEDIA_TYPE, PATH, Report};
 use sigma_stats::keeper::now_ms;
-use sigma_stats::store::Store;
+use sigma_stats::store::{Entry, Store};
 
 /// Posts bytes as a POP, or as a shield for another one.
 async fn post(origin: &Origin, pop: &str, (behind, body): (Option<&str>, &[u8])) -> Answer {
