@@ -195,7 +195,7 @@ impl Admission {
         let tally = known.tally.get_or_init(|| {
             let session = &known.session;
             let viewer = if session.subject == SubjectHash::NONE {
-                gate.policy.signing_key().viewer(visitor.address, visitor.agent)
+                gate.policy.viewer_key().viewer(visitor.address, visitor.agent)
             } else {
                 u64::from_be_bytes(session.subject.0)
             };

@@ -14,7 +14,7 @@ use crate::head::{Head, Served, Timing};
 use crate::key::CacheKey;
 use crate::metrics::Metrics;
 use crate::policy::{self, PolicyFeed};
-use crate::reports::pass_on;
+use crate::reports::{Reported, pass_on};
 use crate::upstream::{PROBE_PATH, Upstream};
 use crate::viewers::{Viewers, Visit};
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use sigma_http::ops::Readiness;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::RequestBody;
 use sigma_report::report::{PATH, POP_HEADER};
+use sigma_report::settled::SETTLED_HEADER;
 use sigma_shared::freshness::{Served as Freshness, max_age_s};
 use sigma_shared::resource::LiveResource;
 use std::sync::Arc;
@@ -82,15 +83,6 @@ enum Answer {
     Report(Box<Reported>),
 }
 
-/// A report that is to be passed on.
-struct Reported {
-    /// The POP whose certificate was shown.
-    client: Arc<str>,
-    /// The POP whose report it is, when it is another one's.
-    named: Option<HeaderValue>,
-    body: RequestBody,
-}
-
 /// What a [`Handler`] is made of.
 pub(crate) struct HandlerParts {
     pub(crate) store: Arc<Store>,
@@ -130,8 +122,9 @@ impl Handler {
             && request.method() == Method::POST
             && let Some(client) = from.client
         {
-            let named = request.headers().get(POP_HEADER).cloned();
-            Answer::Report(Box::new(Reported { client, named, body }))
+            let said = |name| request.headers().get(name).cloned();
+            let (named, settled) = (said(POP_HEADER), said(SETTLED_HEADER));
+            Answer::Report(Box::new(Reported { client, named, settled, body }))
         } else {
             let visitor = Visitor::of(&request, address, trusted);
             self.route(&request, &visitor, &mut account).unwrap_or_else(Answer::Own)
@@ -152,8 +145,7 @@ impl Handler {
                 own(Box::pin(self.policy(query.as_deref(), trusted)).await, false, account)
             }
             Answer::Report(reported) => {
-                let Reported { client, named, body } = *reported;
-                let passing = pass_on(&self.upstream, &self.own.shields, (&client, named), body);
+                let passing = pass_on(&self.upstream, &self.own.shields, *reported);
                 own(Box::pin(passing).await, false, account)
             }
             Answer::Coming(follower, served) => {

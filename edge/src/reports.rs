@@ -12,7 +12,7 @@ mod refused;
 mod spool;
 
 pub(crate) use files::check as check_folder;
-pub(crate) use pass::pass_on;
+pub(crate) use pass::{Reported, pass_on};
 pub(crate) use post::{Outcome, Post};
 
 use crate::admission::now_ms;
@@ -276,14 +276,15 @@ async fn send<P: Post>(inner: Arc<Inner<P>>) {
     loop {
         let reading = Arc::clone(&inner);
         let next = move || reading.with_spool(|spool| spool.next(newest_sent)).flatten();
-        let Ok(Some((number, report))) = tokio::task::spawn_blocking(next).await else {
+        let Ok(Some(report)) = tokio::task::spawn_blocking(next).await else {
             inner.made.notified().await;
             continue;
         };
+        let number = report.number;
         newest_sent = newest_sent.max(number);
         metrics.sent.inc();
         let mut refused = None;
-        match post.post(number, report).await {
+        match post.post(report).await {
             Outcome::Acknowledged => {
                 metrics.acknowledged.inc();
                 if failures > 0 {

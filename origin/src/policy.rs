@@ -19,7 +19,7 @@ pub(crate) use secrets::issuer_jwk;
 use sigma_shared::id::ChannelId;
 use sigma_token::issuer::{IssuerKey, SigningFailed};
 use sigma_token::jwk::JwkSet;
-use sigma_token::policy::{ChannelPolicy, Document, Playback, Revocation};
+use sigma_token::policy::{ChannelPolicy, Document, Playback, Revocation, ViewerSalt};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -80,6 +80,7 @@ pub(crate) struct Policies {
     schedule: Schedule,
     /// The cluster's name: edges take no policy of another one.
     cluster: String,
+    viewer_salt: ViewerSalt,
     jwks: JwkSet,
     public_jwks: Bytes,
     channels: BTreeMap<String, ChannelPolicy>,
@@ -99,6 +100,10 @@ impl Policies {
         let issuer = match &shared {
             Some(secret) => issuer_of(secret, config)?,
             None => secrets::issuer(data_dir.path())?,
+        };
+        let viewer_salt = match &shared {
+            Some(secret) => secret.viewer_salt(),
+            None => secrets::viewer_salt(data_dir.path())?,
         };
         let mut keys = vec![issuer.jwk()];
         for issuer in &playback.keys {
@@ -121,6 +126,7 @@ impl Policies {
                 session_max_ms: playback.session_max_s * 1000,
             },
             cluster: issuer.kid().to_owned(),
+            viewer_salt: ViewerSalt::new(&viewer_salt),
             jwks: JwkSet::of(&keys),
             public_jwks: serde_json::to_vec(&JwkSet::of(&public)).unwrap_or_default().into(),
             channels: channels.collect(),
@@ -209,6 +215,7 @@ impl Policies {
                 Keys::Own(keys) => keys.secrets(now),
                 Keys::Shared(secret) => of_periods(now, self.schedule, |n| secret.session_secret(n)),
             },
+            viewer_salt: Some(self.viewer_salt.clone()),
             jwks: self.jwks.clone(),
             channels: self.channels.clone(),
             revocations: state.revocations.entries().to_vec(),

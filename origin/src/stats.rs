@@ -67,11 +67,13 @@ impl Collector for StatsMetrics {
         let gauges = self.0.gauges();
         let (viewers, by_pop) = (Family::<_, Gauge>::default(), Family::<_, Gauge>::default());
         let (views, watched) = (Family::<_, Counted>::default(), Family::<_, Counted>::default());
+        let starved = Family::<_, Counted>::default();
         for channel in &gauges.channels {
             let label = [("channel", channel.id.to_string())];
             viewers.get_or_create(&label).set(channel.viewers.into());
             views.get_or_create(&label).inc_by(channel.views);
             watched.get_or_create(&label).inc_by(channel.watch_us / 1_000_000);
+            starved.get_or_create(&label).inc_by(channel.starvations);
             for (pop, viewers) in &channel.pops {
                 let label = [("channel", channel.id.to_string()), ("pop", pop.to_string())];
                 by_pop.get_or_create(&label).set(i64::from(*viewers));
@@ -83,6 +85,7 @@ impl Collector for StatsMetrics {
         write("pop_viewers", "Concurrent viewers of a channel through a POP", &by_pop)?;
         write("views", "Playback sessions that got some media, ever", &views)?;
         write("watch_seconds", "Watched of the media timeline, ever", &watched)?;
+        write("starvations", "Times that players said that their buffer ran empty (CMCD), ever", &starved)?;
         let gauge = |value: u64| ConstGauge::new(value.cast_signed());
         write("pops_up", "POPs that report", &gauge(gauges.pops_up))?;
         write("pops_silent", "POPs without a report for 10 s", &gauge(gauges.pops_silent))?;

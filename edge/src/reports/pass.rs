@@ -11,6 +11,8 @@ use http_body_util::Full;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::RequestBody;
 use sigma_report::report::{BYTES_MAX, MEDIA_TYPE, PATH, POP_HEADER, reporter};
+use sigma_report::settled::SETTLED_HEADER;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The largest answer that is passed back.
@@ -20,14 +22,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// When the POP may come back, seconds.
 const RETRY_AFTER_S: u32 = 1;
 
+/// A report that is to be passed on.
+pub(crate) struct Reported {
+    /// The POP whose certificate was shown.
+    pub(crate) client: Arc<str>,
+    /// The POP whose report it is, when it is another one's.
+    pub(crate) named: Option<HeaderValue>,
+    /// What that POP will not send any more.
+    pub(crate) settled: Option<HeaderValue>,
+    pub(crate) body: RequestBody,
+}
+
 /// Passes a report on that came with a POP's certificate: its own, or, of one of the shields, one that it passes on itself and
 /// names.
 pub(crate) async fn pass_on(
     upstream: &Upstream,
     shields: &[String],
-    (client, named): (&str, Option<HeaderValue>),
-    body: RequestBody,
+    reported: Reported,
 ) -> Response<Full<Bytes>> {
+    let Reported { client, named, settled, body } = reported;
+    let client = &*client;
     let named = named.as_ref().map(|pop| pop.to_str().unwrap_or_default());
     let Ok(pop) = reporter(client, named) else {
         return Problem::new(StatusCode::BAD_REQUEST, "sigma-pop names no POP").response();
@@ -49,6 +63,9 @@ pub(crate) async fn pass_on(
     // An id is always a header value.
     if let Ok(pop) = HeaderValue::from_str(pop.as_str()) {
         headers.insert(POP_HEADER, pop);
+    }
+    if let Some(settled) = settled {
+        headers.insert(SETTLED_HEADER, settled);
     }
     let later = |why: &str| {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, why).retry_after_s(RETRY_AFTER_S);

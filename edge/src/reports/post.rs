@@ -1,14 +1,15 @@
 //! Sending a report, and what the answer means.
 
 use crate::upstream::Upstream;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Deserialize;
 use sigma_report::report::{MEDIA_TYPE, PATH};
+use sigma_report::settled::SETTLED_HEADER;
 use std::time::Duration;
 
-use super::spool::Number;
+use super::spool::{Number, Outgoing};
 
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
@@ -33,7 +34,7 @@ pub(crate) enum Outcome {
 /// Where reports go.
 pub(crate) trait Post: Send + Sync + 'static {
     /// Sends one.
-    fn post(&self, number: Number, report: Bytes) -> impl Future<Output = Outcome> + Send;
+    fn post(&self, report: Outgoing) -> impl Future<Output = Outcome> + Send;
 }
 
 #[derive(Deserialize)]
@@ -43,11 +44,15 @@ struct Acknowledgement {
 }
 
 impl Post for Upstream {
-    async fn post(&self, number: Number, report: Bytes) -> Outcome {
+    async fn post(&self, report: Outgoing) -> Outcome {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        // Digits are always a header value.
+        if let Ok(settled) = HeaderValue::from_str(&report.settled.to_string()) {
+            headers.insert(SETTLED_HEADER, settled);
+        }
         // Of the same name, and not the trait's.
-        let answer = match Self::post(self, PATH, headers, report).await {
+        let answer = match Self::post(self, PATH, headers, report.bytes).await {
             Ok(answer) => answer,
             Err(error) => return Outcome::Later(error.to_string(), None),
         };
@@ -62,7 +67,7 @@ impl Post for Upstream {
             }
         };
         let _ = tokio::time::timeout(ANSWER_PATIENCE, reading).await;
-        judge(number, &Response::from_parts(head, &text[..]))
+        judge(report.number, &Response::from_parts(head, &text[..]))
     }
 }
 

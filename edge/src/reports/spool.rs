@@ -14,6 +14,7 @@ use super::files::{Folder, Place};
 use super::refused;
 use bytes::Bytes;
 use sigma_report::report::Report;
+use sigma_report::settled::Settled;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,15 @@ const RECORDS_MAX: usize = 500_000;
 
 /// A report's number: incarnation and sequence.
 pub(crate) type Number = (u64, u64);
+
+/// A report to send, as it is then.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    pub(crate) number: Number,
+    pub(crate) bytes: Bytes,
+    /// What will not be sent any more.
+    pub(crate) settled: Settled,
+}
 
 /// Where a report is.
 #[derive(Debug)]
@@ -75,6 +85,8 @@ pub(crate) struct Spool {
     home: u64,
     incarnation: u64,
     sequence: u64,
+    /// Nobody else has reports of this POP that are not settled.
+    is_alone: bool,
     bytes_max: u64,
     records_max: usize,
     folders: BTreeMap<u64, Folder>,
@@ -97,6 +109,7 @@ impl Spool {
             home: 0,
             incarnation: now_ms.max(1),
             sequence: 0,
+            is_alone: false,
             bytes_max,
             records_max: RECORDS_MAX,
             folders: BTreeMap::new(),
@@ -140,12 +153,13 @@ impl Spool {
     /// # Errors
     /// The folder cannot be read.
     pub(crate) fn adopt(&mut self) -> io::Result<()> {
-        let Some(root) = &self.root else { return Ok(()) };
-        for incarnation in Folder::incarnations(root)? {
+        let Some(root) = self.root.clone() else { return Ok(()) };
+        self.is_alone = false;
+        for incarnation in Folder::incarnations(&root)? {
             if incarnation >= self.incarnation || self.folders.contains_key(&incarnation) {
                 continue;
             }
-            let (mut folder, read) = match Folder::take_over(root, incarnation) {
+            let (mut folder, read) = match Folder::take_over(&root, incarnation) {
                 Ok(Some(taken)) => taken,
                 Ok(None) => continue,
                 Err(error) => {
@@ -164,6 +178,9 @@ impl Spool {
             }
             self.folders.insert(incarnation, folder);
         }
+        // Whoever starts later is a later incarnation; whoever was there may have taken over what is older.
+        let left = Folder::incarnations(&root)?;
+        self.is_alone = left.iter().all(|incarnation| self.folders.contains_key(incarnation));
         self.remove_empty_folders();
         Ok(())
     }
@@ -257,18 +274,29 @@ impl Spool {
     }
 
     /// A report to send: the newest one, if it is newer than `newest_sent`, or else the oldest.
-    pub(crate) fn next(&mut self, newest_sent: Number) -> Option<(Number, Bytes)> {
+    pub(crate) fn next(&mut self, newest_sent: Number) -> Option<Outgoing> {
         loop {
             let newest = *self.kept.last_key_value()?.0;
             let number = if newest > newest_sent { newest } else { *self.kept.first_key_value()?.0 };
             match self.read(number) {
-                Some(bytes) => return Some((number, bytes)),
+                Some(bytes) => return Some(Outgoing { number, bytes, settled: self.settled(number) }),
                 None => {
                     // Deleted by somebody else, or the disk fails: it cannot be had any more.
                     self.happened.lost += 1;
                     self.settle(number);
                 }
             }
+        }
+    }
+
+    /// What will not be sent any more, in the words of a report that is still to be acknowledged. Without a folder, or beside
+    /// another process, nobody knows of other incarnations.
+    fn settled(&self, (incarnation, sequence): Number) -> Settled {
+        let lowest = self.kept.range((incarnation, 0)..).next();
+        let oldest = self.kept.first_key_value().filter(|_| self.is_alone);
+        Settled {
+            sequence: lowest.map_or(sequence, |((_, lowest), _)| *lowest),
+            oldest: oldest.map(|((oldest, _), _)| *oldest),
         }
     }
 

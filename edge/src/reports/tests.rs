@@ -2,9 +2,9 @@
 
 mod away;
 
+use super::spool::Outgoing;
 use super::*;
 use crate::ledger::{Ended, Who};
-use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use sigma_report::report::Protocol;
 use sigma_report::spans::{Span, Spans};
@@ -58,12 +58,12 @@ impl Fake {
 }
 
 impl Post for Fake {
-    async fn post(&self, number: Number, report: Bytes) -> Outcome {
+    async fn post(&self, Outgoing { number, bytes, .. }: Outgoing) -> Outcome {
         self.with(|origin| {
             if origin.away {
                 return Outcome::Later("away".to_owned(), None);
             }
-            let report = Report::decode(&report).unwrap();
+            let report = Report::decode(&bytes).unwrap();
             assert_eq!((report.incarnation, report.sequence), number);
             origin.received.push(report);
             let lost = origin.forgets_one_in > 0 && number.1.is_multiple_of(origin.forgets_one_in);
@@ -205,7 +205,7 @@ async fn what_a_process_left_is_sent_by_the_next_one() {
 struct Picky(Mutex<BTreeMap<Number, u32>>);
 
 impl Post for Picky {
-    async fn post(&self, number: Number, _: Bytes) -> Outcome {
+    async fn post(&self, Outgoing { number, .. }: Outgoing) -> Outcome {
         let attempt = {
             let mut attempts = self.0.lock().unwrap();
             let attempt = attempts.entry(number).or_default();

@@ -5,6 +5,7 @@ use crate::upstream::{Protocol, Upstream};
 use http::header::{HeaderMap, HeaderValue};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use sigma_report::report::{PATH, Report};
+use sigma_report::settled::Settled;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ async fn a_shield_passes_reports_on_and_answers_back() {
         }
         assert_eq!((asked.headers["sigma-pop"].to_str().unwrap(), asked.method.as_str()), ("pop-2", "POST"));
         let report = Report::decode(&asked.body).unwrap();
+        let settled: Settled = asked.headers["sigma-settled"].to_str().unwrap().parse().unwrap();
+        assert!(settled.is_of(&report), "{settled}");
         answered += 1;
         if answered == 1 {
             asked.refuse(503).await;

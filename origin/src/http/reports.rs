@@ -11,8 +11,9 @@ use serde_json::json;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::{BodyError, RequestBody};
 use sigma_report::report::{self, BYTES_MAX, InvalidReport, POP_HEADER};
+use sigma_report::settled::SETTLED_HEADER;
 use sigma_shared::id::PopId;
-use sigma_stats::keeper::{Ack, ReportError, Stats};
+use sigma_stats::keeper::{Ack, Posted, ReportError, Stats};
 use std::time::Duration;
 
 /// A report that takes longer to arrive may be sent again.
@@ -56,7 +57,10 @@ async fn taken(
     match reporter(reports, request, client) {
         Ok(pop) => {
             let bytes = body.read(BYTES_MAX, PATIENCE).await.map_err(BodyError::problem)?;
-            reports.stats.report(pop, bytes).await.map_err(|error| problem_of(&error))
+            // Without it, or with one that cannot be read, what is missing is waited for.
+            let settled =
+                request.headers().get(SETTLED_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+            reports.stats.report(pop, Posted { bytes, settled }).await.map_err(|error| problem_of(&error))
         }
         Err(problem) => {
             body.discard().await;

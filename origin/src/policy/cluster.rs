@@ -44,6 +44,11 @@ impl ClusterSecret {
         self.derive("sigma-live sessions", period)
     }
 
+    /// What viewers without a token are hashed under. It changes with the secret only.
+    pub(super) fn viewer_salt(&self) -> Secret {
+        self.derive("sigma-live viewers", 0)
+    }
+
     fn derive(&self, purpose: &str, number: u64) -> Secret {
         let tag = hmac::sign(&self.0, format!("{purpose}\n{number}").as_bytes());
         let mut secret = [0; 32];
@@ -76,6 +81,8 @@ mod tests {
         assert_eq!(one.session_secret(7), two.session_secret(7));
         assert_ne!(one.session_secret(7), one.session_secret(8));
         assert_ne!(one.session_secret(0), one.issuer_seed());
+        assert_eq!(one.viewer_salt(), two.viewer_salt());
+        assert_ne!(one.viewer_salt(), one.session_secret(0));
         let other = ClusterSecret::read(&file("other", &"t".repeat(BYTES_MIN))).expect("read");
         assert_ne!(other.issuer_seed(), one.issuer_seed());
         let short = ClusterSecret::read(&file("short", &text[1..])).expect_err("short").to_string();

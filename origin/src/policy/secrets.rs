@@ -17,6 +17,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const ISSUER_FILE: &str = "issuer.json";
+const VIEWERS_FILE: &str = "viewers.json";
 /// RFC 8410: an Ed25519 public key is these bytes and 32 more.
 const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// RFC 5480: a P-256 public key that is not compressed is these bytes and 64 more.
@@ -30,6 +31,13 @@ const P256_PREFIX: [u8; 27] = [
 struct Issuer {
     #[serde(serialize_with = "encode", deserialize_with = "decode")]
     seed: Secret,
+}
+
+/// What viewers without a token are hashed under.
+#[derive(Serialize, Deserialize)]
+struct Viewers {
+    #[serde(serialize_with = "encode", deserialize_with = "decode")]
+    salt: Secret,
 }
 
 /// The folder of keys in a data directory.
@@ -81,6 +89,18 @@ pub(super) fn issuer(data_dir: &Path) -> Result<IssuerKey, PolicyError> {
             key_of(&issuer, data_dir)
         }
     }
+}
+
+/// What viewers without a token are hashed under, made when it is not there: it changes when its file is removed only, and
+/// everybody is a new viewer then.
+pub(super) fn viewer_salt(data_dir: &Path) -> Result<Secret, PolicyError> {
+    let path = folder(data_dir).join(VIEWERS_FILE);
+    if let Some(Viewers { salt }) = read(&path)? {
+        return Ok(salt);
+    }
+    let made = Viewers { salt: random()? };
+    write(&path, &made)?;
+    Ok(made.salt)
 }
 
 /// The origin's own signing key, if an origin has made one in this data directory.
@@ -143,6 +163,8 @@ mod tests {
     fn the_own_key_is_made_once_and_for_its_owner_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(existing_issuer(folder.path()).expect("readable").is_none());
+        let salt = viewer_salt(folder.path()).expect("made");
+        assert_eq!(viewer_salt(folder.path()).expect("read"), salt);
         let made = issuer(folder.path()).expect("made");
         let again = issuer(folder.path()).expect("read");
         assert_eq!(made.kid(), again.kid());
@@ -150,6 +172,7 @@ mod tests {
             std::fs::metadata(folder.path().join(path)).expect("there").permissions().mode() & 0o777
         };
         assert_eq!((mode("keys"), mode("keys/issuer.json")), (0o700, 0o600));
+        assert_eq!(mode("keys/viewers.json"), 0o600);
     }
 
     #[test]

@@ -86,6 +86,30 @@ fn origins_that_share_a_secret_are_one_cluster() {
     assert_ne!(cluster(&one), cluster(&own));
     assert_eq!(signing_key(&shared).expect("worked out").kid(), cluster(&one), "for the command line");
     assert_eq!(one.public_jwks(), two.public_jwks());
+    assert_eq!(viewer(&one), viewer(&two), "one viewer, whoever's policy the edge has");
+    assert_ne!(viewer(&one), viewer(&own));
+}
+
+fn viewer(policies: &Policies) -> u64 {
+    newest(policies).1.viewer_key().viewer("203.0.113.7".parse().expect("an address"), b"player")
+}
+
+#[test]
+fn a_viewer_is_the_same_one_after_a_rotation_and_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = Arc::new(ClaimedDir::claim(folder.path()).expect("free"));
+    let policies = Policies::load(&config(""), &data_dir).expect("loaded");
+    let (first, kid) = (viewer(&policies), newest(&policies).1.signing_key().kid());
+    // One is made, and signs a minute later.
+    let later = now_ms() + 3 * 86_400_000;
+    policies.refresh(later).expect("time passes");
+    policies.refresh(later + 3_600_000).expect("time passes");
+    assert_ne!(newest(&policies).1.signing_key().kid(), kid, "another key signs");
+    assert_eq!(viewer(&policies), first);
+    drop(policies);
+    let policies = Policies::load(&config(""), &data_dir).expect("loaded");
+    assert_eq!(viewer(&policies), first);
+    assert!(!String::from_utf8(policies.public_jwks().to_vec()).expect("text").contains("salt"));
 }
 
 #[test]

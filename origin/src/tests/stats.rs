@@ -8,7 +8,7 @@ use clap::Parser;
 use serde_json::Value;
 use sigma_report::report::{MEDIA_TYPE, PATH, Report};
 use sigma_stats::keeper::now_ms;
-use sigma_stats::store::Store;
+use sigma_stats::store::{Entry, Store};
 
 /// Posts bytes as a POP, or as a shield for another one.
 async fn post(origin: &Origin, pop: &str, (behind, body): (Option<&str>, &[u8])) -> Answer {
@@ -128,10 +128,11 @@ async fn a_pop_that_is_no_more_can_be_deleted() {
     // Two were heard a minute ago, one will be up.
     let (gone, at) = ("pop-gone".parse().expect("an id"), now_ms() - 60_000);
     let (old, bytes) = ("pop-old".parse().expect("an id"), report(1, at).encode().expect("written"));
-    store.journal(&[(1, &gone, at, &bytes), (2, &old, at, &bytes)]).await.expect("written");
+    let entry = |id, pop| Entry { id, pop, received_ms: at, report: &bytes, settled: None };
+    store.journal(&[entry(1, &gone), entry(2, &old)]).await.expect("written");
     store.close().await;
     let origin = Origin { running: start(data.path(), "", "").await, data };
-    let bytes = report(1, now_ms() - 2000).encode().expect("written").into();
+    let bytes: Bytes = report(1, now_ms() - 2000).encode().expect("written").into();
     origin.running.stats.report("pop-up".parse().expect("an id"), bytes).await.expect("taken");
     let token = std::fs::read_to_string(origin.folder().join("admin.token")).expect("made");
     let bearer = format!("Authorization: Bearer {}\r\n", token.trim());

@@ -3,6 +3,7 @@
 //! `cargo run --release -p sigma-stats --example report_cost [SESSIONS] [SECONDS] [DATABASE_URL]` prints the processor time
 //! of one session's entry, journal, checkpoints and all, and what that makes of a core at one report a second.
 
+use bytes::Bytes;
 use sigma_report::report::{PopDescription, Protocol, Report, SessionReport, TrafficReport};
 use sigma_report::spans::Span;
 use sigma_shared::id::{ChannelId, PopId};
@@ -93,7 +94,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let size: usize = bytes.iter().map(Vec::len).sum();
     let (began, cpu_began) = (Instant::now(), cpu_ms()?);
     for (sequence, bytes) in (1u64..).zip(bytes) {
-        stats.report(pop.clone(), bytes.into()).await?;
+        stats.report(pop.clone(), Bytes::from(bytes)).await?;
         if sequence.is_multiple_of(CHECKPOINT_EVERY) {
             stats.checkpoint().await?;
         }

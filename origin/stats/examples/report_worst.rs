@@ -3,6 +3,7 @@
 //! `cargo run --release -p sigma-stats --example report_worst [DATABASE_URL]` prints, for each kind of report, how long
 //! the keeper takes for one, and how much memory it has then.
 
+use bytes::Bytes;
 use sigma_report::bounds::{MINUTES_MAX, SESSIONS_MAX, SPAN_MS_MAX, SPANS_MAX, TRAFFIC_MAX};
 use sigma_report::report::{PopDescription, Protocol, Report, SessionReport, TrafficReport};
 use sigma_report::spans::Span;
@@ -106,7 +107,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let bytes = report.encode()?;
         let (size, before) = (bytes.len() >> 10, memory()?);
         let began = Instant::now();
-        stats.report(pop.clone(), bytes.into()).await?;
+        stats.report(pop.clone(), Bytes::from(bytes)).await?;
         let taken = began.elapsed().as_millis();
         let began = Instant::now();
         stats.checkpoint().await?;

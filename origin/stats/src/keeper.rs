@@ -16,10 +16,11 @@ use crate::key::Key;
 use crate::scope::Scope;
 use crate::series::{Point, Resolution};
 use crate::session::{Session, SessionId};
-use crate::store::{Store, StoreError};
+use crate::store::{Entry, Store, StoreError};
 use bytes::Bytes;
 pub use counters::{ChannelGauges, Counters, Gauges};
 use sigma_report::report::{BYTES_MAX, InvalidReport, Report};
+use sigma_report::settled::Settled;
 use sigma_shared::id::{ChannelId, PopId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,6 +78,21 @@ pub struct Ack {
     pub sequence: u64,
 }
 
+/// A report as it came.
+#[derive(Debug)]
+pub struct Posted {
+    /// The report.
+    pub bytes: Bytes,
+    /// What the POP said with it that it will not send any more.
+    pub settled: Option<Settled>,
+}
+
+impl From<Bytes> for Posted {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, settled: None }
+    }
+}
+
 /// Why a report is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
@@ -108,9 +124,16 @@ enum Ask {
 
 struct Incoming {
     pop: PopId,
-    bytes: Bytes,
+    posted: Posted,
     reply: oneshot::Sender<Result<Ack, ReportError>>,
     _room: OwnedSemaphorePermit,
+}
+
+impl Incoming {
+    fn entry(&self, id: u64, received_ms: u64) -> Entry<'_> {
+        let Posted { bytes, settled } = &self.posted;
+        Entry { id, pop: &self.pop, received_ms, report: bytes, settled: *settled }
+    }
 }
 
 /// The statistics, for everybody else.
@@ -156,7 +179,9 @@ impl Stats {
     ///
     /// # Errors
     /// It is no report, or cannot be taken now.
-    pub async fn report(&self, pop: PopId, bytes: Bytes) -> Result<Ack, ReportError> {
+    pub async fn report(&self, pop: PopId, posted: impl Into<Posted>) -> Result<Ack, ReportError> {
+        let posted = posted.into();
+        let bytes = &posted.bytes;
         if bytes.len() > BYTES_MAX {
             self.counters.invalid.fetch_add(1, Ordering::Relaxed);
             return Err(ReportError::TooLarge);
@@ -168,7 +193,7 @@ impl Stats {
         let kib = u32::try_from(bytes.len().div_ceil(1024)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| busy())?;
         let (reply, answer) = oneshot::channel();
-        let incoming = Incoming { pop, bytes, reply, _room: room };
+        let incoming = Incoming { pop, posted, reply, _room: room };
         self.asks.try_send(Ask::Report(incoming)).map_err(|_| busy())?;
         answer.await.unwrap_or_else(|_| Err(busy()))
     }
@@ -457,9 +482,11 @@ impl Keeper {
             report.check_times(now_ms).map(|()| report)
         };
         let mut taken = Vec::with_capacity(reports.len());
-        for incoming in reports {
-            match read(&incoming.bytes) {
+        for mut incoming in reports {
+            match read(&incoming.posted.bytes) {
                 Ok(report) => {
+                    incoming.posted.settled =
+                        incoming.posted.settled.filter(|settled| settled.is_of(&report));
                     self.newest_id += 1;
                     taken.push((self.newest_id, incoming, report));
                 }
@@ -474,8 +501,7 @@ impl Keeper {
         if taken.is_empty() {
             return Ok(());
         }
-        let rows: Vec<_> =
-            taken.iter().map(|(id, incoming, _)| (*id, &incoming.pop, now_ms, &*incoming.bytes)).collect();
+        let rows: Vec<_> = taken.iter().map(|(id, incoming, _)| incoming.entry(*id, now_ms)).collect();
         let began = Instant::now();
         if let Err(error) = self.store.journal(&rows).await {
             self.counters.busy.fetch_add(taken.len() as u64, Ordering::Relaxed);
@@ -487,12 +513,13 @@ impl Keeper {
         count_time(&self.counters.commits, &self.counters.commit_us, began);
         let mut reports = Vec::with_capacity(taken.len());
         for (_, incoming, report) in taken {
-            self.journal_bytes += incoming.bytes.len() as u64;
-            let ack = Ack { incarnation: report.incarnation, sequence: report.sequence };
-            reports.push((incoming.pop, report, incoming.reply, ack));
+            let Incoming { pop, posted, reply, .. } = incoming;
+            self.journal_bytes += posted.bytes.len() as u64;
+            reports.push((pop, (report, posted.settled), reply));
         }
-        for (pop, report, reply, ack) in reports {
-            let applied = self.apply(&pop, &report, now_ms).await;
+        for (pop, (report, settled), reply) in reports {
+            let ack = Ack { incarnation: report.incarnation, sequence: report.sequence };
+            let applied = self.apply(&pop, (&report, settled), now_ms).await;
             if let Ok(is_new) = applied {
                 let counter = if is_new { &self.counters.accepted } else { &self.counters.repeated };
                 counter.fetch_add(1, Ordering::Relaxed);
@@ -520,6 +547,7 @@ impl Keeper {
                 viewers: summary.viewers,
                 views: summary.totals.views,
                 watch_us: summary.totals.watch_us,
+                starvations: summary.totals.quality.starvations,
                 pops: by_pop.collect(),
             })
         };

@@ -3,6 +3,8 @@
 //! Invariants: what was received is a set of sequence numbers per incarnation; how far it is complete is a function of it;
 //! what a POP says of itself is what it said last, by its clock as far as that is not ahead of ours, whatever numbers its
 //! reports have.
+//! What it says will not come (`sigma-settled`) is as good as received: two floors that only go up, so that whatever got lost, was
+//! told to another origin, or was forgotten here, is not waited for; what comes of it all the same is counted.
 //! A POP that is silent holds up finality for a while only: what it has not told within that may still come and count, but
 //! nobody waits for it.
 #![deny(clippy::disallowed_methods)]
@@ -10,6 +12,7 @@
 use crate::key::decoded;
 use serde::{Deserialize, Serialize};
 use sigma_report::report::{PopDescription, Report};
+use sigma_report::settled::Settled;
 use sigma_report::spans::{Span, Spans};
 use std::collections::BTreeMap;
 
@@ -36,17 +39,12 @@ pub struct Pop {
     incarnations: BTreeMap<u64, Incarnation>,
     /// When its newest report was made, Unix milliseconds; not after it came.
     described_ms: u64,
+    /// Nothing comes of incarnations below this.
+    oldest: u64,
 }
 
-/// A POP as it was kept before it was known when its newest report was made.
-#[derive(Deserialize)]
-struct Undated {
-    description: PopDescription,
-    newest: (u64, u64),
-    last_report_ms: u64,
-    clock_offset_ms: i64,
-    incarnations: BTreeMap<u64, Incarnation>,
-}
+/// Fields at the end of a [`Pop`] that were not kept always, all of them 0 then.
+const NEWER_FIELDS: usize = 2;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Incarnation {
@@ -63,24 +61,38 @@ impl Incarnation {
     }
 
     fn receive(&mut self, sequence: u64, complete_until_ms: u64) -> bool {
-        let end = sequence.saturating_add(1);
-        let new = Span::new(sequence, end).is_some_and(|span| !self.received.insert(span).is_empty());
+        let new = self.have(sequence, sequence.saturating_add(1));
+        let known = self.ahead.entry(sequence).or_default();
+        *known = complete_until_ms.max(*known);
+        self.unite();
+        new
+    }
+
+    /// Nothing below this sequence number is waited for.
+    fn settle(&mut self, sequence: u64) {
+        self.have(1, sequence);
+        self.unite();
+    }
+
+    /// Whether there was something new in it.
+    fn have(&mut self, start: u64, end: u64) -> bool {
+        let new = Span::new(start, end).is_some_and(|span| !self.received.insert(span).is_empty());
         if let [first, second, ..] = *self.received.as_slice()
             && self.received.as_slice().len() > GAPS_MAX
         {
             self.received.insert(Span { start: first.end, end: second.start });
         }
+        new
+    }
+
+    fn unite(&mut self) {
         let contiguous = self.contiguous();
-        if sequence <= contiguous {
-            self.complete_until_ms = self.complete_until_ms.max(complete_until_ms);
-        } else if self.ahead.len() < AHEAD_MAX {
-            let known = self.ahead.entry(sequence).or_default();
-            *known = complete_until_ms.max(*known);
-        }
         while let Some(first) = self.ahead.first_entry().filter(|first| *first.key() <= contiguous) {
             self.complete_until_ms = self.complete_until_ms.max(first.remove());
         }
-        new
+        while self.ahead.len() > AHEAD_MAX {
+            self.ahead.pop_last();
+        }
     }
 
     fn has_gap(&self) -> bool {
@@ -100,16 +112,21 @@ impl Pop {
             connections: 0,
         };
         let (newest, incarnations) = ((0, 0), BTreeMap::new());
-        Self { description, newest, last_report_ms: 0, clock_offset_ms: 0, incarnations, described_ms: 0 }
+        Self {
+            description,
+            newest,
+            last_report_ms: 0,
+            clock_offset_ms: 0,
+            incarnations,
+            described_ms: 0,
+            oldest: 0,
+        }
     }
 
     /// From bytes, as they are kept; `None`: they are no POP.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        decoded(bytes).or_else(|| {
-            let Undated { description, newest, last_report_ms, clock_offset_ms, incarnations } =
-                decoded(bytes)?;
-            Some(Self { description, newest, last_report_ms, clock_offset_ms, incarnations, described_ms: 0 })
-        })
+        // A zero is a byte of zero.
+        (0..=NEWER_FIELDS).find_map(|missing| decoded(&[bytes, &[0; NEWER_FIELDS][..missing]].concat()))
     }
 
     /// Takes note of a report; whether it is one that had not come before.
@@ -131,6 +148,14 @@ impl Pop {
         new
     }
 
+    /// Takes note of what it will not send any more, as it said with a report of an incarnation that was received.
+    pub(crate) fn settle(&mut self, incarnation: u64, settled: Settled) {
+        if let Some(incarnation) = self.incarnations.get_mut(&incarnation) {
+            incarnation.settle(settled.sequence);
+        }
+        self.oldest = self.oldest.max(settled.oldest.unwrap_or(0));
+    }
+
     /// Whether it reports. What came at a moment that is still to come did so before our clock was set back.
     #[must_use]
     pub fn is_up(&self, now_ms: u64) -> bool {
@@ -138,12 +163,14 @@ impl Pop {
     }
 
     /// Everything before this is known of it, Unix milliseconds: of the incarnation that made its newest report, and of others
-    /// of which a report in the middle is still to come. By their numbers alone nothing is newest: those are times of a clock
+    /// of which a report in the middle is still to come, as far as it did not say that they are over. By their numbers alone nothing is newest: those are times of a clock
     /// that may have been ahead.
     #[must_use]
     pub fn complete_until_ms(&self) -> u64 {
         let (newest, _) = self.newest;
-        let waited_for = |(number, one): &(&u64, &Incarnation)| **number == newest || one.has_gap();
+        let waited_for = |(number, one): &(&u64, &Incarnation)| {
+            **number == newest || (**number >= self.oldest && one.has_gap())
+        };
         let of = |(_, one): (&u64, &Incarnation)| one.complete_until_ms;
         self.incarnations.iter().filter(waited_for).map(of).min().unwrap_or(0)
     }
@@ -265,12 +292,76 @@ mod tests {
             pop.clock_offset_ms,
             &pop.incarnations,
         ));
+        assert_eq!(kept.last(), Some(&0), "nothing is over");
+        assert_eq!(
+            Pop::decode(&kept[..kept.len() - 1]),
+            Some(pop.clone()),
+            "before it was known what is over"
+        );
         pop.described_ms = 0;
         assert_eq!(Pop::decode(&undated.unwrap()), Some(pop));
         assert_eq!(Pop::decode(&kept[..kept.len() / 2]), None);
     }
 
+    fn settled(sequence: u64, oldest: Option<u64>) -> Settled {
+        Settled { sequence, oldest }
+    }
+
+    #[test]
+    fn what_will_not_come_is_not_waited_for() {
+        let mut pop = Pop::new();
+        pop.receive(&report(1, 5, 5000), 5000);
+        assert_eq!(pop.complete_until_ms(), 0, "four are to come, for all that is known");
+        pop.settle(1, settled(4, None));
+        assert_eq!(pop.complete_until_ms(), 0);
+        pop.settle(1, settled(5, None));
+        assert_eq!(pop.complete_until_ms(), 5000);
+        pop.settle(1, settled(2, None));
+        assert_eq!(pop.complete_until_ms(), 5000, "a floor does not go down");
+        pop.receive(&report(1, 9, 9000), 9000);
+        pop.receive(&report(2, 1, 10_000), 10_000);
+        assert_eq!(pop.complete_until_ms(), 5000, "of the first process there is a gap");
+        pop.settle(2, settled(1, Some(1)));
+        assert_eq!(pop.complete_until_ms(), 5000);
+        pop.settle(2, settled(1, Some(2)));
+        pop.settle(2, settled(1, Some(1)));
+        assert_eq!(pop.complete_until_ms(), 10_000, "which is over");
+        assert!(pop.receive(&report(1, 6, 6000), 11_000), "and still can come");
+        assert_eq!(pop.complete_until_ms(), 10_000);
+    }
+
     proptest! {
+        #[test]
+        fn order_repetition_and_partition_of_what_is_said_with_reports_do_not_matter(
+            said in prop::collection::vec((1u64..4, 1u64..12, 0u64..12, prop::option::of(0u64..4)), 1..30),
+            order in any::<u64>(), cut in 0usize..60,
+        ) {
+            type Said = (u64, u64, u64, Option<u64>);
+            let hear = |pop: &mut Pop, said: &[Said]| {
+                for &(incarnation, sequence, below, oldest) in said {
+                    pop.receive(&report(incarnation, sequence, 100 * incarnation + sequence), 5000);
+                    let oldest = oldest.map(|oldest| oldest.min(incarnation));
+                    pop.settle(incarnation, settled(below.clamp(1, sequence), oldest));
+                }
+            };
+            let mut pop = Pop::new();
+            hear(&mut pop, &said);
+            let mut shuffled: Vec<Said> = said.iter().chain(&said).copied().collect();
+            shuffled.sort_by_cached_key(|said| {
+                let mut state = std::hash::DefaultHasher::new();
+                std::hash::Hash::hash(&(order, said), &mut state);
+                std::hash::Hasher::finish(&state)
+            });
+            // In two parts, written and read in between.
+            let (before, after) = shuffled.split_at(cut % shuffled.len());
+            let mut other = Pop::new();
+            hear(&mut other, before);
+            let mut other = Pop::decode(&postcard::to_allocvec(&other).unwrap()).unwrap();
+            hear(&mut other, after);
+            prop_assert_eq!(other.complete_until_ms(), pop.complete_until_ms());
+            prop_assert_eq!(other, pop);
+        }
+
         #[test]
         fn order_and_repetition_of_reports_do_not_matter(
             reports in prop::collection::vec((1u64..4, 1u64..9), 1..30), rotate in 0usize..30,

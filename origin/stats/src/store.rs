@@ -5,13 +5,15 @@
 //! read at a start is a state and the reports beyond it.
 
 mod broken;
+mod journal;
 mod writing;
 
 use crate::key::{Key, Place, Row, kind};
 use crate::scope::Scope;
 use crate::series::{Block, Resolution};
 use crate::session::{Session, SessionId};
-use sigma_shared::id::{ChannelId, PopId};
+pub use journal::{Entry, Journalled};
+use sigma_shared::id::ChannelId;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Executor, Row as _};
@@ -37,7 +39,8 @@ const BROKEN: [u32; 2] = [11, 26];
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS version (version BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS journal (
-  id BIGINT PRIMARY KEY, pop TEXT NOT NULL, received_ms BIGINT NOT NULL, report BLOB NOT NULL);
+  id BIGINT PRIMARY KEY, pop TEXT NOT NULL, received_ms BIGINT NOT NULL, report BLOB NOT NULL,
+  settled TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS sessions (
   channel TEXT NOT NULL, session TEXT NOT NULL, touched_ms BIGINT NOT NULL, value BLOB NOT NULL,
   PRIMARY KEY (channel, session));
@@ -81,19 +84,6 @@ impl StoreError {
         let code = error.code().filter(|code| code.len() < 5).and_then(|code| code.parse::<u32>().ok());
         code.is_some_and(|code| BROKEN.contains(&(code & 0xff)))
     }
-}
-
-/// A report in the journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Journalled {
-    /// Its number: they only go up.
-    pub id: u64,
-    /// Who reported. `None`: that cannot be read.
-    pub pop: Option<PopId>,
-    /// When, Unix milliseconds.
-    pub received_ms: u64,
-    /// The report as it came; nothing when it cannot be read.
-    pub report: Vec<u8>,
 }
 
 /// Viewers of scopes, as they are written.
@@ -181,6 +171,10 @@ impl Store {
         for table in tables.split(';') {
             transaction.execute(AssertSqlSafe(table.to_owned())).await?;
         }
+        if !self.journal_is_settled(&mut transaction).await? {
+            // Versions that do not know of it leave it empty.
+            transaction.execute("ALTER TABLE journal ADD COLUMN settled TEXT NOT NULL DEFAULT ''").await?;
+        }
         let found = sqlx::query("SELECT version FROM version").fetch_optional(&mut *transaction).await?;
         match found.map(|row| row.try_get::<i64, _>(0)).transpose()? {
             Some(version) if version > VERSION => return Err(StoreError::Version(version)),
@@ -218,21 +212,6 @@ impl Store {
         Ok(())
     }
 
-    /// Adds reports to the journal: when this returns they are on disk.
-    ///
-    /// # Errors
-    /// They are not.
-    pub async fn journal(&self, reports: &[(u64, &PopId, u64, &[u8])]) -> Result<(), StoreError> {
-        let mut transaction = self.pool().begin().await?;
-        for (id, pop, received_ms, report) in reports {
-            let insert = "INSERT INTO journal (id, pop, received_ms, report) VALUES ($1, $2, $3, $4)";
-            let insert = sqlx::query(insert).bind(id.cast_signed()).bind(pop.as_str());
-            insert.bind(received_ms.cast_signed()).bind(*report).execute(&mut *transaction).await?;
-        }
-        transaction.commit().await?;
-        Ok(())
-    }
-
     /// Writes what changed, and forgets the journal up to a number: that is in it.
     ///
     /// # Errors
@@ -253,18 +232,6 @@ impl Store {
             sqlx::query("DELETE FROM journal WHERE id > 0 AND id <= $1").bind(journal_until.cast_signed());
         delete.execute(&mut *transaction).await?;
         transaction.commit().await?;
-        Ok(())
-    }
-
-    /// Takes a report that cannot be read out of the journal's way: it stays, under its negative number.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn set_report_aside(&self, id: u64) -> Result<(), StoreError> {
-        sqlx::query("UPDATE journal SET id = -id WHERE id = $1")
-            .bind(id.cast_signed())
-            .execute(&self.pool())
-            .await?;
         Ok(())
     }
 
@@ -310,26 +277,6 @@ impl Store {
         let delete = sqlx::query(delete).bind(kind).bind(channel).bind(part).bind(at.cast_signed());
         delete.execute(&self.pool()).await?;
         Ok(())
-    }
-
-    /// The next reports in the journal beyond a number, in order.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub async fn journalled(&self, beyond: u64, at_most: i64) -> Result<Vec<Journalled>, StoreError> {
-        let select = "SELECT id, pop, received_ms, report FROM journal WHERE id > $1 ORDER BY id LIMIT $2";
-        let rows =
-            sqlx::query(select).bind(beyond.cast_signed()).bind(at_most).fetch_all(&self.pool()).await?;
-        let mut reports = Vec::new();
-        for row in rows {
-            reports.push(Journalled {
-                id: number(&row, 0)?,
-                pop: row.try_get::<String, _>(1).ok().and_then(|pop| pop.parse().ok()),
-                received_ms: number(&row, 2).unwrap_or(0),
-                report: bytes(&row, 3),
-            });
-        }
-        Ok(reports)
     }
 
     /// The values of keys; those that are not there are left out.

@@ -5,7 +5,7 @@
 //! unusable key verifies nothing. Lookups are by hash, at every request.
 
 use crate::jwk::{JwkSet, KeySet};
-use crate::session::{Session, SessionId, SessionKey, SubjectHash, Unverified};
+use crate::session::{Session, SessionId, SessionKey, SubjectHash, Unverified, ViewerKey};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -27,6 +27,10 @@ pub struct Document {
     /// The secrets of session paths; the first one with `signs` signs.
     #[serde(default)]
     pub session_keys: Vec<SessionSecret>,
+    /// What viewers without a token are hashed under. Older origins have none, older edges ignore it: the signing secret is used
+    /// then, and viewers count as new ones after it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub viewer_salt: Option<ViewerSalt>,
     /// The keys of playback tokens.
     #[serde(default)]
     pub jwks: JwkSet,
@@ -66,6 +70,31 @@ impl SessionSecret {
 impl std::fmt::Debug for SessionSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SessionSecret({}, signs: {})", self.kid, self.signs)
+    }
+}
+
+/// 32 random bytes, base64url without padding, that stay the same for as long as viewers are to be known again. As secret as
+/// the secrets of session paths: who has it can try which addresses are behind the hashes in the statistics.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ViewerSalt(String);
+
+impl ViewerSalt {
+    /// The entry of a salt.
+    #[must_use]
+    pub fn new(salt: &[u8; 32]) -> Self {
+        Self(URL_SAFE_NO_PAD.encode(salt))
+    }
+
+    fn key(&self) -> Option<ViewerKey> {
+        let salt: [u8; 32] = URL_SAFE_NO_PAD.decode(&self.0).ok()?.try_into().ok()?;
+        Some(ViewerKey::new(&salt))
+    }
+}
+
+impl std::fmt::Debug for ViewerSalt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ViewerSalt")
     }
 }
 
@@ -167,6 +196,7 @@ pub struct Policy {
     issued_at_ms: u64,
     session_keys: Vec<SessionKey>,
     signing: SessionKey,
+    viewers: ViewerKey,
     keys_print: [u8; 32],
     token_keys: KeySet,
     channels: HashMap<ChannelId, Playback>,
@@ -194,17 +224,20 @@ impl Policy {
         let usable: Vec<_> = usable.collect();
         let signing = usable.iter().find(|(secret, _)| secret.signs).ok_or(InvalidPolicy::NoSigningKey)?;
         let named = |(name, channel): (&String, &ChannelPolicy)| Some((name.parse().ok()?, channel.playback));
+        let salted = document.viewer_salt.as_ref().map(ViewerSalt::key);
+        let unusable_salt = usize::from(salted.as_ref().is_some_and(Option::is_none));
         let mut policy = Self {
             version: document.version,
             issued_at_ms: document.issued_at_ms,
             signing: signing.1.clone(),
+            viewers: salted.flatten().unwrap_or_else(|| signing.1.viewer_key()),
             keys_print: print(&usable),
             session_keys: usable.iter().map(|(_, key)| key.clone()).collect(),
             token_keys,
             channels: document.channels.iter().filter_map(named).collect(),
             sessions: HashMap::new(),
             subjects: HashMap::new(),
-            unusable: unusable.len() + document.session_keys.len() - usable.len(),
+            unusable: unusable.len() + unusable_salt + document.session_keys.len() - usable.len(),
         };
         for revocation in &document.revocations {
             policy.revoke(revocation)?;
@@ -254,6 +287,12 @@ impl Policy {
     #[must_use]
     pub fn signing_key(&self) -> &SessionKey {
         &self.signing
+    }
+
+    /// The key that stands for who viewers without a token are.
+    #[must_use]
+    pub fn viewer_key(&self) -> &ViewerKey {
+        &self.viewers
     }
 
     /// What is the same in two policies when they have the same session keys: what verified under one verifies under

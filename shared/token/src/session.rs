@@ -262,8 +262,38 @@ impl SessionKey {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// What stands for a viewer of whom nothing is known but where it comes from (as /24 or /56) and what it calls itself.
-    /// Without the key nobody can tell from it who that is. Never 0.
+    /// What stands for viewers where a policy has no salt for them: until the next key.
+    #[must_use]
+    pub fn viewer_key(&self) -> ViewerKey {
+        ViewerKey { key: self.key.clone() }
+    }
+
+    fn mac(&self, signed: &[u8], channel: &ChannelId) -> [u8; BYTES - SIGNED] {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(signed);
+        context.update(channel.as_str().as_bytes());
+        let mut mac = [0; BYTES - SIGNED];
+        mac.copy_from_slice(&context.sign().as_ref()[..BYTES - SIGNED]);
+        mac
+    }
+}
+
+/// A secret under which viewers are hashed of whom nothing is known but where they come from and what they call themselves.
+/// While it stays the same, so does what stands for a viewer.
+#[derive(Clone)]
+pub struct ViewerKey {
+    key: hmac::Key,
+}
+
+impl ViewerKey {
+    /// A key of 32 random bytes.
+    #[must_use]
+    pub fn new(salt: &[u8; 32]) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, salt) }
+    }
+
+    /// What stands for a viewer from an address (as /24 or /56) with a user agent. Without the key nobody can tell from it who
+    /// that is. Never 0.
     #[must_use]
     pub fn viewer(&self, address: IpAddr, user_agent: &[u8]) -> u64 {
         let bits = if address.to_canonical().is_ipv4() { 24 } else { 56 };
@@ -277,14 +307,11 @@ impl SessionKey {
         hash.copy_from_slice(&context.sign().as_ref()[..8]);
         u64::from_be_bytes(hash).max(1)
     }
+}
 
-    fn mac(&self, signed: &[u8], channel: &ChannelId) -> [u8; BYTES - SIGNED] {
-        let mut context = hmac::Context::with_key(&self.key);
-        context.update(signed);
-        context.update(channel.as_str().as_bytes());
-        let mut mac = [0; BYTES - SIGNED];
-        mac.copy_from_slice(&context.sign().as_ref()[..BYTES - SIGNED]);
-        mac
+impl fmt::Debug for ViewerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ViewerKey")
     }
 }
 

@@ -134,7 +134,7 @@ fn the_newest_is_sent_first_and_then_the_oldest() {
     }
     let mut sent = Vec::new();
     let mut newest = (0, 0);
-    while let Some((number, _)) = spool.next(newest) {
+    while let Some(Outgoing { number, .. }) = spool.next(newest) {
         newest = newest.max(number);
         sent.push(number.1);
         spool.settle(number);
@@ -247,7 +247,7 @@ fn what_is_refused_is_set_aside_as_it_was_sent() {
     let mut spool = Spool::open(Some(root.path()), 1 << 20, 1_000).unwrap();
     spool.append(report(1, 2));
     spool.append(report(2, 2));
-    let (number, sent) = spool.next((0, 0)).unwrap();
+    let Outgoing { number, bytes: sent, .. } = spool.next((0, 0)).unwrap();
     let path = spool.refuse(number).unwrap();
     assert_eq!(path.extension().unwrap(), "refused");
     assert_eq!(fs::read(&path).unwrap(), sent);
@@ -313,4 +313,38 @@ fn a_full_disk_is_said_when_it_begins_and_when_it_ends() {
     assert!(said[0].contains("No space left on device"), "{said:?}");
     let all = ["INFO message=the disk takes reports again", "unwritten=30", "aggregated=0", "lost=0"];
     assert!(all.iter().all(|part| said[1].contains(part)), "{said:?}");
+}
+
+#[test]
+fn what_is_sent_says_what_will_not_be() {
+    let said = |spool: &mut Spool, newest| {
+        let outgoing = spool.next(newest).unwrap();
+        (outgoing.number, outgoing.settled.to_string())
+    };
+    let root = tempdir().unwrap();
+    let mut spool = Spool::open(Some(root.path()), 1 << 20, 1_000).unwrap();
+    (0..4).for_each(|n| spool.append(report(n, 1)));
+    assert_eq!(said(&mut spool, (0, 0)), ((1_000, 4), "1;oldest=1000".to_owned()));
+    // One is acknowledged, one refused, one gone.
+    spool.settle((1_000, 1));
+    spool.refuse((1_000, 2));
+    assert_eq!(said(&mut spool, (0, 0)), ((1_000, 4), "3;oldest=1000".to_owned()));
+    spool.settle((1_000, 4));
+    assert_eq!(said(&mut spool, (1_000, 4)), ((1_000, 3), "3;oldest=1000".to_owned()));
+    // Another process, while this one lives: it cannot know.
+    let mut next = Spool::open(Some(root.path()), 1 << 20, 2_000).unwrap();
+    next.append(report(9, 1));
+    assert_eq!(said(&mut next, (0, 0)), ((2_000, 1), "1".to_owned()));
+    drop(spool);
+    next.adopt().unwrap();
+    assert_eq!(said(&mut next, (0, 0)), ((2_000, 1), "1;oldest=1000".to_owned()));
+    // Of a file in which something is left, everything is sent again.
+    assert_eq!(said(&mut next, (2_000, 1)), ((1_000, 1), "1;oldest=1000".to_owned()));
+    next.settle((1_000, 1));
+    assert_eq!(said(&mut next, (2_000, 1)), ((1_000, 2), "2;oldest=1000".to_owned()));
+    (1..=4).for_each(|sequence| next.settle((1_000, sequence)));
+    assert_eq!(said(&mut next, (2_000, 1)), ((2_000, 1), "1;oldest=2000".to_owned()));
+    let mut in_memory = Spool::open(None, 1 << 20, 1_000).unwrap();
+    in_memory.append(report(1, 1));
+    assert_eq!(said(&mut in_memory, (0, 0)), ((1_000, 1), "1".to_owned()));
 }

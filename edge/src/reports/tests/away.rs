@@ -2,7 +2,7 @@
 //! origin's sums: exactly those of a run in which it was there.
 
 use super::super::compose::{Moment, compose};
-use super::super::spool::Spool;
+use super::super::spool::{Outgoing, Spool};
 use crate::ledger::{Due, Ended, Ledger, Waited, Who};
 use sigma_report::report::{PopDescription, Protocol, Report};
 use sigma_report::spans::Span;
@@ -121,9 +121,9 @@ fn after(run: Run) -> (Aggregate, u64) {
         }
         let sent = if away.contains(&second) { 0 } else { SENT_PER_S };
         for _ in 0..sent {
-            let Some((number, report)) = spool.next(newest_sent) else { break };
+            let Some(Outgoing { number, bytes, .. }) = spool.next(newest_sent) else { break };
             newest_sent = newest_sent.max(number);
-            take(&mut origin, &Report::decode(&report).unwrap(), now_ms);
+            take(&mut origin, &Report::decode(&bytes).unwrap(), now_ms);
             spool.settle(number);
         }
         let happened = spool.happened();

@@ -91,8 +91,8 @@ async fn reported() -> (Origin, u64, String) {
     let origin = origin("").await;
     let at = now_ms() - 2000;
     for pop in ["pop-1", "pop-2"] {
-        let bytes = report(1, at).encode().expect("written");
-        let taken = origin.running.stats.report(pop.parse().expect("an id"), bytes.into()).await;
+        let bytes: bytes::Bytes = report(1, at).encode().expect("written").into();
+        let taken = origin.running.stats.report(pop.parse().expect("an id"), bytes).await;
         assert_eq!(taken.expect("taken").sequence, 1);
     }
     let file = origin.folder().join("admin.token");
@@ -175,6 +175,7 @@ async fn numbers_are_what_was_reported() {
     let metrics = ask(origin.running.ops, "GET", "/metrics", "").await;
     assert!(metrics.text().contains("sigma_origin_views_total{channel=\"one\"} "), "{}", metrics.text());
     assert!(metrics.text().contains("sigma_origin_reports_total{outcome=\"accepted\"} 2"));
+    assert!(metrics.text().contains("sigma_origin_starvations_total{channel=\"one\"} "));
 }
 
 #[tokio::test]

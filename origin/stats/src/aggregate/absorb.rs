@@ -10,6 +10,7 @@ use crate::series::Resolution;
 use crate::session::{Of, Session, SessionId};
 use crate::stretch::{by_period, seconds};
 use sigma_report::report::{InvalidReport, QualityReport, Report, SessionReport, TrafficReport};
+use sigma_report::settled::Settled;
 use sigma_report::spans::Span;
 use sigma_shared::id::{ChannelId, PopId};
 use std::collections::BTreeMap;
@@ -43,7 +44,7 @@ pub struct Absorbed {
     pub added: Added,
     /// What was left out.
     pub refusals: Refusals,
-    /// No report of that incarnation and sequence number had come before.
+    /// No report of that incarnation and sequence number had come before, or was said to come no more.
     pub is_new: bool,
 }
 
@@ -130,6 +131,14 @@ impl Aggregate {
         let channels =
             deltas.into_iter().map(|(index, delta)| (ids[index as usize].clone(), delta)).collect();
         Ok(Absorbed { added: Added { pop: pop.clone(), channels }, refusals, is_new })
+    }
+
+    /// Takes note of what a POP will not send any more, as it said with a report that was just absorbed.
+    pub fn hear_settled(&mut self, pop: &PopId, incarnation: u64, settled: Settled) {
+        if let Some(held) = self.pops.get_mut(pop) {
+            // Absorbing the report has marked it as changed.
+            held.value.settle(incarnation, settled);
+        }
     }
 
     /// The blocks of series that are added to and not in memory.

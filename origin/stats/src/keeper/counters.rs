@@ -78,6 +78,8 @@ pub struct ChannelGauges {
     pub views: u64,
     /// Watched, ever, microseconds.
     pub watch_us: u64,
+    /// Times that players' buffers ran empty, ever.
+    pub starvations: u64,
     /// Viewers now by POP.
     pub pops: Vec<(PopId, u32)>,
 }

@@ -6,6 +6,7 @@ use crate::key::{Key, kind};
 use crate::series::Resolution;
 use crate::store::{KINDS_IN_MEMORY, Store, StoreError};
 use sigma_report::report::{InvalidReport, Report};
+use sigma_report::settled::Settled;
 use sigma_shared::id::PopId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -77,7 +78,7 @@ impl Keeper {
                     self.set_report_aside(journalled.id, report.err()).await?;
                     continue;
                 };
-                self.apply(pop, report, journalled.received_ms).await?;
+                self.apply(pop, (report, journalled.settled), journalled.received_ms).await?;
                 self.journal_bytes += journalled.report.len() as u64;
             }
             (applied, self.newest_id) = (last, self.newest_id.max(last));
@@ -121,10 +122,18 @@ impl Keeper {
     }
 
     /// Applies one report; whether it had not come before.
-    pub(super) async fn apply(&mut self, pop: &PopId, report: &Report, now: u64) -> Result<bool, StoreError> {
+    pub(super) async fn apply(
+        &mut self,
+        pop: &PopId,
+        (report, settled): (&Report, Option<Settled>),
+        now: u64,
+    ) -> Result<bool, StoreError> {
         let wanted = self.aggregate.wanted(pop, report, now)?;
         self.load(&wanted, now).await?;
         let absorbed = self.aggregate.absorb(pop, report, now)?;
+        if let Some(settled) = settled {
+            self.aggregate.hear_settled(pop, report.incarnation, settled);
+        }
         let wanted = self.aggregate.wanted_for(&absorbed.added, now);
         self.load(&wanted, now).await?;
         self.aggregate.add(&absorbed.added, now);

@@ -1,6 +1,7 @@
 //! The keeper on a real database: what survives, what is refused.
 
 mod postgres;
+mod settled;
 
 use super::*;
 use crate::aggregate::Summary;
@@ -175,7 +176,7 @@ async fn what_is_no_report_is_refused_and_changes_nothing() {
         let refused = kept.stats.report(pop(), broken).await;
         assert!(matches!(refused, Err(ReportError::Invalid(_))), "{refused:?}");
     }
-    let too_large = kept.stats.report(pop(), vec![1; BYTES_MAX + 1].into()).await;
+    let too_large = kept.stats.report(pop(), Bytes::from(vec![1; BYTES_MAX + 1])).await;
     assert!(matches!(too_large, Err(ReportError::TooLarge)));
     assert_eq!(kept.stats.counters().invalid.load(Ordering::Relaxed), 4);
     assert_eq!(kept.summary(now_ms()).await.totals, Default::default());
@@ -374,7 +375,9 @@ async fn a_silent_pop_is_forgotten_also_by_the_database() {
     let store = store(folder.path());
     store.prepare().await.expect("made");
     // It was heard a minute ago.
-    store.journal(&[(1, &pop(), base_ms, &bytes(&report(1, base_ms)))]).await.expect("written");
+    let heard = bytes(&report(1, base_ms));
+    let entry = Entry { id: 1, pop: &pop(), received_ms: base_ms, report: &heard, settled: None };
+    store.journal(&[entry]).await.expect("written");
     store.close().await;
     let kept = start(folder.path());
     let other: PopId = "pop-2".parse().expect("an id");

@@ -107,6 +107,30 @@ fn revocations_by_subject() {
 }
 
 #[test]
+fn viewers_are_the_same_ones_after_the_rotation_of_keys() {
+    let viewer = |document: &Document| {
+        // As it travels.
+        let policy = Policy::parse(&serde_json::to_vec(document).unwrap()).unwrap();
+        (policy.viewer_key().viewer("203.0.113.7".parse().unwrap(), b"player"), policy.unusable_keys())
+    };
+    let of = |signing: u8, viewer_salt: Option<ViewerSalt>| Document {
+        session_keys: vec![SessionSecret::new(signing, &[signing; 32], true)],
+        viewer_salt,
+        ..Document::default()
+    };
+    let salt = Some(ViewerSalt::new(&[9; 32]));
+    assert_eq!(viewer(&of(1, salt.clone())), viewer(&of(2, salt.clone())));
+    assert_ne!(viewer(&of(1, salt.clone())), viewer(&of(1, Some(ViewerSalt::new(&[8; 32])))));
+    // Of an origin that has none, they are those of the signing secret.
+    let signing = SessionKey::new(1, &[1; 32]).viewer_key().viewer("203.0.113.7".parse().unwrap(), b"player");
+    assert_eq!(viewer(&of(1, None)), (signing, 0));
+    assert_ne!(viewer(&of(1, None)), viewer(&of(2, None)));
+    assert_eq!(viewer(&of(1, Some(ViewerSalt("short".to_owned())))), (signing, 1), "which is said");
+    assert!(!serde_json::to_string(&of(1, None)).unwrap().contains("viewer_salt"));
+    assert!(!format!("{:?}", of(1, salt)).contains("CQkJ"), "it is in no log");
+}
+
+#[test]
 fn sessions_survive_the_rotation_of_keys() {
     let document = Document { session_keys: secrets(), ..Document::default() };
     let policy = Policy::new(&document).unwrap();
@@ -133,6 +157,7 @@ fn sessions_survive_the_rotation_of_keys() {
 #[test]
 fn what_is_written_is_read() {
     let document = Document {
+        viewer_salt: Some(ViewerSalt::new(&[9; 32])),
         version: 3,
         cluster: "here".to_owned(),
         issued_at_ms: NOW_MS,

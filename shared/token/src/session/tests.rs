@@ -124,14 +124,16 @@ fn addresses() {
 
 #[test]
 fn viewers_are_told_apart_by_network_and_player() {
-    let key = SessionKey::new(1, &[7; 32]);
+    let key = ViewerKey::new(&[7; 32]);
     let viewer = |address: &str, agent: &[u8]| key.viewer(address.parse().unwrap(), agent);
     let one = viewer("203.0.113.7", b"player");
     assert_eq!(one, viewer("203.0.113.99", b"player"));
     assert_eq!(one, viewer("::ffff:203.0.113.99", b"player"));
     assert_ne!(one, viewer("203.0.114.7", b"player"));
     assert_ne!(one, viewer("203.0.113.7", b"another"));
-    assert_ne!(one, SessionKey::new(1, &[8; 32]).viewer("203.0.113.7".parse().unwrap(), b"player"));
+    let signing = SessionKey::new(1, &[7; 32]).viewer_key();
+    assert_eq!(one, signing.viewer("203.0.113.7".parse().unwrap(), b"player"), "as without a salt");
+    assert_ne!(one, ViewerKey::new(&[8; 32]).viewer("203.0.113.7".parse().unwrap(), b"player"));
     assert_eq!(viewer("2001:db8:0:1::1", b""), viewer("2001:db8:0:ff::1", b""));
     assert_ne!(viewer("2001:db8:0:1::1", b""), viewer("2001:db8:0:100::1", b""));
 }

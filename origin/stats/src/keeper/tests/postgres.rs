@@ -85,7 +85,10 @@ async fn postgresql_keeps_the_same_and_one_origin_at_a_time_has_it() {
     let store = cluster.store();
     let last = bytes(&report(5, base_ms));
     store.prepare().await.expect("free again");
-    store.journal(&[(99, &pop(), now_ms(), &last)]).await.expect("written");
+    store
+        .journal(&[Entry { id: 99, pop: &pop(), received_ms: now_ms(), report: &last, settled: None }])
+        .await
+        .expect("written");
     store.close().await;
     let again = start_at(cluster.store());
     let totals = again.summary(base_ms + 5000).await.totals;
