@@ -164,6 +164,7 @@ impl Entry {
     pub(super) fn turn(&mut self, before_ms: u64, now_ms: u64) {
         let moved = |at: u64| now_ms.saturating_sub(before_ms.saturating_sub(at));
         self.touched_ms = moved(self.touched_ms);
+        self.heard_ms = moved(self.heard_ms);
         if let Some(present) = &mut self.present {
             let end = moved(present.end);
             *present = Present { from: end, end };
