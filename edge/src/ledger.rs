@@ -18,7 +18,7 @@ use sigma_report::report::{Protocol, QualityReport, SessionReport, TrafficReport
 use sigma_report::spans::Span;
 use sigma_shared::cmcd::Cmcd;
 use std::collections::HashMap;
-use totals::Totals;
+use totals::{Speaking, Totals};
 
 /// A session, over a protocol.
 #[derive(Debug, Clone, Copy)]
@@ -147,9 +147,12 @@ impl Ledger {
         let now_ms = now_ms.max(self.floor_ms);
         let Some((entry, _)) = self.entry(who, hint, now_ms) else { return };
         let first = cmcd.startup_ms.is_some() && !std::mem::replace(&mut entry.startup_told, true);
-        let since_ms = u32::try_from(entry.hear(now_ms)).unwrap_or(u32::MAX);
-        let cmcd = Cmcd { starved_ms: cmcd.starved_ms.map(|ms| ms.min(since_ms)), ..*cmcd };
-        self.totals.said(who.channel, &cmcd, (first, now_ms));
+        let (since_ms, spoke) = entry.hear(now_ms);
+        let at_most_ms = u32::try_from(since_ms).unwrap_or(u32::MAX);
+        let cmcd = Cmcd { starved_ms: cmcd.starved_ms.map(|ms| ms.min(at_most_ms)), ..*cmcd };
+        // How long it had been there when it spoke first is not known, but that it starved so long.
+        let spoken_ms = if spoke { since_ms } else { cmcd.starved_ms.map_or(0, u64::from) };
+        self.totals.said(who.channel, &cmcd, Speaking { first, spoken_ms, now_ms });
     }
 
     /// Everything that is new before `now_ms`, once, and what is so far of the second that is running. With it all of the

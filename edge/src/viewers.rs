@@ -182,11 +182,11 @@ fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 /// What the headers and the query of a request say of its player.
-fn said(query: Option<&str>, headers: &HeaderMap) -> Cmcd {
-    let mut said = query.map(Cmcd::of_query).unwrap_or_default();
+fn said(query: Option<&str>, headers: &HeaderMap) -> Option<Cmcd> {
+    let mut said = query.and_then(Cmcd::of_query);
     for name in cmcd::HEADERS {
         if let Some(value) = headers.get(name) {
-            said.read(value.as_bytes());
+            said.get_or_insert_default().read(value.as_bytes());
         }
     }
     said
@@ -215,14 +215,13 @@ impl Visit {
         };
         let get = request.method() == Method::GET;
         let visit = Self { viewers: Arc::clone(viewers), party, protocol, get, held: None, answer: None };
-        if let Some((known, who)) = visit.who() {
-            let said = said(request.uri().query(), request.headers());
-            if !said.is_empty() {
-                let place = known.place(visit.protocol);
-                let mut shard = visit.viewers.shard(&who.session);
-                let now_ms = shard.now_ms();
-                shard.ledger.said(&who, place.load(Ordering::Relaxed), (&said, now_ms));
-            }
+        if let Some((known, who)) = visit.who()
+            && let Some(said) = said(request.uri().query(), request.headers())
+        {
+            let place = known.place(visit.protocol);
+            let mut shard = visit.viewers.shard(&who.session);
+            let now_ms = shard.now_ms();
+            shard.ledger.said(&who, place.load(Ordering::Relaxed), (&said, now_ms));
         }
         visit
     }

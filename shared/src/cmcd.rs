@@ -31,16 +31,14 @@ pub struct Cmcd {
 }
 
 impl Cmcd {
-    /// What the query says, if it has CMCD.
+    /// What the query says, if it has CMCD; that may be nothing of what is read here.
     #[must_use]
-    pub fn of_query(query: &str) -> Self {
+    pub fn of_query(query: &str) -> Option<Self> {
         let mut said = Self::default();
-        let Some(encoded) = query.split('&').find_map(|pair| pair.strip_prefix("CMCD=")) else {
-            return said;
-        };
+        let encoded = query.split('&').find_map(|pair| pair.strip_prefix("CMCD="))?;
         let mut decoded = [0; BYTES_MAX];
         said.read(percent_decoded(encoded, &mut decoded));
-        said
+        Some(said)
     }
 
     /// Adds what one of [`HEADERS`] says.
@@ -51,12 +49,6 @@ impl Cmcd {
             self.take(pair.trim_ascii());
             rest = after.get(1..).unwrap_or_default();
         }
-    }
-
-    /// Whether it says nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
     }
 
     fn take(&mut self, pair: &[u8]) {
@@ -167,9 +159,9 @@ mod tests {
     #[test]
     fn in_the_query() {
         let said = Cmcd::of_query("_HLS_msn=7&CMCD=bs%2Cmtp%3D25400%2Csid%3D%22x%2Cltc%3D1%22&token=1");
-        assert_eq!(said, Cmcd { starved: true, throughput_kbps: Some(25_400), ..Cmcd::default() });
-        assert!(Cmcd::of_query("XCMCD=bs&cmcd=bs").is_empty());
-        assert!(Cmcd::of_query("CMCD=%b%&mtp=1").is_empty());
+        assert_eq!(said, Some(Cmcd { starved: true, throughput_kbps: Some(25_400), ..Cmcd::default() }));
+        assert_eq!(Cmcd::of_query("XCMCD=bs&cmcd=bs"), None);
+        assert_eq!(Cmcd::of_query("CMCD=%b%&mtp=1"), Some(Cmcd::default()));
     }
 
     proptest! {
@@ -184,7 +176,7 @@ mod tests {
         fn the_query_says_what_the_header_says(kbps in 0..KBPS_MAX, ltc in 0..MS_MAX, bs: bool, noise in "[a-z]{1,4}=[0-9]{1,6}") {
             let text = format!("{noise},{}mtp={kbps},ltc={ltc}", if bs { "bs," } else { "" });
             let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
-            prop_assert_eq!(Cmcd::of_query(&format!("CMCD={encoded}")), read(&text));
+            prop_assert_eq!(Cmcd::of_query(&format!("CMCD={encoded}")), Some(read(&text)));
             prop_assert_eq!(read(&text).latency_ms, Some(ltc));
         }
     }

@@ -49,6 +49,8 @@ pub(super) struct Entry {
     /// It said how long its start took.
     pub(super) startup_told: bool,
     touched_ms: u64,
+    /// Its player spoke before.
+    spoke: bool,
     /// When its player spoke last; of a new one, when the session that may have been forgotten did at the latest.
     heard_ms: u64,
     present: Option<Present>,
@@ -68,6 +70,7 @@ impl Entry {
             grace_ms: GRACE_MS_MIN,
             kept: false,
             startup_told: false,
+            spoke: false,
             touched_ms: now_ms,
             heard_ms: now_ms.saturating_sub(IDLE_MS),
             present: None,
@@ -91,9 +94,10 @@ impl Entry {
         }
     }
 
-    /// Its player speaks. Returns the time since it did before, milliseconds.
-    pub(super) fn hear(&mut self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(std::mem::replace(&mut self.heard_ms, now_ms))
+    /// Its player speaks. Returns for how long it may have starved since it did before, and whether it did, milliseconds.
+    pub(super) fn hear(&mut self, now_ms: u64) -> (u64, bool) {
+        let since_ms = now_ms.saturating_sub(std::mem::replace(&mut self.heard_ms, now_ms));
+        (since_ms, std::mem::replace(&mut self.spoke, true))
     }
 
     /// A request of it begins to wait.
@@ -160,6 +164,7 @@ impl Entry {
     pub(super) fn turn(&mut self, before_ms: u64, now_ms: u64) {
         let moved = |at: u64| now_ms.saturating_sub(before_ms.saturating_sub(at));
         self.touched_ms = moved(self.touched_ms);
+        self.heard_ms = moved(self.heard_ms);
         if let Some(present) = &mut self.present {
             let end = moved(present.end);
             *present = Present { from: end, end };

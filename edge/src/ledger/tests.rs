@@ -375,6 +375,8 @@ fn nobody_starves_for_longer_than_it_was_there() {
     let honest = Cmcd { starved_ms: Some(200), ..day };
     lab.ledger.said(&who(1), 0, (&honest, T0 + 1_700));
     lab.due(2_000);
+    let spoken_ms: u64 = lab.last.quality.iter().map(|quality| quality.spoken_ms).sum();
+    assert_eq!(spoken_ms, 10_000 + 500 + 200 + 1000, "nobody starves for longer than is spoken of");
     let starved_ms = lab.last.quality.iter().map(|quality| quality.starved_ms).collect::<Vec<_>>();
     assert_eq!(
         starved_ms,
@@ -445,4 +447,16 @@ proptest! {
         prop_assert_eq!(&often.watched, &once.watched);
         prop_assert_eq!(&often.present, &once.present);
     }
+}
+
+#[test]
+fn the_time_that_is_spoken_of_is_that_of_those_who_speak() {
+    let mut lab = Lab::new();
+    // It says nothing of what is read; it is there, and does not starve.
+    for at in [0, 1_000, 3_500] {
+        lab.ledger.said(&who(1), 0, (&Cmcd::default(), T0 + at));
+    }
+    lab.due(4_000);
+    let told: Vec<_> = lab.last.quality.iter().map(|told| (told.spoken_ms, told.starved_ms)).collect();
+    assert_eq!(told, [(3_500, 0)]);
 }

@@ -13,6 +13,16 @@ const KEPT_MAX: usize = 120;
 /// summed up: while the last of them is asked, none forgets what another one has yet to tell as a whole.
 const LINGER_MS: u64 = 1000;
 
+/// How a player came to say something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Speaking {
+    /// Its start may be counted.
+    pub(super) first: bool,
+    /// The time that it speaks of.
+    pub(super) spoken_ms: u64,
+    pub(super) now_ms: u64,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
@@ -41,8 +51,9 @@ impl Totals {
         current.requests += 1;
     }
 
-    /// A player said something. `first` is whether its start may be counted.
-    pub(super) fn said(&mut self, channel: u32, cmcd: &Cmcd, (first, now_ms): (bool, u64)) {
+    /// A player said something.
+    pub(super) fn said(&mut self, channel: u32, cmcd: &Cmcd, speaking: Speaking) {
+        let Speaking { first, spoken_ms, now_ms } = speaking;
         let minute = now_ms / 60_000;
         let minutes = self.quality.entry(channel).or_default();
         let full = minutes.len() >= KEPT_MAX;
@@ -52,6 +63,7 @@ impl Totals {
         let Some(current) = minutes.last_mut() else { return };
         current.starvations += u64::from(cmcd.starved);
         current.starved_ms += cmcd.starved_ms.map_or(0, u64::from);
+        current.spoken_ms += spoken_ms;
         for (said, counted) in [
             (cmcd.startup_ms.filter(|_| first), &mut current.startup_ms),
             (cmcd.latency_ms, &mut current.latency_ms),

@@ -202,6 +202,7 @@ fn quality(due: &Due) -> impl Iterator<Item = QualityReport> {
         let sum = sum.or_insert_with(|| QualityReport { channel, minute, ..QualityReport::default() });
         sum.starvations += told.starvations;
         sum.starved_ms += told.starved_ms;
+        sum.spoken_ms += told.spoken_ms;
         sum.startup_ms.add(&told.startup_ms);
         sum.latency_ms.add(&told.latency_ms);
         sum.throughput_kbps.add(&told.throughput_kbps);

@@ -259,7 +259,7 @@ impl Aggregate {
                 (value.len() == SIXTY).then(|| channel.traffic.insert(key, Held::new(value, now_ms)))?;
             }
             Key::Quality(_, reporter, minute) => {
-                let value = value.map_or(Some(Quality::default()), decoded)?;
+                let value = value.map_or(Some(Quality::default()), Quality::decode)?;
                 channel.quality.insert((reporter.clone(), *minute), Held::new(value, now_ms));
             }
             Key::Series(_, scope, resolution, at) => {
@@ -268,8 +268,7 @@ impl Aggregate {
                 channel.series.insert((scope.clone(), *resolution, *at), Held::new(value, now_ms));
             }
             Key::Totals(_, scope) => {
-                let totals: Totals = decoded(value?)?;
-                channel.counted(scope)?.totals = totals;
+                channel.counted(scope)?.totals = Totals::decode(value?)?;
             }
             Key::Broadcast(..) => {
                 channel.broadcast(decoded(value?)?, now_ms);
@@ -407,7 +406,7 @@ fn unsaved_of(id: &ChannelId, channel: &mut Channel, rows: &mut Vec<Row>) -> Res
     }
     for ((reporter, minute), touched_ms, value) in clean(&mut channel.quality) {
         let key = Key::Quality(id.clone(), reporter.clone(), *minute);
-        push(key, touched_ms, postcard::to_allocvec(value)?);
+        push(key, touched_ms, value.encode()?);
     }
     for ((scope, resolution, at), touched_ms, value) in clean(&mut channel.series) {
         push(Key::Series(id.clone(), scope.clone(), *resolution, *at), touched_ms, value.encode()?);
@@ -418,7 +417,7 @@ fn unsaved_of(id: &ChannelId, channel: &mut Channel, rows: &mut Vec<Row>) -> Res
         held.is_dirty = false;
     }
     for (scope, counted) in channel.counted_mut().filter(|(_, counted)| counted.is_dirty) {
-        push(Key::Totals(id.clone(), scope), 0, postcard::to_allocvec(&counted.totals)?);
+        push(Key::Totals(id.clone(), scope), 0, counted.totals.encode()?);
         counted.is_dirty = false;
     }
     Ok(())

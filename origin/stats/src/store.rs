@@ -25,8 +25,8 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use writing::{chunks, places, write_pieces, write_sessions, write_viewers};
 
-/// Of the tables below.
-const VERSION: i64 = 1;
+/// Of the tables below, and of what is in them: an older version would not read it.
+const VERSION: i64 = 2;
 /// Connections: one that writes, and those that questions of the API read by.
 const CONNECTIONS_MAX: u32 = 4;
 /// Our lock among a PostgreSQL database's advisory locks.
@@ -178,7 +178,11 @@ impl Store {
         let found = sqlx::query("SELECT version FROM version").fetch_optional(&mut *transaction).await?;
         match found.map(|row| row.try_get::<i64, _>(0)).transpose()? {
             Some(version) if version > VERSION => return Err(StoreError::Version(version)),
-            Some(_) => {}
+            Some(VERSION) => {}
+            Some(_) => {
+                let update = sqlx::query("UPDATE version SET version = $1").bind(VERSION);
+                update.execute(&mut *transaction).await?;
+            }
             None => {
                 let insert = sqlx::query("INSERT INTO version (version) VALUES ($1)").bind(VERSION);
                 insert.execute(&mut *transaction).await?;

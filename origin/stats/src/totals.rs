@@ -2,7 +2,9 @@
 #![deny(clippy::disallowed_methods)]
 
 use crate::deltas::ScopeDelta;
+use crate::key::decoded;
 use crate::uniques::Uniques;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sigma_report::histogram::Histogram;
 use sigma_report::report::QualityReport;
@@ -38,6 +40,9 @@ pub struct Quality {
     pub starvations: u64,
     /// How long that took, milliseconds, where players say so.
     pub starved_ms: u64,
+    /// That again, with the time that it is of.
+    #[serde(skip)]
+    pub spoken: Spoken,
     /// From play to the first picture, milliseconds.
     pub startup_ms: Histogram,
     /// Behind live, milliseconds.
@@ -46,7 +51,39 @@ pub struct Quality {
     pub throughput_kbps: Histogram,
 }
 
+/// How long players were there that spoke, and how much of it they starved: of POPs that say both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spoken {
+    /// Milliseconds.
+    pub ms: u64,
+    /// Milliseconds.
+    pub starved_ms: u64,
+}
+
+impl Spoken {
+    /// As it is kept: behind what it belongs to, where it was not kept always.
+    fn behind(self, value: &impl Serialize) -> Result<Vec<u8>, postcard::Error> {
+        let bytes = postcard::to_allocvec(value)?;
+        if self == Self::default() { Ok(bytes) } else { postcard::to_extend(&self, bytes) }
+    }
+
+    fn part<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, Self)> {
+        let (value, rest) = postcard::take_from_bytes(bytes).ok()?;
+        Some((value, if rest.is_empty() { Self::default() } else { decoded(rest)? }))
+    }
+}
+
 impl Quality {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        self.spoken.behind(self)
+    }
+
+    /// From bytes, as they are kept; `None`: they are none.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (quality, spoken): (Self, _) = Spoken::part(bytes)?;
+        Some(Self { spoken, ..quality })
+    }
+
     /// Takes from a report what is more than known; returns how much more.
     pub(crate) fn unite(&mut self, report: &QualityReport) -> Self {
         let grown = |known: &mut u64, said: u64| {
@@ -54,6 +91,7 @@ impl Quality {
             *known += more;
             more
         };
+        let starved_ms = if report.spoken_ms > 0 { report.starved_ms } else { 0 };
         let spread = |known: &mut Histogram, said: &Histogram| {
             let more = said.beyond(known);
             known.unite(said);
@@ -62,6 +100,10 @@ impl Quality {
         Self {
             starvations: grown(&mut self.starvations, report.starvations),
             starved_ms: grown(&mut self.starved_ms, report.starved_ms),
+            spoken: Spoken {
+                ms: grown(&mut self.spoken.ms, report.spoken_ms),
+                starved_ms: grown(&mut self.spoken.starved_ms, starved_ms),
+            },
             startup_ms: spread(&mut self.startup_ms, &report.startup_ms),
             latency_ms: spread(&mut self.latency_ms, &report.latency_ms),
             throughput_kbps: spread(&mut self.throughput_kbps, &report.throughput_kbps),
@@ -72,6 +114,8 @@ impl Quality {
     pub(crate) fn add(&mut self, other: &Self) {
         self.starvations = self.starvations.saturating_add(other.starvations);
         self.starved_ms = self.starved_ms.saturating_add(other.starved_ms);
+        self.spoken.ms = self.spoken.ms.saturating_add(other.spoken.ms);
+        self.spoken.starved_ms = self.spoken.starved_ms.saturating_add(other.spoken.starved_ms);
         self.startup_ms.add(&other.startup_ms);
         self.latency_ms.add(&other.latency_ms);
         self.throughput_kbps.add(&other.throughput_kbps);
@@ -85,6 +129,17 @@ impl Quality {
 }
 
 impl Totals {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        self.quality.spoken.behind(self)
+    }
+
+    /// From bytes, as they are kept; `None`: they are none.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (mut totals, spoken): (Self, _) = Spoken::part(bytes)?;
+        totals.quality.spoken = spoken;
+        Some(totals)
+    }
+
     /// Adds what a report adds. Numbers that are true never come near the end of their range; those that are not end there.
     pub(crate) fn add(&mut self, delta: &ScopeDelta) {
         self.watch_us = self.watch_us.saturating_add(delta.watch_us);
@@ -133,5 +188,27 @@ impl Counted {
             self.is_dirty = true;
         }
         is_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_without_the_time_spoken_is_read_and_held_against_nobody() {
+        let older =
+            Totals { quality: Quality { starved_ms: 900, ..Quality::default() }, ..Totals::default() };
+        assert_eq!(Totals::decode(&postcard::to_allocvec(&older).unwrap()), Some(older.clone()));
+        let mut totals = older;
+        let mut minute = Quality::default();
+        for (starved_ms, spoken_ms) in [(10, 100), (10, 100), (5, 80), (30, 200)] {
+            let report = QualityReport { starved_ms, spoken_ms, ..QualityReport::default() };
+            totals.quality.add(&minute.unite(&report));
+        }
+        assert_eq!(totals.quality.spoken, Spoken { ms: 200, starved_ms: 30 }, "not of what was before");
+        assert_eq!(totals.quality.starved_ms, 930);
+        assert_eq!(Totals::decode(&totals.encode().unwrap()), Some(totals));
+        assert_eq!(Quality::decode(&minute.encode().unwrap()), Some(minute));
     }
 }

@@ -143,6 +143,7 @@ pub(crate) fn check_size(report: &Report) -> Result<(), InvalidReport> {
     for quality in &report.quality {
         within("number of starvations in a minute", quality.starvations, COUNT_MAX)?;
         within("starved time in a minute, in milliseconds,", quality.starved_ms, COUNT_MAX)?;
+        within("time that players spoke in a minute, in milliseconds,", quality.spoken_ms, COUNT_MAX)?;
         minutes.add_quality(quality);
     }
     let (value, bound) = (minutes.count(), MINUTES_MAX);

@@ -1,6 +1,7 @@
 //! The report of a POP: its content and its form on the wire.
 //!
-//! On the wire it is a version byte and the fields in order, as postcard writes them. Invariants: what decodes is within
+//! On the wire it is a version byte and the fields in order, as postcard writes them, and then, unless all are 0, the
+//! `spoken_ms` of all `quality`: readers who do not know of it leave it, and of writers who do not it is 0. Invariants: what decodes is within
 //! its bounds; nothing in a report is relative to another one.
 
 use crate::bounds::check_size;
@@ -127,6 +128,10 @@ pub struct QualityReport {
     pub starvations: u64,
     /// How long that took, where players say so (`bsd`).
     pub starved_ms: u64,
+    /// How long the players that speak were there when they spoke, milliseconds: what `starved_ms` is a part of. 0: the POP does
+    /// not know.
+    #[serde(skip)]
+    pub spoken_ms: u64,
     /// From the press of play to the first picture, milliseconds (`msd`).
     pub startup_ms: Histogram,
     /// How far behind live players are, milliseconds (`ltc`).
@@ -205,7 +210,10 @@ impl Report {
     /// # Errors
     /// Never for values of these types; the format's own type of error.
     pub fn encode(&self) -> Result<Vec<u8>, InvalidReport> {
-        Ok(postcard::to_extend(self, vec![VERSION])?)
+        let bytes = postcard::to_extend(self, vec![VERSION])?;
+        let spoken: Vec<u64> = self.quality.iter().map(|quality| quality.spoken_ms).collect();
+        let is_known = spoken.iter().any(|ms| *ms > 0);
+        Ok(if is_known { postcard::to_extend(&spoken, bytes)? } else { bytes })
     }
 
     /// From bytes that somebody else sent, checked against the [bounds](crate::bounds).
@@ -227,7 +235,14 @@ impl Report {
         if *version != VERSION {
             return Err(InvalidReport::Version(*version));
         }
-        let report: Self = postcard::from_bytes(fields)?;
+        let (mut report, rest): (Self, _) = postcard::take_from_bytes(fields)?;
+        if !rest.is_empty() {
+            let spoken: Vec<u64> = postcard::from_bytes(rest)?;
+            if spoken.len() != report.quality.len() {
+                return Err(InvalidReport::Range("time that players spoke"));
+            }
+            report.quality.iter_mut().zip(spoken).for_each(|(quality, ms)| quality.spoken_ms = ms);
+        }
         report.check()?;
         Ok(report)
     }
@@ -325,6 +340,20 @@ pub(crate) mod tests {
         let one_more = Report { sessions: vec![report().sessions[0].clone(); 101], ..report() };
         let per_session = (one_more.encode().unwrap().len() - bytes.len()) / 100;
         assert!(per_session <= 64, "{per_session} bytes a session");
+    }
+
+    #[test]
+    fn what_older_ones_do_not_know_is_behind_what_they_read() {
+        let mut newer = report();
+        newer.quality.push(QualityReport { minute: 29_833_334, ..Default::default() });
+        let known = newer.encode().unwrap();
+        newer.quality[1].spoken_ms = 60_000;
+        let bytes = newer.encode().unwrap();
+        assert_eq!(Report::decode(&bytes).unwrap(), newer);
+        assert!(bytes.starts_with(&known) && bytes.len() > known.len(), "as it was before, and more");
+        let one_less = postcard::to_extend(&[1u64][..], known).unwrap();
+        assert!(Report::decode(&one_less).unwrap_err().to_string().contains("players spoke"));
+        assert!(Report::decode(&bytes[..bytes.len() - 1]).is_err());
     }
 
     #[test]

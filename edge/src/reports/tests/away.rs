@@ -65,7 +65,7 @@ fn live(ledger: &mut Ledger, second: u64, off_by_ms: i64) {
             ledger.release(place, Waited::Answered, now_ms + 1);
             ledger.sent(0, protocol, (1_000 + viewer, now_ms + 1));
         }
-        let said = Cmcd::of_query("CMCD=bl%3D1500%2Cbs%2Cmtp%3D9000");
+        let said = Cmcd::of_query("CMCD=bl%3D1500%2Cbs%2Cmtp%3D9000").unwrap();
         ledger.said(&who, 0, (&said, start_ms + second * 1000 + 999));
     }
 }

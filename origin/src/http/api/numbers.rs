@@ -65,8 +65,9 @@ pub(super) fn write(object: &mut Map<String, Value>, summary: &Summary) {
     let peak_at = (totals.peak_viewers > 0).then(|| date(totals.peak_second * 1000));
     // Who says that it starved need not say for how long: CMCD v1 cannot. Nothing is known then, not none.
     let timed = |quality: &&Quality| quality.starved_ms > 0 || quality.starvations == 0;
-    let ratio = quality.filter(timed).filter(|_| totals.wall_ms > 0);
-    let ratio = ratio.map(|quality| quality.starved_ms as f64 / totals.wall_ms as f64);
+    // Of whoever does not speak, nothing is known either.
+    let spoken = quality.filter(timed).map(|quality| quality.spoken).filter(|spoken| spoken.ms > 0);
+    let ratio = spoken.map(|spoken| spoken.starved_ms as f64 / spoken.ms as f64);
     let numbers = json!({
         "viewers": summary.viewers,
         "peak_viewers": totals.peak_viewers,

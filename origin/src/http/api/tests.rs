@@ -64,8 +64,15 @@ pub(crate) fn report(sequence: u64, at: u64) -> Report {
     });
     let traffic =
         TrafficReport { channel: 0, protocol: Protocol::H2, second: at / 1000, bytes: 700, requests: 7 };
-    let quality =
-        QualityReport { channel: 0, minute: at / 60_000, latency_ms, starved_ms: 50, ..Default::default() };
+    let quality = QualityReport {
+        channel: 0,
+        minute: at / 60_000,
+        latency_ms,
+        starvations: 2,
+        starved_ms: 50,
+        spoken_ms: 1000,
+        ..Default::default()
+    };
     Report {
         incarnation: 3,
         sequence,
@@ -152,6 +159,7 @@ async fn numbers_are_what_was_reported() {
     assert_eq!((&stats["watch_ms"], &stats["bytes"]), (&10_000.into(), &1400.into()));
     assert_eq!((&stats["viewers"], &stats["peak_viewers"]), (&5.into(), &5.into()));
     assert_eq!(stats["latency_ms"]["count"], 2);
+    assert_eq!((&stats["starvations"], &stats["rebuffer_ratio"]), (&4.into(), &0.05.into()), "of who speaks");
     let by = stats["by"].as_array().expect("by POP");
     let views: Vec<_> = by.iter().map(|part| (part["pop"].as_str(), part["views"].as_u64())).collect();
     assert_eq!(views, [(Some("pop-1"), Some(5)), (Some("pop-2"), Some(5))]);

@@ -110,12 +110,21 @@ fn report() -> impl Strategy<Value = (PopId, Report)> {
     let traffic = (protocol(), 0u64..30, 0u64..5, 0u64..3).prop_map(|(protocol, second, bytes, requests)| {
         TrafficReport { channel: 0, protocol, second: BASE / 1000 + second, bytes, requests }
     });
-    let quality = (0u64..2, 0u64..4, prop::collection::vec(0u32..9, 0..4)).prop_map(
-        |(minute, starvations, startups)| {
+    let quality = (0u64..2, 0u64..4, prop::collection::vec(0u32..9, 0..4), 0u64..4).prop_map(
+        |(minute, starvations, startups, spoken_ms)| {
             let mut startup_ms = Histogram::default();
             startups.into_iter().for_each(|startup| startup_ms.record(startup));
             let minute = BASE / 60_000 + minute;
-            QualityReport { channel: 0, minute, starvations, startup_ms, ..Default::default() }
+            let starved_ms = spoken_ms / 2;
+            QualityReport {
+                channel: 0,
+                minute,
+                starvations,
+                starved_ms,
+                spoken_ms,
+                startup_ms,
+                ..Default::default()
+            }
         },
     );
     let content = (

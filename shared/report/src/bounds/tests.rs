@@ -64,6 +64,7 @@ fn no_number_is_greater_than_it_can_be() {
         (|r, by| r.traffic[0].requests = COUNT_MAX + by, "requests in a second", COUNT_MAX),
         (|r, by| r.quality[0].starvations = COUNT_MAX + by, "starvations", COUNT_MAX),
         (|r, by| r.quality[0].starved_ms = COUNT_MAX + by, "starved time", COUNT_MAX),
+        (|r, by| r.quality[0].spoken_ms = COUNT_MAX + by, "players spoke", COUNT_MAX),
     ]);
 }
 
