@@ -2,7 +2,6 @@
 //!
 //! Port 0 clashes with nothing: the system chooses. Deliberately absent: what other processes listen on, which shows when an
 //! address is bound.
-#![deny(clippy::disallowed_methods)]
 
 use crate::config::Problem;
 use std::net::{IpAddr, SocketAddr};
