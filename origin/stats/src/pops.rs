@@ -1,12 +1,11 @@
 //! The POPs that report: who they are, whether they are there, and until when everything of them is known.
 //!
-//! Invariants: what was received is a set of sequence numbers per incarnation; how far it is complete is a function of it;
-//! what a POP says of itself is what it said last, by its clock as far as that is not ahead of ours, whatever numbers its
-//! reports have.
-//! What it says will not come (`sigma-settled`) is as good as received: two floors that only go up, so that whatever got lost, was
-//! told to another origin, or was forgotten here, is not waited for; what comes of it all the same is counted.
-//! A POP that is silent holds up finality for a while only: what it has not told within that may still come and count, but
-//! nobody waits for it.
+//! Invariants: what was received is a set of sequence numbers per incarnation; how far it is complete is a function
+//! of it; what a POP says of itself is what it said last, by its clock as far as that is not ahead of ours, whatever
+//! numbers its reports have. What it says will not come (`sigma-settled`) is as good as received: two floors that
+//! only go up, so that whatever got lost, was told to another origin, or was forgotten here, is not waited for; what
+//! comes of it all the same is counted. A POP that is silent holds up finality for a while only: what it has not told
+//! within that may still come and count, but nobody waits for it.
 #![deny(clippy::disallowed_methods)]
 
 use crate::key::decoded;
@@ -162,9 +161,9 @@ impl Pop {
         now_ms.abs_diff(self.last_report_ms) < SILENT_AFTER_MS
     }
 
-    /// Everything before this is known of it, Unix milliseconds: of the incarnation that made its newest report, and of others
-    /// of which a report in the middle is still to come, as far as it did not say that they are over. By their numbers alone nothing is newest: those are times of a clock
-    /// that may have been ahead.
+    /// Everything before this is known of it, Unix milliseconds: of the incarnation that made its newest report,
+    /// and of others of which a report in the middle is still to come, as far as it did not say that they are over.
+    /// By their numbers alone nothing is newest: those are times of a clock that may have been ahead.
     #[must_use]
     pub fn complete_until_ms(&self) -> u64 {
         let (newest, _) = self.newest;

@@ -93,7 +93,8 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     })
 }
 
-/// A certificate of a server, or of a client that shows one, that is read again on demand; open connections keep the one they began with.
+/// A certificate of a server, or of a client that shows one, that is read again on demand; open connections keep the one
+/// they began with.
 #[derive(Debug)]
 pub struct ReloadableCertificate {
     certificate: PathBuf,

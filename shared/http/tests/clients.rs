@@ -16,7 +16,7 @@ use sigma_http::handover::Sockets;
 use sigma_http::listener::{Bound, Limits, PeerConnection, Server};
 use sigma_http::quic::BoundUdp;
 use sigma_http::request_body::RequestBody;
-use sigma_http::tls::{ALPN_ALL, ReloadableCertificate, server_config};
+use sigma_http::tls::{ALPN_ALL, ALPN_H2, ReloadableCertificate, client_config_as, server_config};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ struct Lab {
     udp: SocketAddr,
     pops: Ca,
     roots: RootCertStore,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// As large as a report may be.
@@ -92,7 +92,7 @@ impl Lab {
         let servers_pem = file("servers.pem", servers_pem);
         use rustls::pki_types::pem::PemObject;
         roots.add(CertificateDer::from_pem_file(servers_pem).unwrap()).unwrap();
-        Self { tcp, udp, pops, roots, _dir: dir }
+        Self { tcp, udp, pops, roots, dir }
     }
 
     fn client(&self, shown: Option<Shown>, alpn: &[u8]) -> ClientConfig {
@@ -108,7 +108,11 @@ impl Lab {
     }
 
     async fn over_tcp(&self, shown: Option<Shown>) -> Option<String> {
-        let connector = TlsConnector::from(Arc::new(self.client(shown, b"h2")));
+        self.asked(Arc::new(self.client(shown, b"h2"))).await
+    }
+
+    async fn asked(&self, config: Arc<ClientConfig>) -> Option<String> {
+        let connector = TlsConnector::from(config);
         let tcp = TcpStream::connect(self.tcp).await.unwrap();
         let stream = connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.ok()?;
         let (mut ask, connection) =
@@ -177,6 +181,27 @@ async fn a_pop_is_known_by_its_certificate_and_nobody_else_is() {
         assert_eq!(within(lab.over_tcp(client)).await.as_deref(), expected, "TCP");
         assert_eq!(within(lab.over_quic(again)).await.as_deref(), expected, "QUIC");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_read_again_is_shown_from_the_next_connection_on() {
+    let lab = Lab::new();
+    let (cert, key) = (lab.dir.path().join("pop.pem"), lab.dir.path().join("pop.key"));
+    let issue = |name: &str| {
+        let (certificate, its_key) = signed(&lab.pops, name, ExtendedKeyUsagePurpose::ClientAuth);
+        std::fs::write(&cert, certificate.pem()).unwrap();
+        std::fs::write(&key, its_key.serialize_pem()).unwrap();
+    };
+    issue("pop-1");
+    let identity = ReloadableCertificate::load(&cert, &key).unwrap();
+    let servers = lab.dir.path().join("servers.pem");
+    let config = client_config_as(&servers, Some(Arc::clone(&identity)), ALPN_H2).unwrap();
+    assert_eq!(within(lab.asked(Arc::clone(&config))).await.as_deref(), Some("Some(\"pop-1\")"));
+    issue("pop-2");
+    assert_eq!(within(lab.asked(Arc::clone(&config))).await.as_deref(), Some("Some(\"pop-1\")"));
+    identity.reload().unwrap();
+    // Not the one of a TLS session that is gone on with.
+    assert_eq!(within(lab.asked(config)).await.as_deref(), Some("Some(\"pop-2\")"));
 }
 
 #[test]

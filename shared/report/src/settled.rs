@@ -1,12 +1,13 @@
 //! What is over of a POP's reports: said in a header of each report, when it is sent.
 //!
-//! `sigma-settled: SEQUENCE` says that nothing new of the report's incarnation below SEQUENCE will come: it was acknowledged, refused,
-//! given up, or told to another origin (after a restart some of it may be repeated). `sigma-settled: SEQUENCE;oldest=INCARNATION` says the same of all incarnations
-//! below INCARNATION, too; a POP of which another process may still have something leaves that out. So whoever receives waits
-//! for nothing that cannot come.
+//! `sigma-settled: SEQUENCE` says that nothing new of the report's incarnation below SEQUENCE will come: it was
+//! acknowledged, refused, given up, or told to another origin (after a restart some of it may be repeated).
+//! `sigma-settled: SEQUENCE;oldest=INCARNATION` says the same of all incarnations below INCARNATION, too; a POP of
+//! which another process may still have something leaves that out. So whoever receives waits for nothing that cannot
+//! come.
 //!
-//! Invariants: both numbers are floors that only go up, so order and repetition do not matter; neither is above the report that it
-//! comes with, which itself was still to come. A report that comes late all the same is counted.
+//! Invariants: both numbers are floors that only go up, so order and repetition do not matter; neither is above the
+//! report that it comes with, which itself was still to come. A report that comes late all the same is counted.
 #![deny(clippy::disallowed_methods)]
 
 use crate::report::Report;
