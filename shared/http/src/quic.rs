@@ -294,10 +294,18 @@ impl QuicConnection {
             self.server.metrics().handshake_failures.inc();
             tracing::debug!(%peer, %error, "QUIC handshake failed");
         };
-        let connecting = match incoming.accept() {
+        let mut connecting = match incoming.accept() {
             Ok(connecting) => connecting,
             Err(error) => return failed(&error),
         };
+        // A ClientHello may take two datagrams. Before the second one is here the peer has not said how many streams it takes,
+        // and who waits to open one then is not told when it does.
+        let hello = connecting.handshake_data();
+        match tokio::time::timeout(self.server.limits().handshake_timeout, hello).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return failed(&error),
+            Err(elapsed) => return failed(&elapsed),
+        }
         // Servers can always go on before the end of the handshake.
         let Ok((connection, ended)) = connecting.into_0rtt() else { return };
         let (patience, shaken) = (self.server.limits().handshake_timeout, connection.clone());

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::net::UdpSocket;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LARGE: usize = 3_000_000;
@@ -489,4 +490,45 @@ async fn a_viewer_that_moves_keeps_its_connection() {
     let (_, body) = get(&mut ask, "/").await.unwrap();
     assert_eq!(String::from_utf8(body).unwrap(), format!("Http3 true {port}"));
     assert_eq!(lab.metrics.accepted.get(), 1);
+}
+
+/// Carries datagrams to `server`, the second one only when the first was acknowledged.
+async fn slow_second_datagram(server: SocketAddr) -> SocketAddr {
+    let near = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let far = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    far.connect(server).await.unwrap();
+    let addr = near.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
+        let (length, client) = near.recv_from(&mut up).await.unwrap();
+        far.send(&up[..length]).await.unwrap();
+        let length = far.recv(&mut down).await.unwrap();
+        near.send_to(&down[..length], client).await.unwrap();
+        loop {
+            tokio::select! {
+                Ok(length) = near.recv(&mut up) => far.send(&up[..length]).await.unwrap(),
+                Ok(length) = far.recv(&mut down) => near.send_to(&down[..length], client).await.unwrap(),
+            };
+        }
+    });
+    addr
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_hello_of_two_datagrams_may_come_in_parts() {
+    let lab = Lab::new(Limits { handshake_timeout: 3 * PATIENCE, ..Limits::default() });
+    for _ in 0..10 {
+        let mut tls =
+            Arc::unwrap_or_clone(client_config(&lab.dir.path().join("cert.pem"), &[b"h3"]).unwrap());
+        // More than fits one.
+        tls.alpn_protocols.extend((0..8).map(|n| vec![b'a' + n; 200]));
+        let crypto = QuicClientConfig::try_from(tls).unwrap();
+        let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+        let relay = slow_second_datagram(lab.addr).await;
+        let connection = within(endpoint.connect(relay, "localhost").unwrap()).await.unwrap();
+        let mut ask = http3(connection).await;
+        let (response, _) = within(get(&mut ask, "/")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
 }
