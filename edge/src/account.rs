@@ -1,7 +1,7 @@
 //! What is known of one answer from its request to the end of its body: what was sent, over which protocol, how it ended.
 //!
-//! Invariant: an answer is accounted for once, when its body is dropped, whatever the reason (A7). Sessions and query
-//! strings never reach a log line (A13); the address does.
+//! Invariant: an answer is accounted for once, when its body is over, whatever the reason (A7): the socket took the last of it,
+//! or it was dropped before. Sessions and query strings never reach a log line (A13); the address does.
 
 use crate::admission::InUse;
 use crate::head::{Object, Served};
@@ -12,12 +12,17 @@ use http::{Method, Request, StatusCode, Version};
 use prometheus_client::metrics::counter::Counter;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Counts what went out, and how the body ended, when it is dropped.
 pub(crate) struct Account {
-    bytes: u64,
-    complete: bool,
+    /// Handed to the connection, and not given back.
+    bytes: AtomicU64,
+    /// Everything that belongs to the body was handed to the connection…
+    complete: AtomicBool,
+    /// …which lost some of it.
+    lost: AtomicBool,
     began: Instant,
     version: Version,
     metrics: Arc<Metrics>,
@@ -70,8 +75,9 @@ impl Account {
         });
         let (metrics, version) = (Arc::clone(metrics), request.version());
         Box::new(Self {
-            bytes: 0,
-            complete: false,
+            bytes: AtomicU64::new(0),
+            complete: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             began: Instant::now(),
             version,
             metrics,
@@ -123,17 +129,23 @@ impl Account {
     }
 
     /// Notes bytes that were handed to the connection, and whether everything that belongs to the body now is.
-    pub(crate) fn sent(&mut self, bytes: usize, complete: bool) {
-        self.bytes += bytes as u64;
-        self.complete = complete;
+    pub(crate) fn sent(&self, bytes: usize, complete: bool) {
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+        self.complete.store(complete, Relaxed);
         if let Some(visit) = self.visit.as_ref().filter(|_| bytes > 0 && !complete) {
             visit.going();
         }
     }
 
+    /// The socket did not take so many bytes of what the connection was handed.
+    pub(crate) fn not_taken(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes as u64, Relaxed);
+        self.lost.store(true, Relaxed);
+    }
+
     /// Whether everything that belongs to the body was handed to the connection.
-    pub(crate) fn complete(&mut self, complete: bool) {
-        self.complete = complete;
+    pub(crate) fn complete(&self, complete: bool) {
+        self.complete.store(complete, Relaxed);
     }
 }
 
@@ -147,18 +159,20 @@ fn of(bytes: &ProtocolBytes, version: Version) -> &Counter {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        of(&self.metrics.body_bytes, self.version).inc_by(self.bytes);
+        let bytes = self.bytes.load(Relaxed);
+        let complete = self.complete.load(Relaxed) && !self.lost.load(Relaxed);
+        of(&self.metrics.body_bytes, self.version).inc_by(bytes);
         let ends = &self.metrics.bodies;
-        let end = if self.complete { &ends.complete } else { &ends.aborted };
+        let end = if complete { &ends.complete } else { &ends.aborted };
         end.inc();
         if let Some(visit) = &mut self.visit {
-            visit.end(self.bytes, self.complete);
+            visit.end(bytes, complete);
         }
         let Some(line) = &self.line else { return };
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             target: "access", peer = %line.peer, method = %line.method, path = %line.path, protocol = ?self.version,
-            status = line.status.as_u16(), outcome = line.outcome, bytes = self.bytes, complete = self.complete,
+            status = line.status.as_u16(), outcome = line.outcome, bytes, complete,
             first_byte_ms = ms(line.first_byte), total_ms = ms(self.began.elapsed()), "request"
         );
     }

@@ -1,20 +1,69 @@
 //! Response bodies, each with the account that is closed when it ends (A7).
 //!
-//! Invariant: a body that follows an aborted fill ends with an error, which the server turns into a reset stream or a
-//! connection closed short; never into an end.
+//! Invariants: a body that follows an aborted fill ends with an error, which the server turns into a reset stream or a
+//! connection closed short; never into an end. It ended whole when the socket took the last of it, not when the server did:
+//! who leaves while thousands are answered leaves before that.
 
 use crate::account::Account;
 use crate::coalesce::Cause;
 use crate::fill::Follower;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
+use sigma_http::piece::Piece;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// A viewer's response body.
 pub(crate) struct EdgeBody {
     source: Source,
-    account: Box<Account>,
+    /// Closed by whichever is dropped last, the body or a piece of it.
+    account: Arc<Account>,
+}
+
+/// A piece of a body.
+pub(crate) struct Accounted {
+    bytes: Bytes,
+    /// None of what the server says by itself.
+    account: Option<Arc<Account>>,
+}
+
+impl From<Bytes> for Accounted {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, account: None }
+    }
+}
+
+impl Piece for Accounted {
+    fn rest(&self) -> Bytes {
+        self.bytes.clone()
+    }
+}
+
+impl Buf for Accounted {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
+        self.bytes.copy_to_bytes(count)
+    }
+}
+
+impl Drop for Accounted {
+    fn drop(&mut self) {
+        if let Some(account) = self.account.as_ref().filter(|_| self.bytes.has_remaining()) {
+            account.not_taken(self.bytes.remaining());
+        }
+    }
 }
 
 enum Source {
@@ -46,17 +95,20 @@ impl EdgeBody {
         Self::new(Source::Following { follower, position: 0, left: content_length }, account)
     }
 
-    fn new(source: Source, mut account: Box<Account>) -> Self {
+    fn new(source: Source, account: Box<Account>) -> Self {
         account.complete(source.is_complete());
-        Self { source, account }
+        Self { source, account: Arc::from(account) }
     }
 }
 
 impl Body for EdgeBody {
-    type Data = Bytes;
+    type Data = Accounted;
     type Error = Cause;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Accounted>, Cause>>> {
         let Self { source, account } = self.get_mut();
         let chunk = match source {
             Source::Ended => None,
@@ -90,7 +142,8 @@ impl Body for EdgeBody {
             }
         };
         account.sent(chunk.as_ref().map_or(0, Bytes::len), source.is_complete());
-        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
+        let piece = |bytes| Accounted { bytes, account: Some(Arc::clone(account)) };
+        Poll::Ready(chunk.map(|bytes| Ok(Frame::data(piece(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {

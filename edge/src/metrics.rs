@@ -309,7 +309,7 @@ impl Metrics {
             body_bytes: ProtocolBytes::register(
                 registry,
                 "body_bytes",
-                "Body bytes handed to viewers' connections",
+                "Body bytes that viewers' sockets took",
             ),
             hold_seconds,
             prefetches,

@@ -169,6 +169,29 @@ async fn a_fetch_that_breaks_off_is_watched_by_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_server_holds_and_the_socket_never_took_is_watched_by_nobody() {
+    let (mut lab, mut told, mut held) = counting().await;
+    let session = base(&sent_to(&lab, "/live/demo/index.m3u8").await);
+    let tcp = TcpStream::connect(lab.edge.http[0]).await.unwrap();
+    let mut narrow = http2::Builder::new(TokioExecutor::new());
+    narrow.initial_stream_window_size(3);
+    let (mut sender, connection) = narrow.handshake(TokioIo::new(tcp)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let asked = request(Method::GET, &format!("{session}/v720/7.1.m4s"));
+    let viewer = tokio::spawn(async move { sender.send_request(asked).await });
+    whole(lab.object(&mut told, &mut held).await, SPAN).await;
+    // The head is there, and of the four bytes that belong to it the connection was handed all.
+    let response = within(viewer).await.unwrap().unwrap();
+    lab.until_no_fills().await;
+    connection.abort();
+    drop(response);
+    lab.until_told(&mut told, &mut held, |told| told.requests() >= 1).await;
+    assert!(told.watched().is_empty());
+    assert!(told.traffic.values().all(|(bytes, _)| *bytes < 4), "{:?}", told.traffic);
+    assert_eq!((lab.edge.metrics.bodies.complete.get(), lab.edge.metrics.bodies.aborted.get()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_is_present_until_its_connection_ends() {
     let (mut lab, mut told, mut held) = counting().await;
     let session = base(&sent_to(&lab, "/live/demo/index.m3u8").await);

@@ -290,13 +290,13 @@ impl Drop for OwedPiece {
     }
 }
 
-/// A chunk of a response that is owed until the transport took it all, or dropped it.
-pub(crate) struct OwedBytes {
-    bytes: Bytes,
+/// A piece of a response that is owed until the transport took it all, or dropped it.
+pub(crate) struct OwedBytes<P> {
+    bytes: P,
     piece: OwedPiece,
 }
 
-impl Buf for OwedBytes {
+impl<P: Buf> Buf for OwedBytes<P> {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
     }
@@ -337,21 +337,21 @@ impl<B: Body> TrackedBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for TrackedBody<B> {
-    type Data = OwedBytes;
+impl<B: Body> Body for TrackedBody<B> {
+    type Data = OwedBytes<B::Data>;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<OwedBytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<OwedBytes<B::Data>>, B::Error>>> {
         let this = self.project();
         let owe = || OwedPiece::new(this.answer, &this.in_flight.0);
         let polled = this.body.poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.owed.get_or_insert_with(owe);
-                *this.given += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                *this.given += frame.data_ref().map_or(0, |bytes| bytes.remaining() as u64);
                 this.answer.holds(*this.given);
             }
             Poll::Pending | Poll::Ready(_) => *this.owed = None,
@@ -475,7 +475,7 @@ mod tests {
         Activity::new(Instant::now(), &rate_limits(), Holding::default())
     }
 
-    fn poll<B: Body<Data = Bytes> + Unpin>(body: &mut TrackedBody<B>) -> Option<OwedBytes> {
+    fn poll<B: Body<Data = Bytes> + Unpin>(body: &mut TrackedBody<B>) -> Option<OwedBytes<Bytes>> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         match Pin::new(body).poll_frame(&mut cx) {
             Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),

@@ -9,10 +9,10 @@ use crate::certificate::{CertificateMetrics, CertificateSource};
 use crate::drain::Drain;
 use crate::handover::Sockets;
 use crate::listener::{BindError, Bound, PeerConnection, Server};
+use crate::piece::Piece;
 use crate::quic::{BoundUdp, QuicError};
 use crate::request_body::RequestBody;
 use crate::tls::{ALPN_ALL, ReloadableCertificate, TlsError, server_config};
-use bytes::Bytes;
 use futures_util::future::{self, FutureExt};
 use http::{Request, Response};
 use http_body::Body;
@@ -231,7 +231,7 @@ impl Front {
     where
         H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data: Piece> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         for bound in self.plain {
@@ -241,7 +241,7 @@ impl Front {
                 // Not in an `async` block: that would hold the handler's future twice.
                 match proof {
                     Some(proof) => {
-                        let proof = proof.map(|bytes| Either::Right(Full::new(bytes)));
+                        let proof = proof.map(|bytes| Either::Right(Full::new(bytes.into())));
                         future::Either::Left(future::ready(proof))
                     }
                     None => {

@@ -8,9 +8,10 @@ use crate::answers::Answer;
 use crate::gate::{self, Verdict};
 use crate::h3_streams::{Aside, Exchange, Payload, Receive, Reply, Streams};
 use crate::listener::held_too_much;
+use crate::piece::{Piece, in_pieces};
 use crate::problem::Problem;
 use crate::request_body::RequestBody;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use h3::error::Code;
 use h3::server::{RequestResolver, RequestStream};
 use http::header::{self, HeaderValue};
@@ -48,7 +49,7 @@ impl Asked {
         respond: impl FnOnce(Request<RequestBody>) -> F,
     ) where
         F: Future<Output = Response<B>>,
-        B: Body<Data = Bytes>,
+        B: Body<Data: Piece>,
         B::Error: Into<BoxError>,
     {
         match tokio::time::timeout(self.patience, resolver.resolve_request()).await {
@@ -66,7 +67,7 @@ async fn exchange<F, B>(
     respond: impl FnOnce(Request<RequestBody>) -> F,
 ) where
     F: Future<Output = Response<B>>,
-    B: Body<Data = Bytes>,
+    B: Body<Data: Piece>,
     B::Error: Into<BoxError>,
 {
     let (sending, receiving) = exchange.split();
@@ -101,7 +102,7 @@ fn with_body(
 async fn answer<F, B>(mut sending: Sending, mut aside: Aside, response: F, asked: Asked)
 where
     F: Future<Output = Response<B>>,
-    B: Body<Data = Bytes>,
+    B: Body<Data: Piece>,
     B::Error: Into<BoxError>,
 {
     let response = tokio::select! {
@@ -110,7 +111,7 @@ where
     };
     let activity = asked.in_flight.activity();
     let response = match asked.by_viewer && activity.shed(response.body()) {
-        true => held_too_much().map(Either::Right),
+        true => in_pieces(held_too_much()).map(Either::Right),
         false => response.map(Either::Left),
     };
     let answer = Answer::new(activity.answers(), response.body().size_hint().lower());
@@ -142,7 +143,7 @@ async fn send<B>(
     (activity, answer): (&Arc<Activity>, &Arc<Answer>),
 ) -> Result<(), BoxError>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data: Piece>,
     B::Error: Into<BoxError>,
 {
     let (mut head, body) = response.into_parts();
@@ -156,15 +157,18 @@ where
     sending.send_response(Response::from_parts(head, ())).await?;
     let mut given = 0;
     while let Some(frame) = body.frame().await {
-        let Ok(mut bytes) = frame?.into_data() else { continue };
-        given += bytes.len() as u64;
+        let Ok(mut piece) = frame?.into_data() else { continue };
+        given += piece.remaining() as u64;
         answer.holds(given);
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(WRITE_BYTES_MAX));
-            payload.set(piece.clone());
+        let mut rest = piece.rest();
+        while !rest.is_empty() {
+            let written = rest.split_to(rest.len().min(WRITE_BYTES_MAX));
+            let length = written.len();
+            payload.set(written.clone());
             // While it waits for the transport it is owed; while it waits for its source it is not.
             let _owed = OwedPiece::new(answer, activity);
-            sending.send_data(piece).await?;
+            sending.send_data(written).await?;
+            piece.advance(length);
         }
     }
     sending.finish().await?;

@@ -29,6 +29,7 @@ mod limits;
 pub mod listener;
 pub mod logging;
 pub mod ops;
+pub mod piece;
 pub mod problem;
 pub mod quic;
 mod quic_port;

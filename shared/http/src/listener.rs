@@ -13,6 +13,7 @@ use crate::detect::{Spoken, detect};
 use crate::drain::Drain;
 use crate::gate::{self, Verdict};
 pub use crate::limits::{Limits, loopback};
+use crate::piece::{Piece, in_pieces};
 use crate::problem::Problem;
 use crate::sockets::AcceptBackoff;
 pub use crate::sockets::set_socket_options;
@@ -211,7 +212,7 @@ impl Server {
     where
         H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data: Piece> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let server = self.clone();
@@ -268,7 +269,7 @@ impl Server {
     where
         H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data: Piece> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let mut backoff = AcceptBackoff::default();
@@ -307,7 +308,7 @@ impl Server {
     ) where
         H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data: Piece> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         if let Err(error) = set_socket_options(&stream, self.limits.tcp_user_timeout) {
@@ -367,7 +368,7 @@ impl Server {
         IO: Socket + Unpin + Send + 'static,
         H: Fn(Request<Incoming>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data: Piece> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let activity = self.activity();
@@ -382,17 +383,18 @@ impl Server {
             let screened = Screened::of(&request, &malformed);
             let alt_svc = alt_svc.clone();
             let is_viewer = asking.client.is_none();
-            let sealed = move |response: Response<Either<B, Full<Bytes>>>| {
+            let sealed = move |response: Response<Either<B, Full<B::Data>>>| {
                 let too_much = is_viewer && in_flight.activity().shed(response.body());
-                let response = if too_much { held_too_much().map(Either::Right) } else { response };
+                let response =
+                    if too_much { in_pieces(held_too_much()).map(Either::Right) } else { response };
                 let response = screened.seal(announced(response, alt_svc));
                 Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
             };
             // Not in an `async` block: that would hold the handler's future twice, and thousands wait at once.
             match screened.refusal {
                 Some(words) => {
-                    let refusal = Problem::new(StatusCode::BAD_REQUEST, words).response().map(Either::Right);
-                    future::Either::Left(future::ready(sealed(refusal)))
+                    let refusal = in_pieces(Problem::new(StatusCode::BAD_REQUEST, words).response());
+                    future::Either::Left(future::ready(sealed(refusal.map(Either::Right))))
                 }
                 None => {
                     let answer = handler(request, asking.clone());

@@ -13,6 +13,7 @@ use crate::h3_exchange::Asked;
 use crate::h3_streams::{Newest, Streams};
 use crate::handover::{Reading, Sockets, UdpPort};
 use crate::listener::{Alpn, BindError, Limits, PeerConnection, Server};
+use crate::piece::Piece;
 use crate::quic_port::{Ours, QuicPort};
 use crate::request_body::RequestBody;
 use crate::tls::{ReloadableCertificate, TlsError, pop_id, quic_tls_config};
@@ -129,7 +130,7 @@ impl Server {
     where
         H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data: Piece> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let asks_clients = certificate.asks_clients();
@@ -209,7 +210,7 @@ impl QuicListener {
     where
         H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data: Piece> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let mut draining = pin!(self.server.drain().started());
@@ -285,7 +286,7 @@ impl QuicConnection {
     where
         H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data: Piece> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let _open = self.server.metrics().opened();
@@ -341,7 +342,7 @@ impl QuicConnection {
     ) where
         H: Fn(Request<RequestBody>, PeerConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data: Piece> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let limits = self.server.limits();
