@@ -174,15 +174,14 @@ impl Store {
         if let Some(stored) = self.stored(&key) {
             return Found::Stored(stored);
         }
-        let place = self.disk.as_ref().and_then(|disk| disk.find(&key));
-        if place.is_none() && !self.strangers.may_ask(key.resource(), odd, Instant::now()) {
-            return coming(None, Served::Miss);
-        }
+        // First: what costs the upstream nothing is nothing to strangers' account, or it would be empty for others.
         if odd && !self.tips.take_place(key.resource()) {
             return coming(None, Served::Miss);
         }
+        let place = self.disk.as_ref().and_then(|disk| disk.find(&key));
+        let may = place.is_some() || self.strangers.may_ask(key.resource(), odd, Instant::now());
         let fill = Fill::new();
-        let Some(follower) = self.reserve_fill(&fill) else {
+        let Some(follower) = may.then(|| self.reserve_fill(&fill)).flatten() else {
             if odd {
                 self.tips.leave_place(key.resource());
             }
@@ -311,6 +310,8 @@ struct Fetch {
     store: Arc<Store>,
     key: CacheKey,
     fill: Arc<Fill>,
+    /// When somebody began to wait for it.
+    since: Instant,
     /// It has one of the places for odd requests.
     odd: bool,
     /// Of what was handed on.
@@ -329,7 +330,8 @@ struct Begun {
 
 impl Fetch {
     fn new(store: &Arc<Store>, key: CacheKey, fill: Arc<Fill>) -> Self {
-        Self { store: Arc::clone(store), key, fill, odd: false, bytes: 0, begun: None }
+        let since = Instant::now();
+        Self { store: Arc::clone(store), key, fill, since, odd: false, bytes: 0, begun: None }
     }
 
     async fn run(mut self, place: Option<Place>) {
@@ -374,9 +376,14 @@ impl Fetch {
     }
 
     async fn fetch(&mut self) -> Result<Arc<Head>, Cause> {
-        let asked = Instant::now();
         let upstream = self.store.upstream.clone();
-        let response = upstream.fetch(&self.key).await.map_err(|error| self.no_response(&error))?;
+        if self.begun.is_some() {
+            // What the disk had is with the viewers already.
+            self.since = Instant::now();
+        }
+        let left = |fetch: &Self| upstream.patience().saturating_sub(fetch.since.elapsed());
+        let response =
+            upstream.fetch(&self.key, left(self)).await.map_err(|error| self.no_response(&error))?;
         let head = self.accept(&response)?;
         self.fill.head(Arc::clone(&head));
         self.prefetch_next(&head);
@@ -386,8 +393,7 @@ impl Fetch {
             Err(Cause::Broken) if self.bytes == 0 || self.key.is_immutable() => {}
             ended => return ended.and_then(|()| self.whole(head)),
         }
-        let left = upstream.patience().saturating_sub(asked.elapsed());
-        let again = upstream.fetch_again(&self.key, &body, left).await;
+        let again = upstream.fetch_again(&self.key, &body, left(self)).await;
         let again = again.map_err(|error| self.no_response(&error))?;
         let second = self.accept(&again)?;
         if !second.begins_like(&head) {
@@ -410,8 +416,12 @@ impl Fetch {
     fn accept(&self, response: &Response<UpstreamBody>) -> Result<Arc<Head>, Cause> {
         let head = Arc::new(Head::new(response, Instant::now()));
         let object_bytes_max = self.store.config.object_bytes_max;
-        if let Some(tip) = head.tip().filter(|_| self.key.resource().is_media_playlist()) {
-            self.store.tips.learn(self.key.resource(), tip, head.said_at());
+        if self.key.resource().is_media_playlist() {
+            match head.tip() {
+                Some(tip) => self.store.tips.learn(self.key.resource(), tip, head.said_at()),
+                None if head.status.is_success() => self.store.tips.unlearn(self.key.resource()),
+                None => {}
+            }
         }
         if head.status.is_redirection() {
             // A shield sends viewers to sessions. Passed on, that would send ours round in circles.

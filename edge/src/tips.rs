@@ -51,7 +51,7 @@ struct Told {
 pub(crate) struct Tips {
     known: Cache<LiveResource, Told>,
     odd: Mutex<HashMap<LiveResource, usize>>,
-    /// Whether the upstream says such things: an older one does not.
+    /// Whether the upstream says such things, as far as it was heard last: an older one does not.
     told: AtomicBool,
 }
 
@@ -68,6 +68,12 @@ impl Tips {
         if self.known.get(playlist).is_none_or(|known| known.at <= at) {
             self.known.insert(playlist.clone(), Told { tip, at });
         }
+    }
+
+    /// A playlist of an upstream that says no such thing: an older one, for the time being.
+    pub(crate) fn unlearn(&self, playlist: &LiveResource) {
+        self.told.store(false, Ordering::Relaxed);
+        self.known.invalidate(playlist);
     }
 
     /// What to do with a request.
@@ -221,6 +227,11 @@ mod tests {
         // What was told before, and arrives after, changes nothing.
         tips.learn(&LiveResource::parse(PLAYLIST).unwrap(), tip(0), before);
         assert!(!odd("_HLS_msn=101&_HLS_part=0", now));
+        // An older upstream took over.
+        tips.unlearn(&LiveResource::parse(PLAYLIST).unwrap());
+        assert!(!odd("_HLS_msn=999", now), "as before anything was told");
+        tips.learn(&LiveResource::parse("/live/demo/v360/media.m3u8").unwrap(), tip(2), now);
+        assert!(odd("_HLS_msn=101&_HLS_part=2", now), "what was known of it is not");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Invariants: a request goes to the best healthy upstream; one that fails before a response head, or is late, costs
 //! the viewers no answer when another one has it; "there is no such thing" counts only from the upstream that requests
-//! normally go to. Pure: `health` (breakers, fail-back), `race` (whom to ask, whose answer counts). Deliberately absent:
-//! caching, and any wait longer than the configured timeouts.
+//! normally go to, and "it is over" from another one when nobody says otherwise. Pure: `health` (breakers, fail-back),
+//! `race` (whom to ask, whose answer counts). Deliberately absent: caching, and any wait longer than the configured timeouts.
 
 mod connect;
 mod counters;
@@ -36,6 +36,7 @@ use race::{Got, Race, Verdict, Why};
 use sigma_http::certificate::Subject;
 use sigma_http::ops::Readiness;
 use sigma_http::tls::{ReloadableCertificate, TlsError};
+use sigma_shared::cmsd;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -143,13 +144,13 @@ impl Upstream {
         self.0.config.body_timeout()
     }
 
-    /// Asks for one object and waits for the response head.
+    /// Asks for one object and waits for the response head; for what is left of the patience.
     ///
     /// # Errors
     /// No upstream has it: no connection, no answer in time, or a broken one.
-    pub(crate) async fn fetch(&self, key: &CacheKey) -> Asked {
+    pub(crate) async fn fetch(&self, key: &CacheKey, left: Duration) -> Asked {
         let order = self.order();
-        let end = Instant::now() + self.patience();
+        let end = Instant::now() + left;
         within(end, self.race(key, order, end)).await
     }
 
@@ -228,7 +229,7 @@ impl Upstream {
         let mut race = Race::new(order, late_after, Instant::now());
         let mut runners = Runners { upstream: self, running: Vec::new(), late_after, end, heard: false };
         let mut last = UpstreamError::Unreachable;
-        let mut failure = None;
+        let mut spare = None;
         loop {
             while let Some((upstream, why)) = race.due(Instant::now()) {
                 let alone = race.is_last_resort(upstream);
@@ -236,7 +237,7 @@ impl Upstream {
                 runners.start(upstream, why, &question, wait);
             }
             if race.is_lost() {
-                return failure.ok_or(last);
+                return spare.ok_or(last);
             }
             let (upstream, why, asked) = tokio::select! {
                 finished = runners.next() => finished,
@@ -246,6 +247,7 @@ impl Upstream {
             let got = match &asked {
                 Ok(response) if response.status().is_server_error() => Got::Failure,
                 Ok(response) if response.status().is_client_error() => Got::Refusal,
+                Ok(response) if is_over(response.headers()) => Got::End,
                 Ok(_) => Got::Good,
                 Err(_) => Got::Nothing,
             };
@@ -254,7 +256,9 @@ impl Upstream {
                     runners.won(upstream, why);
                     return Ok(response);
                 }
-                (_, Ok(response)) if got == Got::Failure => failure = Some(response),
+                (_, Ok(response)) if got == Got::Failure => spare = Some(response),
+                // Viewers come again after a failure, and after an end they do not.
+                (_, Ok(response)) if got == Got::End => spare = spare.or(Some(response)),
                 (_, Ok(_)) => last = UpstreamError::Behind,
                 (_, Err(error)) => last = error,
             }
@@ -274,6 +278,12 @@ fn question(path: &str, gzip: bool, moment: bool) -> Result<Question, UpstreamEr
     // Keys print as plain paths: what the grammar accepts needs no escaping.
     let path = path.parse::<PathAndQuery>().map_err(|error| UpstreamError::Broken(error.into()))?;
     Ok(Question { method: Method::GET, path, gzip, moment, posted: None })
+}
+
+/// Whether it is the playlist of a broadcast that is over.
+fn is_over(headers: &HeaderMap) -> bool {
+    let said = headers.get(cmsd::CMSD_STATIC).and_then(|value| value.to_str().ok());
+    said.and_then(cmsd::tip).is_some_and(|tip| tip.ended)
 }
 
 async fn within(end: Instant, asking: impl Future<Output = Asked>) -> Asked {

@@ -117,14 +117,20 @@ impl Writer {
 
     /// Reads what is there, tries the disk out, and lets objects come if it takes something.
     fn begin(&mut self) {
-        // What another process wrote and deleted since. A disk that takes nothing can still be read.
-        if !self.scan() {
+        // A disk that takes nothing can still be read; but it is not read over and over.
+        let read_before = self.scanned_alone;
+        if read_before && !self.takes_something() {
             return;
         }
-        match self.on_a_full_disk(PIECE as u64, |writer| writer.shared.files.try_out()) {
-            Ok(()) => self.shared.may_write(true),
-            Err(error) => self.rest(&error),
+        // What another process wrote and deleted since.
+        if self.scan() && (read_before || self.takes_something()) {
+            self.shared.may_write(true);
         }
+    }
+
+    fn takes_something(&mut self) -> bool {
+        let tried = self.on_a_full_disk(PIECE as u64, |writer| writer.shared.files.try_out());
+        tried.map_err(|error| self.rest(&error)).is_ok()
     }
 
     /// Writes `bytes`. Of a disk that is full what was not asked for the longest is deleted, as if the cache had its bytes_max:

@@ -116,7 +116,8 @@ async fn numbers_that_are_made_up_are_not_asked_for_one_by_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_numbers_that_are_held_keep_nobody_from_what_comes_next() {
-    let mut lab = Lab::new();
+    // 40 strange questions about a channel at once.
+    let mut lab = Lab::with(|config| config.limits.unknown_channels_per_s = 4);
     let viewer = lab.begin("/live/demo/v720/media.m3u8").await;
     lab.ask().await.head(200, &TIP).send("seven one").await;
     within(viewer).await.unwrap();
@@ -139,6 +140,10 @@ async fn odd_numbers_that_are_held_keep_nobody_from_what_comes_next() {
     assert!(ask.path.ends_with("_HLS_part=2"), "{}", ask.path);
     ask.head(200, &TIP).send("seven two").await;
     assert_eq!(body(within(next).await.unwrap()).await.unwrap(), "seven two");
+    // Nor from a rendition that nobody asked for before: what was refused was no question.
+    let other = lab.begin("/live/demo/v360/media.m3u8").await;
+    lab.ask().await.head(200, &TIP).send("of another rendition").await;
+    assert_eq!(within(other).await.unwrap().status(), 200);
     for ask in held {
         ask.refuse(400).await;
     }

@@ -164,6 +164,34 @@ async fn a_standby_that_is_behind_is_never_the_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_it_is_over_is_believed_of_a_standby_when_nobody_says_otherwise() {
+    const END: [(&str, &str); 2] =
+        [("cache-control", "max-age=12"), ("cmsd-static", "com.sigma-live-tip=\"8.4.0.end\",ot=m")];
+    let mut pair = Pair::with(|config| config.upstream.hedge_after_ms = 50).await;
+    let viewer = pair.begin(PLAYLIST).await;
+    let late = within(pair.first.asks.recv()).await.unwrap();
+    let standby = within(pair.second.asks.recv()).await.unwrap();
+    // Its encoder is gone, and not that of the other one.
+    let over = standby.head(200, &END);
+    over.send("over").await;
+    within(until(|| pair.of(pair.second.addr).success.get() > 0)).await;
+    late.answer(200, 12, "live").await;
+    assert_eq!(body(within(viewer).await.unwrap()).await.unwrap(), "live");
+
+    // Who failed may know better when it is asked again; who is gone does not.
+    let viewer = pair.begin("/live/demo/v720/media.m3u8?_HLS_msn=9").await;
+    let late = within(pair.first.asks.recv()).await.unwrap();
+    within(pair.second.asks.recv()).await.unwrap().head(200, &END).send("over").await;
+    late.refuse(503).await;
+    assert_eq!(within(viewer).await.unwrap().status(), 503);
+    let viewer = pair.begin("/live/demo/v720/media.m3u8?_HLS_msn=10").await;
+    let _late = within(pair.first.asks.recv()).await.unwrap();
+    within(pair.second.asks.recv()).await.unwrap().head(200, &END).send("over").await;
+    pair.first.kill();
+    assert_eq!(body(within(viewer).await.unwrap()).await.unwrap(), "over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_catches_up_or_the_answer_is_503() {
     let mut pair = Pair::with(|config| config.upstream.failback_after_ms = 60_000).await;
     let (caught_up, never) = (pair.begin(PART).await, pair.begin(PLAYLIST).await);

@@ -55,11 +55,14 @@ pub(super) async fn keep_connected(peer: Arc<Peer>) {
                 continue;
             }
             let peer = &keeper.peer;
-            if peer.board().has_answered(peer.index, began.into_std()) {
+            // Over plain HTTP nothing is refused: it is a proxy whose upstream is away.
+            if !peer.connector.is_https() || peer.board().has_answered(peer.index, began.into_std()) {
                 keeper.refusals = 0;
             } else {
                 keeper.refused(protocol);
             }
+        } else {
+            keeper.refusals = 0;
         }
         keeper.failures = keeper.failures.saturating_add(1);
         let (count, max) = match keeper.refusals {

@@ -1,7 +1,8 @@
 //! The fetch of one object from several upstreams: whom to ask, when to ask another one too, whose answer counts.
 //!
 //! Invariants: an upstream is asked at most twice after failures; only the authority's "there is no such thing" is an
-//! answer (another one may be behind: it is asked again for a while, in case it catches up); at most one request is
+//! answer (another one may be behind: it is asked again for a while, in case it catches up), and another's "the broadcast is
+//! over" is one only when nobody says otherwise (its encoder may be gone, and not the authority's); at most one request is
 //! asked of another upstream only because it is late. Deliberately absent: clock and sockets.
 #![deny(clippy::disallowed_methods)]
 
@@ -21,6 +22,8 @@ const BEHIND_MAX: Duration = Duration::from_secs(2);
 pub(crate) enum Got {
     /// An answer for viewers.
     Good,
+    /// The playlist of a broadcast that is over: it may go on elsewhere.
+    End,
     /// 4xx
     Refusal,
     /// 5xx
@@ -59,6 +62,8 @@ pub(crate) struct Race {
     hedge_at: Option<Instant>,
     again: Vec<(Instant, usize)>,
     behind_until: Instant,
+    /// Somebody said that it is over.
+    ended: bool,
 }
 
 impl Race {
@@ -74,6 +79,7 @@ impl Race {
             hedge_at,
             again: Vec::new(),
             behind_until: now + BEHIND_MAX,
+            ended: false,
         }
     }
 
@@ -114,7 +120,7 @@ impl Race {
         self.running -= 1;
         match got {
             Got::Good => return Verdict::Take,
-            Got::Refusal if self.order.authority == Some(upstream) => return Verdict::Take,
+            Got::Refusal | Got::End if self.order.authority == Some(upstream) => return Verdict::Take,
             Got::Refusal => {
                 let doublings = self.tries[upstream].saturating_sub(1).min(16);
                 let at = now + BEHIND_REST.saturating_mul(1 << doublings).min(BEHIND_REST_MAX);
@@ -127,9 +133,13 @@ impl Race {
                 }
             }
             // It said what it had to say: only another one may know better.
-            Got::Failure => self.owed += usize::from(self.order.ranked.iter().any(|u| self.tries[*u] == 0)),
-            Got::Nothing => self.owed += 1,
+            Got::Failure | Got::End => {
+                self.owed += usize::from(self.order.ranked.iter().any(|u| self.tries[*u] == 0));
+            }
+            // With an answer at hand, who is gone is not waited for.
+            Got::Nothing => self.owed += usize::from(!self.ended),
         }
+        self.ended |= got == Got::End;
         Verdict::Continue
     }
 

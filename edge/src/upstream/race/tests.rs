@@ -18,6 +18,7 @@ fn one_upstream_is_asked_twice_when_it_breaks_and_believed_otherwise() {
     for (got, verdict, again) in [
         (Got::Good, Verdict::Take, false),
         (Got::Refusal, Verdict::Take, false),
+        (Got::End, Verdict::Take, false),
         (Got::Failure, Verdict::Continue, false),
         (Got::Nothing, Verdict::Continue, true),
     ] {
@@ -85,6 +86,35 @@ fn everybody_behind_is_no_answer() {
 }
 
 #[test]
+fn an_end_of_another_is_no_answer_while_somebody_may_say_otherwise() {
+    let now = start();
+    let mut race = Race::new(order(3, 3, Some(0)), 100 * MS, now);
+    race.due(now);
+    assert_eq!(race.due(now + 100 * MS), Some((1, Why::Hedge)));
+    assert_eq!(race.answered(1, Got::End, now), Verdict::Continue);
+    assert_eq!(race.due(now + 100 * MS), Some((2, Why::Turn)), "another one may know better");
+    assert_eq!(race.answered(2, Got::End, now), Verdict::Continue);
+    assert_eq!((race.due(now + 9000 * MS), race.is_lost()), (None, false), "who said so is not asked again");
+    assert_eq!(race.answered(0, Got::End, now), Verdict::Take);
+
+    // Who is gone says nothing else.
+    let mut race = Race::new(order(2, 2, Some(0)), 100 * MS, now);
+    race.due(now);
+    race.due(now + 100 * MS);
+    race.answered(1, Got::End, now);
+    assert_eq!(race.answered(0, Got::Nothing, now), Verdict::Continue);
+    assert!(race.due(now).is_none() && race.is_lost());
+
+    // Nobody is left to say otherwise.
+    let mut race = Race::new(order(2, 2, None), 100 * MS, now);
+    for upstream in 0..2 {
+        assert_eq!(race.due(now), Some((upstream, Why::Turn)));
+        assert_eq!(race.answered(upstream, Got::End, now), Verdict::Continue);
+    }
+    assert!(race.due(now).is_none() && race.is_lost());
+}
+
+#[test]
 fn failures_go_round() {
     let now = start();
     let mut race = Race::new(order(3, 2, Some(0)), 9000 * MS, now);
@@ -98,11 +128,11 @@ fn failures_go_round() {
 }
 
 proptest! {
-    /// Whatever is answered: the race ends, nobody is asked for ever, and only the authority refuses.
+    /// Whatever is answered: the race ends, nobody is asked for ever, and only the authority refuses or says that it is over.
     #[test]
     fn it_ends(
         upstreams in 1..4_usize,
-        answers in prop::collection::vec((0..4_u8, 0..300_u64), 200),
+        answers in prop::collection::vec((0..5_u8, 0..300_u64), 200),
         authority in prop::option::of(0..1_usize),
     ) {
         let begin = start();
@@ -123,11 +153,12 @@ proptest! {
             }
             now += Duration::from_millis(later);
             let Some(upstream) = running.pop() else { continue };
-            let got = [Got::Good, Got::Refusal, Got::Failure, Got::Nothing][usize::from(got)];
+            let got = [Got::Good, Got::Refusal, Got::End, Got::Failure, Got::Nothing][usize::from(got)];
             match race.answered(upstream, got, now) {
                 Verdict::Continue => {}
                 Verdict::Take => {
-                    prop_assert!(got == Got::Good || (got == Got::Refusal && authority == Some(upstream)));
+                    let of_authority = matches!(got, Got::Refusal | Got::End) && authority == Some(upstream);
+                    prop_assert!(got == Got::Good || of_authority);
                     return Ok(());
                 }
             }
