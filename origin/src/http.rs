@@ -5,6 +5,7 @@ mod body;
 mod internal;
 mod metadata;
 pub(crate) mod operator;
+mod places;
 mod playback;
 mod reports;
 mod revocations;
@@ -18,6 +19,7 @@ pub(crate) use body::Body;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use places::Holders;
 use playback::Playback;
 use reports::Reports;
 use sigma_http::assets::Assets;
@@ -25,7 +27,7 @@ use sigma_http::headers;
 use sigma_http::listener::PeerConnection;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::RequestBody;
-use sigma_report::report;
+use sigma_report::{places as said_places, report};
 use sigma_shared::id::{ChannelId, PopId};
 use sigma_shared::resource::{LiveResource, MediaResource};
 use sigma_stats::keeper::Stats;
@@ -45,6 +47,7 @@ pub(crate) struct Router {
     metrics: Arc<Metrics>,
     api: Api,
     reports: Reports,
+    holders: Holders,
 }
 
 /// What answers are made of.
@@ -67,7 +70,8 @@ impl Router {
         let api = Api::new(stats.clone(), Arc::clone(&channels), admin_token);
         let playback = Playback::new(channels, Arc::clone(&metrics), held_requests_max);
         let reports = Reports { stats, shields };
-        Self { playback, policies, assets: Assets::new(), metrics, api, reports }
+        let holders = Holders::new();
+        Self { playback, policies, assets: Assets::new(), metrics, api, reports, holders }
     }
 
     /// Answers one request, whenever that may be.
@@ -83,6 +87,10 @@ impl Router {
             report::PATH => {
                 let response = reports::take(&self.reports, &request, (client, body)).await;
                 (RequestKind::Report, response.map(Body::Left))
+            }
+            said_places::PATH => {
+                let response = self.holders.take(&self.reports.shields, &request, (client, body)).await;
+                (RequestKind::Places, response.map(Body::Left))
             }
             path if api::is_below(path) => {
                 (RequestKind::Api, self.api.respond(&request).await.map(Body::Left))

@@ -15,6 +15,7 @@ mod http;
 mod ingest;
 mod metrics;
 mod numbers;
+mod places;
 mod playback_token;
 mod policy;
 mod stats;

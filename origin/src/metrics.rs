@@ -32,6 +32,7 @@ pub(crate) enum RequestKind {
     Page,
     Policy,
     Report,
+    Places,
     Api,
     Other,
 }

@@ -19,9 +19,9 @@ use std::time::Duration;
 /// A report that takes longer to arrive may be sent again.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// When a POP may come again with what could not be taken, seconds.
-const RETRY_AFTER_S: u32 = 1;
+pub(super) const RETRY_AFTER_S: u32 = 1;
 /// When it may come again with a report of a version that is not known here.
-const VERSION_RETRY_AFTER_S: u32 = 5;
+pub(super) const VERSION_RETRY_AFTER_S: u32 = 5;
 
 /// Where reports go, and who may pass on those of others.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ async fn taken(
     request: &Request<()>,
     (client, body): (Option<&str>, RequestBody),
 ) -> Result<Ack, Problem> {
-    match reporter(reports, request, client) {
+    match reporter(&reports.shields, request, client) {
         Ok(pop) => {
             let bytes = body.read(BYTES_MAX, PATIENCE).await.map_err(BodyError::problem)?;
             // Without it, or with one that cannot be read, what is missing is waited for.
@@ -70,9 +70,13 @@ async fn taken(
 }
 
 /// Whose report it is, if whoever sends it may report for that POP.
-fn reporter(reports: &Reports, request: &Request<()>, client: Option<&str>) -> Result<PopId, Problem> {
+pub(super) fn reporter(
+    shields: &[PopId],
+    request: &Request<()>,
+    client: Option<&str>,
+) -> Result<PopId, Problem> {
     if request.method() != Method::POST {
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "reports are POSTed"));
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "what POPs say is POSTed"));
     }
     let Some(client) = client else {
         return Err(Problem::new(StatusCode::FORBIDDEN, "only POPs report, by their certificate"));
@@ -80,7 +84,7 @@ fn reporter(reports: &Reports, request: &Request<()>, client: Option<&str>) -> R
     let header = request.headers().get(POP_HEADER).map(|value| value.to_str().unwrap_or(""));
     let pop = report::reporter(client, header)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("{POP_HEADER}: {error}")))?;
-    if pop.as_str() != client && !reports.shields.iter().any(|shield| shield.as_str() == client) {
+    if pop.as_str() != client && !shields.iter().any(|shield| shield.as_str() == client) {
         return Err(no_shield(client, &pop));
     }
     Ok(pop)
