@@ -5,6 +5,7 @@
 
 use crate::config::SessionsConfig;
 use crate::metrics::Metrics;
+use crate::places::Seats;
 use crate::policy::PolicyFeed;
 use crate::presence::{Device, Entry, Known, Moment, Presence};
 use crate::session::{Asked, Binding, Gate, Minted, Minting, Refusal, check, mint, split};
@@ -22,7 +23,7 @@ use sigma_token::policy::Playback;
 use sigma_token::session::{SessionId, SubjectHash, Unverified};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A session that nobody used for this long is verified again: no memory for those who left.
@@ -95,7 +96,7 @@ pub(crate) struct Admission {
     feed: PolicyFeed,
     verdicts: Cache<Unverified, Arc<Known>>,
     viewers: Arc<Viewers>,
-    presence: Mutex<Presence>,
+    seats: Arc<Seats>,
     metrics: Arc<Metrics>,
 }
 
@@ -114,7 +115,7 @@ impl Admission {
             audience: config.audience.clone(),
             feed,
             verdicts,
-            presence: Mutex::new(Presence::new(config.verdicts_max, config.gone_after_ms)),
+            seats: Seats::new(Presence::new(config.verdicts_max, config.gone_after_ms)),
             viewers,
             metrics,
         }
@@ -173,7 +174,7 @@ impl Admission {
         // Before the look: whoever is in flight loses no place.
         let now = moment();
         let in_use = InUse::begin(known, now);
-        if !known.is_counted() && !self.presence().admit(known, Entry::Used, now) {
+        if !known.is_counted() && !self.seats.presence().admit(known, Entry::Used, now) {
             return Err(Refusal::Sessions);
         }
         Ok(Some(in_use))
@@ -238,7 +239,7 @@ impl Admission {
             let print = *gate.policy.session_keys_print();
             let known = Known::new(session, asked.resource.channel().clone(), print, visitor.device());
             let entry = if visitor.head_only { Entry::Look } else { Entry::New };
-            if !self.presence().admit(&known, entry, moment()) {
+            if !self.seats.presence().admit(&known, entry, moment()) {
                 return Err(Refusal::Sessions);
             }
             if let (Some(unverified), Entry::New) = (Unverified::parse(&text), entry) {
@@ -257,8 +258,9 @@ impl Admission {
         Ok(location)
     }
 
-    fn presence(&self) -> std::sync::MutexGuard<'_, Presence> {
-        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Who has a place here.
+    pub(crate) fn seats(&self) -> &Arc<Seats> {
+        &self.seats
     }
 
     fn redirect(&self, location: &str) -> Response<Full<Bytes>> {
@@ -314,7 +316,7 @@ fn unknown(unverified: &Unverified, gate: &Gate, asked: &Asked<'_>) -> Result<()
 }
 
 /// For places: since about the first of them.
-fn moment() -> Moment {
+pub(crate) fn moment() -> Moment {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     Moment(u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX))
 }

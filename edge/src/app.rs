@@ -6,6 +6,7 @@ use crate::disk::{self, Disk};
 use crate::fill::WaiterLimits;
 use crate::handler::{Handler, HandlerParts};
 use crate::metrics::{Metrics, OnScrape};
+use crate::places;
 use crate::policy::{self, NoKey, PolicyFeed};
 use crate::reports::{self, Reporter};
 use crate::upstream::{self, Upstream};
@@ -179,6 +180,10 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
         metrics: Arc::clone(&metrics),
     };
     let handler = Handler::new(parts, config);
+    if config.sessions.enabled && upstream.identity().is_some() {
+        let seats = Arc::clone(handler.seats());
+        tokio::spawn(places::keep_told(seats, upstream.clone(), Arc::clone(&metrics)));
+    }
     let (http, tls, certificate) = (front.http(), front.tls(), front.certificate());
     let serve = move |request, from| Arc::clone(&handler).serve(request, from);
     let accepting = server.clone();

@@ -13,8 +13,9 @@ use crate::fill::Follower;
 use crate::head::{Head, Served, Timing};
 use crate::key::CacheKey;
 use crate::metrics::Metrics;
+use crate::places::Seats;
 use crate::policy::{self, PolicyFeed};
-use crate::reports::{Reported, pass_on};
+use crate::reports::{Kind, Reported, pass_on};
 use crate::upstream::{PROBE_PATH, Upstream};
 use crate::viewers::{Viewers, Visit};
 use bytes::Bytes;
@@ -28,7 +29,7 @@ use sigma_http::listener::PeerConnection;
 use sigma_http::ops::Readiness;
 use sigma_http::problem::Problem;
 use sigma_http::request_body::RequestBody;
-use sigma_report::report::{PATH, POP_HEADER};
+use sigma_report::report::POP_HEADER;
 use sigma_report::settled::SETTLED_HEADER;
 use sigma_shared::freshness::{Served as Freshness, max_age_s};
 use sigma_shared::resource::LiveResource;
@@ -61,7 +62,7 @@ struct Own {
     /// The start of every `CMSD-Dynamic`.
     pop: String,
     sampling: Sampling,
-    /// POPs behind it that pass on reports.
+    /// POPs behind it that pass on what others post.
     shields: Vec<String>,
 }
 
@@ -79,8 +80,8 @@ enum Answer {
         /// Whether a POP asks.
         trusted: bool,
     },
-    /// A report of a POP behind this edge.
-    Report(Box<Reported>),
+    /// What a POP behind this edge posts.
+    Posted(Box<Reported>),
 }
 
 /// What a [`Handler`] is made of.
@@ -102,6 +103,11 @@ impl Handler {
         Arc::new(Self { store, metrics, pages: Assets::new(), admission, policy, upstream, viewers, own })
     }
 
+    /// Who has a place here.
+    pub(crate) fn seats(&self) -> &Arc<Seats> {
+        self.admission.seats()
+    }
+
     /// Answers one request. Never fails: what goes wrong is a response.
     ///
     /// The request is gone when this returns, before anything is waited for: thousands wait at once, and hyper can go on
@@ -118,13 +124,13 @@ impl Handler {
         let mut account = Account::open(&self.metrics, &request, address, self.own.sampling);
         let answer = if request.uri().path() == policy::PATH && request.method() == Method::GET {
             Answer::Policy { query: request.uri().query().map(Into::into), trusted }
-        } else if request.uri().path() == PATH
+        } else if let Some(kind) = Kind::of(request.uri().path())
             && request.method() == Method::POST
             && let Some(client) = from.client
         {
             let said = |name| request.headers().get(name).cloned();
             let (named, settled) = (said(POP_HEADER), said(SETTLED_HEADER));
-            Answer::Report(Box::new(Reported { client, named, settled, body }))
+            Answer::Posted(Box::new(Reported { kind, client, named, settled, body }))
         } else {
             let visitor = Visitor::of(&request, address, trusted);
             self.route(&request, &visitor, &mut account).unwrap_or_else(Answer::Own)
@@ -144,7 +150,7 @@ impl Handler {
             Answer::Policy { query, trusted } => {
                 own(Box::pin(self.policy(query.as_deref(), trusted)).await, false, account)
             }
-            Answer::Report(reported) => {
+            Answer::Posted(reported) => {
                 let passing = pass_on(&self.upstream, &self.own.shields, *reported);
                 own(Box::pin(passing).await, false, account)
             }

@@ -18,6 +18,7 @@ mod head;
 mod key;
 mod ledger;
 mod metrics;
+mod places;
 mod policy;
 mod presence;
 mod reports;

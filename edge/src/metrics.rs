@@ -75,6 +75,10 @@ labelled_counters!(
     Reports, "outcome": sent, acknowledged, refused, aggregated, unwritten, lost
 );
 labelled_counters!(
+    /// Questions of who watches elsewhere, by what became of them.
+    Places, "result": answered, refused, failed
+);
+labelled_counters!(
     /// What the viewer ledger had no room for.
     LedgerLost, "of": session, span
 );
@@ -248,6 +252,8 @@ pub(crate) struct Metrics {
     pub(crate) session_refusals: SessionRefusals,
     pub(crate) verdicts: Verdicts,
     pub(crate) policy_polls: PolicyPolls,
+    pub(crate) places: Places,
+    pub(crate) places_lost: Counter,
     pub(crate) bodies: Bodies,
     pub(crate) body_bytes: ProtocolBytes,
     pub(crate) hold_seconds: Histogram,
@@ -268,6 +274,10 @@ impl Metrics {
             registry.register(name, help, counter.clone());
             counter
         };
+        let places_lost = counter(
+            "session_places_lost",
+            "Sessions that lost their place because their subject has too many over all POPs",
+        );
         let prefetches = counter("prefetches", "Parts fetched because the origin said they come next");
         // 5 ms to 10 s.
         let hold_seconds = Histogram::new(exponential_buckets(0.005, 2.0, 12));
@@ -299,6 +309,12 @@ impl Metrics {
             session_refusals: SessionRefusals::register(registry, "session_refusals", "Requests not let in"),
             verdicts: Verdicts::register(registry, "session_verdicts", "Sessions looked up"),
             policy_polls: PolicyPolls::register(registry, "policy_polls", "Questions for a newer policy"),
+            places: Places::register(
+                registry,
+                "place_posts",
+                "Times that the upstream was told who has a place here",
+            ),
+            places_lost,
             bodies: Bodies::register(registry, "bodies", "Viewer bodies by how they ended"),
             upstreams: Families::register(registry),
             accounting: Accounting::register(registry),

@@ -12,7 +12,7 @@ mod refused;
 mod spool;
 
 pub(crate) use files::check as check_folder;
-pub(crate) use pass::{Reported, pass_on};
+pub(crate) use pass::{Kind, Reported, pass_on};
 pub(crate) use post::{Outcome, Post};
 
 use crate::admission::now_ms;

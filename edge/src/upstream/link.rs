@@ -12,6 +12,7 @@ use hyper::client::conn::http2;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// QUIC hands over a packet at a time: what is there is put together up to this, so that viewers are woken for more.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -186,6 +187,22 @@ impl UpstreamBody {
             self.from.broke_off();
             super::UpstreamError::Broken(error)
         })
+    }
+
+    /// All of it, if that is at most so many bytes and comes in time, and does not break off.
+    pub(crate) async fn whole(mut self, bytes_max: usize, patience: Duration) -> Option<Bytes> {
+        let mut gathered = BytesMut::new();
+        let reading = async {
+            while let Some(chunk) = self.chunk().await.ok()? {
+                gathered.extend_from_slice(&chunk);
+                if gathered.len() > bytes_max {
+                    return None;
+                }
+            }
+            Some(())
+        };
+        tokio::time::timeout(patience, reading).await.ok()??;
+        Some(gathered.freeze())
     }
 
     /// Which upstream it comes from.
