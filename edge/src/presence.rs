@@ -149,12 +149,14 @@ impl Presence {
         sessions.retain(|other| {
             let is_self = other.session.id == known.session.id;
             let stays = !other.is_gone(after_ms) && !is_self;
-            if is_self && other.is_counted() && !other.is_gone(after_ms) {
+            if is_self && !other.is_gone(after_ms) {
                 since_ms = Some(other.since_ms.load(Ordering::Acquire));
             }
             other.counted.store(stays, Ordering::Release);
             stays
         });
+        // Verified once more, it has its place still.
+        let keeps = since_ms.is_some();
         let here = sessions.iter().chain([known]).map(|one| one.session.id);
         let others = sessions.len() + self.elsewhere.count(subject, here, now.0);
         let left = || {
@@ -165,14 +167,14 @@ impl Presence {
         };
         let left =
             left().min_by_key(|(_, other)| other.seen_ms.load(Ordering::Acquire)).map(|(place, _)| place);
-        let gives_way = left.filter(|_| others >= max && entry != Entry::Used);
+        let gives_way = left.filter(|_| others >= max && !keeps && entry != Entry::Used);
         if let (Some(place), Entry::New) = (gives_way, entry) {
             let other = sessions.swap_remove(place);
             other.counted.store(false, Ordering::Release);
             // It is the same place: nobody else's is older for it.
-            since_ms = since_ms.or(Some(other.since_ms.load(Ordering::Acquire)));
+            since_ms = Some(other.since_ms.load(Ordering::Acquire));
         }
-        let room = others < max || gives_way.is_some();
+        let room = others < max || keeps || gives_way.is_some();
         if !room {
             self.elsewhere.refused(subject, now.0);
         }
@@ -267,108 +269,4 @@ impl Presence {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use sigma_token::modes::Modes;
-    use sigma_token::session::{NEVER_S, SessionId};
-
-    const GONE_AFTER_MS: u64 = 4_000;
-
-    /// A session of a subject, on a device of its own.
-    fn known(subject: &str, id: u8, max: u16) -> Arc<Known> {
-        on(Device(id.into()), subject, id, max)
-    }
-
-    fn on(device: Device, subject: &str, id: u8, max: u16) -> Arc<Known> {
-        let session = Session {
-            id: SessionId([id; 16]),
-            subject: SubjectHash::of(subject),
-            issued_at_s: 0,
-            expires_at_s: NEVER_S,
-            modes: Modes::ALL,
-            by_token: true,
-            sessions_max: NonZeroU16::new(max),
-            bound: None,
-        };
-        Known::new(session, "demo".parse().unwrap(), [0; 32], device)
-    }
-
-    fn presence() -> Presence {
-        Presence::new(100, GONE_AFTER_MS)
-    }
-
-    #[test]
-    fn a_subject_has_as_many_sessions_as_its_token_says() {
-        let mut presence = presence();
-        let (a, b, c) = (known("user", 1, 2), known("user", 2, 2), known("user", 3, 2));
-        assert!(
-            presence.admit(&a, Entry::New, Moment(1_000)) && presence.admit(&b, Entry::New, Moment(1_000))
-        );
-        assert!(!presence.admit(&c, Entry::New, Moment(1_000)), "one too many");
-        assert!(presence.admit(&known("other", 4, 1), Entry::New, Moment(1_000)), "another subject");
-        assert!(presence.admit(&a, Entry::Used, Moment(2_000)), "the same session again");
-        a.begin(Moment(5_000));
-        assert!(presence.admit(&c, Entry::New, Moment(5_001)), "the second one is gone");
-        assert!(
-            !b.is_counted() && !presence.admit(&b, Entry::Used, Moment(5_001)),
-            "and is not let in beside the others"
-        );
-        assert_eq!((presence.entries, a.is_counted()), (3, true));
-        assert!(presence.admit(&b, Entry::Used, Moment(9_002)), "until another place is free");
-        assert!(!c.is_counted() && a.is_counted(), "what is in flight is in use for however long");
-        a.end(Moment(9_002));
-    }
-
-    #[test]
-    fn sessions_made_elsewhere_count_when_they_are_used() {
-        let mut presence = presence();
-        for (id, expected) in [(0, true), (1, true), (2, false)] {
-            assert_eq!(presence.admit(&known("user", id, 2), Entry::Used, Moment(0)), expected, "{id}");
-        }
-    }
-
-    #[test]
-    fn a_page_that_is_loaded_again_takes_its_own_place() {
-        let mut presence = presence();
-        let (television, page) = (known("user", 1, 2), on(Device(9), "user", 2, 2));
-        assert!(
-            presence.admit(&television, Entry::New, Moment(0))
-                && presence.admit(&page, Entry::New, Moment(100))
-        );
-        let again = on(Device(9), "user", 3, 2);
-        page.begin(Moment(200));
-        assert!(!presence.admit(&again, Entry::New, Moment(300)), "it still waits for something");
-        page.end(Moment(300));
-        assert!(presence.admit(&again, Entry::New, Moment(301)));
-        assert!(television.is_counted() && again.is_counted() && !page.is_counted());
-        assert!(
-            !presence.admit(&page, Entry::Used, Moment(400)),
-            "by use alone no place is taken from another"
-        );
-        assert_eq!(presence.entries, 2);
-    }
-
-    #[test]
-    fn to_look_takes_nothing() {
-        let mut presence = presence();
-        let (a, b) = (on(Device(1), "user", 1, 1), on(Device(1), "user", 2, 1));
-        assert!(presence.admit(&a, Entry::Look, Moment(0)) && presence.subjects.is_empty());
-        assert!(presence.admit(&a, Entry::New, Moment(0)));
-        assert!(presence.admit(&b, Entry::Look, Moment(0)), "it would be let in");
-        assert!(a.is_counted() && !b.is_counted());
-        assert!(!presence.admit(&known("user", 3, 1), Entry::Look, Moment(0)));
-        assert_eq!(presence.entries, 1);
-    }
-
-    #[test]
-    fn a_full_table_lets_nobody_in_until_somebody_is_gone() {
-        let mut presence = Presence::new(3, GONE_AFTER_MS);
-        for id in 0..3 {
-            assert!(presence.admit(&known(&format!("user-{id}"), id, 1), Entry::New, Moment(10_000)));
-        }
-        let late = known("late", 9, 1);
-        assert!(!presence.admit(&late, Entry::New, Moment(12_000)));
-        assert!(presence.admit(&late, Entry::New, Moment(16_000)));
-        assert_eq!((presence.entries, presence.subjects.len()), (1, 1));
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ mod fake;
 mod fills;
 mod invented;
 mod ledger_cost;
+mod places;
 mod ports;
 mod quic;
 mod sessions;

@@ -5,6 +5,7 @@ mod dvr;
 mod garbage;
 mod metadata;
 mod metrics;
+mod places;
 mod policy;
 mod publish;
 mod stats;

@@ -89,6 +89,12 @@ impl Ask {
         let _ = self.head(status, &[("cache-control", "max-age=2")]).try_send("no").await;
     }
 
+    /// The whole answer, of any bytes.
+    pub(super) async fn answer_bytes(self, status: u16, bytes: Vec<u8>) {
+        // The edge may have given up on it.
+        let _ = self.head(status, &[]).0.send(Ok(bytes.into())).await;
+    }
+
     /// The whole answer, with a lifetime.
     pub(super) async fn answer(self, status: u16, max_age_s: u32, text: &'static str) {
         let cache_control = format!("max-age={max_age_s}");

@@ -17,7 +17,7 @@ fn issuer() -> IssuerKey {
     IssuerKey::from_seed(&[5; 32]).unwrap()
 }
 
-fn token(change: impl FnOnce(&mut Claims)) -> String {
+pub(super) fn token(change: impl FnOnce(&mut Claims)) -> String {
     let channels = Channels::Named(vec!["paid".parse().unwrap(), "other".parse().unwrap()]);
     let mut claims = Claims::new(channels, now_s() + 600);
     claims.sub = Some("user-1".to_owned());
@@ -44,7 +44,7 @@ pub(super) fn policy(version: u64, revocations: Vec<Revocation>) -> Document {
 }
 
 /// An edge with a certificate for its upstream, that has the policy.
-async fn guarded(change: impl FnOnce(&mut Config)) -> Lab {
+pub(super) async fn guarded(change: impl FnOnce(&mut Config)) -> Lab {
     let mut lab = waiting(change).await;
     answer_policy(lab.ask().await, &policy(1, vec![])).await;
     within(until(|| lab.edge.metrics.policy_polls.changed.get() == 1)).await;
@@ -84,7 +84,7 @@ async fn get(lab: &Lab, path: &str) -> Response<Incoming> {
     lab.viewer().await.get(path).await
 }
 
-async fn status(lab: &Lab, path: &str) -> u16 {
+pub(super) async fn status(lab: &Lab, path: &str) -> u16 {
     get(lab, path).await.status().as_u16()
 }
 
@@ -221,7 +221,7 @@ async fn revocations_count_as_soon_as_the_policy_is_here() {
 }
 
 /// Status of a request by a device.
-async fn by(lab: &Lab, agent: &str, path: &str) -> Response<Incoming> {
+pub(super) async fn by(lab: &Lab, agent: &str, path: &str) -> Response<Incoming> {
     let mut request = request(Method::GET, path);
     request.headers_mut().insert("user-agent", agent.parse().unwrap());
     lab.viewer().await.send(request).await

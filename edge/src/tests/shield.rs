@@ -1,9 +1,10 @@
-//! An edge behind an edge: reports go through, under the name of the POP whose certificate they came with.
+//! An edge behind an edge: what it posts goes through, under the name of the POP whose certificate it came with.
 
 use super::*;
 use crate::upstream::{Protocol, Upstream};
 use http::header::{HeaderMap, HeaderValue};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use sigma_report::places;
 use sigma_report::report::{PATH, Report};
 use sigma_report::settled::Settled;
 use std::pin::pin;
@@ -97,13 +98,25 @@ async fn a_refused_certificate_is_a_failed_connect_until_there_is_a_good_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reports_of_who_shows_no_certificate_are_not_passed_on() {
     let lab = Lab::new();
-    let posted = request(Method::POST, PATH);
-    assert_eq!(lab.viewer().await.send(posted).await.status(), 405);
+    for path in [PATH, places::PATH] {
+        assert_eq!(lab.viewer().await.send(request(Method::POST, path)).await.status(), 405, "{path}");
+    }
     assert_eq!(lab.fake.count(), 0);
 }
 
-/// What a shield answers to a report that `pop-2` says is `pop-7`'s.
-async fn passed_on_for_another(shields: &[&str]) -> (u16, Option<String>) {
+/// What a shield answers to what `pop-2` posts, and what its own upstream was asked.
+struct PassedOn {
+    status: u16,
+    answer: Bytes,
+    asked: Option<(HeaderMap, Bytes)>,
+}
+
+/// `pop-2` posts to a path, for itself or for a POP that it names; the upstream answers this.
+async fn passed_on(
+    shields: &[&str],
+    (path, named): (&str, Option<&'static str>),
+    (posted, answer): (Bytes, &[u8]),
+) -> PassedOn {
     let mut shield = Lab::with(|config| {
         let tls = config.tls.as_mut().unwrap();
         let dir = tls.certificate.as_ref().unwrap().parent().unwrap();
@@ -119,35 +132,64 @@ async fn passed_on_for_another(shields: &[&str]) -> (u16, Option<String>) {
     behind.reports.enabled = false;
     let upstream = Upstream::start(&behind.upstream, Arc::clone(&shield.edge.metrics)).unwrap();
     let mut headers = HeaderMap::new();
-    headers.insert("sigma-pop", HeaderValue::from_static("pop-7"));
+    if let Some(named) = named {
+        headers.insert("sigma-pop", HeaderValue::from_static(named));
+    }
     let mut posting = pin!(async {
         loop {
-            let posted = upstream.post(PATH, headers.clone(), Bytes::from_static(b"a report")).await;
-            if let Ok(answer) = posted {
-                return answer.status().as_u16();
+            if let Ok(answer) = upstream.post(path, headers.clone(), posted.clone()).await {
+                let status = answer.status().as_u16();
+                return (status, answer.into_body().whole(8 << 20, PATIENCE).await.unwrap());
             }
             tokio::task::yield_now().await;
         }
     });
-    let mut named = None;
+    let mut asked = None;
     loop {
         tokio::select! {
             ask = shield.fake.asks.recv() => {
-                let asked = ask.unwrap();
-                if asked.path == PATH {
-                    named = Some(asked.headers["sigma-pop"].to_str().unwrap().to_owned());
-                    asked.answer(200, 0, "{}").await;
+                let ask = ask.unwrap();
+                if ask.path == path {
+                    asked = Some((ask.headers.clone(), ask.body.clone()));
+                    ask.answer_bytes(200, answer.to_vec()).await;
                 } else {
-                    asked.refuse(503).await;
+                    ask.refuse(503).await;
                 }
             }
-            status = within(&mut posting) => return (status, named),
+            (status, answer) = within(&mut posting) => return PassedOn { status, answer, asked },
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_behind_a_shield_speaks_for_another_but_a_shield() {
-    assert_eq!(passed_on_for_another(&[]).await, (403, None));
-    assert_eq!(passed_on_for_another(&["pop-2"]).await, (200, Some("pop-7".to_owned())));
+    for path in [PATH, places::PATH] {
+        let posted = || (Bytes::from_static(b"what it says"), &b"{}"[..]);
+        let refused = passed_on(&[], (path, Some("pop-7")), posted()).await;
+        assert_eq!((refused.status, refused.asked), (403, None), "{path}");
+        let passed = passed_on(&["pop-2"], (path, Some("pop-7")), posted()).await;
+        let (headers, body) = passed.asked.unwrap();
+        assert_eq!(
+            (passed.status, &headers["sigma-pop"], &body[..]),
+            (200, &"pop-7".parse().unwrap(), &b"what it says"[..])
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_a_place_behind_a_shield_is_passed_on_and_the_answer_back() {
+    // Neither is small, nor text.
+    let (posted, answer) = (Bytes::from(vec![0xfe; 1 << 20]), vec![0xfd; 3 << 20]);
+    let passed = passed_on(&[], (places::PATH, None), (posted.clone(), &answer)).await;
+    let (headers, body) = passed.asked.unwrap();
+    assert_eq!((passed.status, body), (200, posted));
+    assert_eq!(passed.answer.len(), answer.len());
+    assert_eq!(
+        (&headers["sigma-pop"], &headers["content-type"]),
+        (&"pop-2".parse().unwrap(), &places::MEDIA_TYPE.parse().unwrap())
+    );
+    let too_much = Bytes::from(vec![0; places::BYTES_MAX + 1]);
+    let refused = passed_on(&[], (places::PATH, None), (too_much, b"")).await;
+    assert_eq!((refused.status, refused.asked), (413, None));
+    assert!(std::str::from_utf8(&refused.answer).unwrap().contains("at most 4194304 bytes"));
 }

@@ -10,12 +10,22 @@ use sigma_report::report::{MEDIA_TYPE, PATH, Report};
 use sigma_stats::keeper::now_ms;
 use sigma_stats::store::{Entry, Store};
 
+/// Posts a report as a POP, or as a shield for another one.
+async fn post(origin: &Origin, pop: &str, said: (Option<&str>, &[u8])) -> Answer {
+    post_to(PATH, origin, pop, said).await
+}
+
 /// Posts bytes as a POP, or as a shield for another one.
-async fn post(origin: &Origin, pop: &str, (behind, body): (Option<&str>, &[u8])) -> Answer {
+pub(super) async fn post_to(
+    path: &str,
+    origin: &Origin,
+    pop: &str,
+    (behind, body): (Option<&str>, &[u8]),
+) -> Answer {
     let mut socket = connect_tls(origin, Some(pop)).await;
     let behind = behind.map(|pop| format!("sigma-pop: {pop}\r\n")).unwrap_or_default();
     let head = format!(
-        "POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {MEDIA_TYPE}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {MEDIA_TYPE}\r\n\
          Content-Length: {}\r\n{behind}\r\n",
         body.len()
     );
