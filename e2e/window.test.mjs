@@ -1,5 +1,6 @@
 // Two channels that are sent by one `sigma-load publish`, with a window on disk and for who shows a token: viewers with
-// several tabs to a token, who go back in the window, are counted as they are.
+// several tabs to a token, who go back in the window, are counted as they are; and a token for one session is good at one
+// edge at a time.
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { mkdir, readFile, readlink, writeFile } from 'node:fs/promises';
@@ -8,6 +9,7 @@ import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { freePorts, ready, start } from './lib/cluster.mjs';
 import { load, loadTester } from './lib/load.mjs';
+import { parseMedia, parseMultivariant } from './lib/playlist.mjs';
 import { alive, descendants } from './lib/processes.mjs';
 import { startStack } from './lib/stack.mjs';
 import { bounded, until } from './lib/until.mjs';
@@ -101,6 +103,33 @@ test('the full view shows every POP, and Ctrl-C gives the terminal back with the
   assert.doesNotMatch(taken[1], /typed/, 'keys do not show meanwhile');
 });
 
+test('a token for one session plays at one edge at a time', async () => {
+  const token = await site.token('once', ['--max-sessions', '1']);
+  const [first, second] = site.plainEdges.map((edge) => new Tab(`${edge}/live/${CHANNELS[0]}/index.m3u8?token=${token}`));
+  try {
+    assert.equal(await first.open(), 200);
+    first.play();
+    // The other edge does not know yet, or it does.
+    if ((await second.open()) === 200) second.play();
+    const { last } = await until('the second one to be refused', 4_000, async () => {
+      if (second.last === 200) return undefined;
+      return (await second.open()) === 403 && { last: second.last };
+    });
+    assert.equal(last, 403);
+    for (let look = 0; look < 20; look += 1) assert.equal(await second.open(), 403, 'for as long as the first one plays');
+    assert.equal(first.last, 200, 'who was there first plays on');
+
+    // The same session at the other edge is the same viewer.
+    const moved = first.session.replace(site.plainEdges[0], site.plainEdges[1]);
+    assert.equal((await fetch(moved)).status, 200, 'it is not in its own way');
+
+    await first.leave();
+    await until('the second one to be let in', 15_000, async () => (await second.open()) === 200);
+  } finally {
+    await Promise.all([first.leave(), second.leave()]);
+  }
+});
+
 test('a publisher that is killed takes its encoders with it', async () => {
   const encoders = (await descendants(publisher.child.pid)).map((one) => one.pid);
   assert.ok(encoders.length > 0, 'the test source is made by ffmpeg');
@@ -119,6 +148,51 @@ test('a publisher that is killed takes its encoders with it', async () => {
   assert.deepEqual(report.publishers.map((one) => one.number), [1, 2]);
   assert.ok(report.publishers.every((one) => one.bytes > 0 && one.errors.length === 0), JSON.stringify(report));
 });
+
+/** A player that reloads its playlist with every new part, as long as it may. `last` is what it was answered last. */
+class Tab {
+  constructor(entry) {
+    this.entry = entry;
+    this.left = new AbortController();
+    this.playing = Promise.resolve();
+  }
+
+  /** Opens the channel anew. Returns what that was answered; `session` is then the address of its Multivariant Playlist. */
+  async open() {
+    const answer = await fetch(this.entry, { cache: 'no-store', signal: AbortSignal.timeout(10_000) });
+    this.last = answer.status;
+    const text = await answer.text();
+    if (answer.ok) {
+      this.session = answer.url;
+      this.media = new URL(parseMultivariant(text)[0].uri, answer.url).href;
+    }
+    return answer.status;
+  }
+
+  play() {
+    this.playing = this.reload().catch((error) => {
+      if (!this.left.signal.aborted) throw error;
+    });
+  }
+
+  async reload() {
+    let query = '';
+    while (!this.left.signal.aborted) {
+      const signal = AbortSignal.any([this.left.signal, AbortSignal.timeout(10_000)]);
+      const answer = await fetch(`${this.media}${query}`, { cache: 'no-store', signal });
+      this.last = answer.status;
+      const text = await answer.text();
+      if (!answer.ok) return;
+      const { media_sequence, segments, open_parts } = parseMedia(text);
+      query = `?_HLS_msn=${media_sequence + segments.length}&_HLS_part=${open_parts}`;
+    }
+  }
+
+  async leave() {
+    this.left.abort();
+    await this.playing;
+  }
+}
 
 /** Seconds that the shorter one of the channels lists. */
 async function listed() {
@@ -186,9 +260,10 @@ async function startSite() {
       folder, stop, origin, adminToken,
       edges: edges.map((edge) => edge.https),
       ownEdge: edges[0].http,
+      plainEdges: edges.map((edge) => edge.http),
       push: `rtmp://127.0.0.1:${rtmp}/live/window-key-{n}`,
-      async token(subject) {
-        const args = ['playback-token', 'create', '--config', config, '--subject', subject, ...CHANNELS.flatMap((id) => ['--channel', id])];
+      async token(subject, more = []) {
+        const args = ['playback-token', 'create', '--config', config, '--subject', subject, ...more, ...CHANNELS.flatMap((id) => ['--channel', id])];
         return (await promisify(execFile)(join(programs, 'sigma-origin'), args)).stdout.trim();
       },
       async statistics(channel) {
