@@ -105,7 +105,7 @@ test('the full view shows every POP, and Ctrl-C gives the terminal back with the
 
 test('a token for one session plays at one edge at a time', async () => {
   const token = await site.token('once', ['--max-sessions', '1']);
-  const [first, second] = site.plainEdges.map((edge) => new Tab(`${edge}/live/${CHANNELS[0]}/index.m3u8?token=${token}`));
+  const [first, second] = site.plainEdges.map((edge, n) => new Tab(`${edge}/live/${CHANNELS[0]}/index.m3u8?token=${token}`, `device-${n}`));
   try {
     assert.equal(await first.open(), 200);
     first.play();
@@ -121,7 +121,8 @@ test('a token for one session plays at one edge at a time', async () => {
 
     // The same session at the other edge is the same viewer.
     const moved = first.session.replace(site.plainEdges[0], site.plainEdges[1]);
-    assert.equal((await fetch(moved)).status, 200, 'it is not in its own way');
+    assert.equal((await first.fetch(moved)).status, 200, 'it is not in its own way');
+    assert.equal(await second.open(), 403);
 
     await first.leave();
     await until('the second one to be let in', 15_000, async () => (await second.open()) === 200);
@@ -151,15 +152,16 @@ test('a publisher that is killed takes its encoders with it', async () => {
 
 /** A player that reloads its playlist with every new part, as long as it may. `last` is what it was answered last. */
 class Tab {
-  constructor(entry) {
+  constructor(entry, agent) {
     this.entry = entry;
+    this.headers = { 'user-agent': agent };
     this.left = new AbortController();
     this.playing = Promise.resolve();
   }
 
   /** Opens the channel anew. Returns what that was answered; `session` is then the address of its Multivariant Playlist. */
   async open() {
-    const answer = await fetch(this.entry, { cache: 'no-store', signal: AbortSignal.timeout(10_000) });
+    const answer = await this.fetch(this.entry);
     this.last = answer.status;
     const text = await answer.text();
     if (answer.ok) {
@@ -167,6 +169,10 @@ class Tab {
       this.media = new URL(parseMultivariant(text)[0].uri, answer.url).href;
     }
     return answer.status;
+  }
+
+  fetch(url, ...signals) {
+    return fetch(url, { headers: this.headers, cache: 'no-store', signal: AbortSignal.any([...signals, AbortSignal.timeout(10_000)]) });
   }
 
   play() {
@@ -178,8 +184,7 @@ class Tab {
   async reload() {
     let query = '';
     while (!this.left.signal.aborted) {
-      const signal = AbortSignal.any([this.left.signal, AbortSignal.timeout(10_000)]);
-      const answer = await fetch(`${this.media}${query}`, { cache: 'no-store', signal });
+      const answer = await this.fetch(`${this.media}${query}`, this.left.signal);
       this.last = answer.status;
       const text = await answer.text();
       if (!answer.ok) return;

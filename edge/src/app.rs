@@ -180,10 +180,7 @@ pub(crate) fn start(config: &Config, sockets: &Sockets) -> Result<Running, Start
         metrics: Arc::clone(&metrics),
     };
     let handler = Handler::new(parts, config);
-    if config.sessions.enabled && upstream.identity().is_some() {
-        let seats = Arc::clone(handler.seats());
-        tokio::spawn(places::keep_told(seats, upstream.clone(), Arc::clone(&metrics)));
-    }
+    tell_places(config, &handler, (&upstream, &metrics));
     let (http, tls, certificate) = (front.http(), front.tls(), front.certificate());
     let serve = move |request, from| Arc::clone(&handler).serve(request, from);
     let accepting = server.clone();
@@ -250,6 +247,14 @@ fn reporter(
     let post = (config.reports.enabled && identified).then(|| upstream.clone());
     let reporter = Reporter::start(config, Arc::clone(viewers), Arc::clone(metrics), post);
     reporter.map_err(|error| StartError::spool(config, error))
+}
+
+/// Tells the upstream who has a place here, when it knows this edge by a certificate.
+fn tell_places(config: &Config, handler: &Handler, (upstream, metrics): (&Upstream, &Arc<Metrics>)) {
+    if config.sessions.enabled && upstream.identity().is_some() {
+        let seats = Arc::clone(handler.seats());
+        tokio::spawn(places::keep_told(seats, upstream.clone(), Arc::clone(metrics)));
+    }
 }
 
 /// Where the policy is kept; with a certificate for the upstream, it is asked for from now on.
