@@ -132,12 +132,11 @@ impl Race {
                     self.owed += 1;
                 }
             }
-            // It said what it had to say: only another one may know better.
-            Got::Failure | Got::End => {
+            Got::Nothing if !self.ended => self.owed += 1,
+            // It said what it had to say: only another one may know better. With an answer at hand, who is gone is not waited for.
+            Got::Failure | Got::End | Got::Nothing => {
                 self.owed += usize::from(self.order.ranked.iter().any(|u| self.tries[*u] == 0));
             }
-            // With an answer at hand, who is gone is not waited for.
-            Got::Nothing => self.owed += usize::from(!self.ended),
         }
         self.ended |= got == Got::End;
         Verdict::Continue

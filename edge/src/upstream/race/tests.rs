@@ -105,6 +105,14 @@ fn an_end_of_another_is_no_answer_while_somebody_may_say_otherwise() {
     assert_eq!(race.answered(0, Got::Nothing, now), Verdict::Continue);
     assert!(race.due(now).is_none() && race.is_lost());
 
+    // But whoever was not asked yet is.
+    let mut race = Race::new(order(3, 3, None), 100 * MS, now);
+    race.due(now);
+    race.answered(0, Got::End, now);
+    assert_eq!(race.due(now), Some((1, Why::Turn)));
+    race.answered(1, Got::Nothing, now);
+    assert_eq!(race.due(now), Some((2, Why::Turn)));
+
     // Nobody is left to say otherwise.
     let mut race = Race::new(order(2, 2, None), 100 * MS, now);
     for upstream in 0..2 {
