@@ -43,6 +43,8 @@ pub(crate) struct Record {
     pub(crate) unseen_us: u64,
     /// How often it let go of a connection or a rendition with media under way: each time, a part may have been sent.
     pub(crate) called_off: u64,
+    /// Where it let go of media under way without having got any there: only the server knows whether it was there.
+    pub(crate) asked_pops: Vec<String>,
     pub(crate) bytes: u64,
     pub(crate) stalls: u64,
     pub(crate) stalled_ms: u64,
@@ -151,6 +153,7 @@ mod tests {
             asking: false,
             unseen_us: 0,
             called_off: 0,
+            asked_pops: vec![],
             bytes: 3,
             stalls: 0,
             stalled_ms: 0,

@@ -57,6 +57,9 @@ pub(crate) struct Truth {
     /// How often it let go of media under way.
     #[serde(default)]
     pub(crate) called_off: u64,
+    /// Where it let go of media under way before it had got any there: only the server knows whether it was there.
+    #[serde(default)]
+    pub(crate) asked_pops: Vec<String>,
 }
 
 /// One playback session as the origin knows it.
@@ -190,7 +193,10 @@ pub(crate) fn compare(truth: &[Truth], told: &Told, bars: Bars) -> Verification 
         // Where a session was when is not in the log: at a POP that is its only one it was all the time.
         let own = |truth: &Truth| {
             let there = truth.pops.contains(pop);
-            (there && truth.pops.len() == 1, there)
+            (
+                there && truth.pops.len() == 1 && truth.asked_pops.is_empty(),
+                there || truth.asked_pops.contains(pop),
+            )
         };
         if views.iter().any(|truth| truth.pops.contains(pop)) {
             let count = Count::new(&views, (from, to), own);
@@ -229,9 +235,10 @@ fn united(all: &[Truth]) -> BTreeMap<String, Truth> {
             known.last_response_at_ms = next.last_response_at_ms;
             known.left = next.left;
         }
-        known
-            .pops
-            .extend(next.pops.iter().filter(|pop| !known.pops.contains(pop)).cloned().collect::<Vec<_>>());
+        for (all, new) in [(&mut known.pops, &next.pops), (&mut known.asked_pops, &next.asked_pops)] {
+            let new: Vec<_> = new.iter().filter(|pop| !all.contains(pop)).cloned().collect();
+            all.extend(new);
+        }
     }
     truth
 }
@@ -345,7 +352,9 @@ fn pops_each(views: &[&Truth], told: &Told) -> Metric {
     let wrong: Vec<_> = (named.iter())
         .filter(|truth| {
             let own: BTreeSet<&str> = truth.pops.iter().map(String::as_str).collect();
-            seen.get(truth.session.as_str()).is_some_and(|pops| *pops != own)
+            let may = |pop: &&str| own.contains(pop) || truth.asked_pops.iter().any(|asked| asked == pop);
+            let is_right = |pops: &BTreeSet<&str>| own.is_subset(pops) && pops.iter().all(may);
+            seen.get(truth.session.as_str()).is_some_and(|pops| !is_right(pops))
         })
         .collect();
     let worst =

@@ -99,6 +99,8 @@ pub(super) struct State {
     unseen_us: u64,
     /// How often media was called off.
     called_off: u64,
+    /// Where it was called off before any had come from there.
+    asked_pops: Vec<String>,
 }
 
 impl Session {
@@ -139,6 +141,7 @@ impl Session {
             asking: false,
             unseen_us: 0,
             called_off: 0,
+            asked_pops: Vec::new(),
         };
         let session = Self {
             shard,
@@ -458,6 +461,7 @@ impl Session {
             self.crowd.count(self.shard, |counts| counts.live(state.slice).point.left += 1);
         }
         self.count(|tally| *tally.left.entry(left).or_default() += 1);
+        state.asked_pops.retain(|pop| !state.pops.contains(pop));
         let pops = if state.pops.is_empty() { state.edges.clone() } else { std::mem::take(&mut state.pops) };
         self.crowd.log(|| Record {
             session: sid.unwrap_or_default(),
@@ -475,6 +479,7 @@ impl Session {
             asking: state.asking,
             unseen_us,
             called_off: state.called_off,
+            asked_pops: std::mem::take(&mut state.asked_pops),
             bytes: state.bytes,
             stalls: state.playback.stalls(),
             stalled_ms: state.playback.stalled_us() / 1000,

@@ -22,6 +22,7 @@ fn truth() -> Vec<Truth> {
                 asking: false,
                 unseen_us: 0,
                 called_off: 1,
+                asked_pops: vec![],
             }
         })
         .collect()
@@ -160,6 +161,13 @@ fn what_is_wrong_fails() {
     told.sessions[3].watch_ms += 400;
     moved[3].called_off = 2;
     assert_eq!(failed(&moved, &told), [""; 0]);
+    // Whether what it let go of at the second POP was sent, only that one knows; where it got some, it was.
+    moved[3].asked_pops = vec!["pop-1".into()];
+    assert_eq!(failed(&moved, &told), [""; 0]);
+    told.sessions[3].pops.push("pop-1".into());
+    assert_eq!(failed(&moved, &told), [""; 0]);
+    told.sessions[3].pops = vec!["pop-1".into()];
+    assert_eq!(failed(&moved, &told), ["POPs of each"]);
     assert!(!compare(&[], &Told::default(), Bars::default()).passed, "nothing proves nothing");
 }
 

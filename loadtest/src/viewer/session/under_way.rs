@@ -63,7 +63,11 @@ impl Session {
         let now_ms = self.unix_ms(Instant::now());
         let mut state = self.state.borrow_mut();
         let waiting = std::mem::take(&mut state.waiting);
-        state.called_off += u64::from(waiting.iter().flatten().any(|waiting| waiting.media.is_some()));
+        if waiting.iter().flatten().any(|waiting| waiting.media.is_some()) {
+            state.called_off += 1;
+            let pop = state.pop.clone();
+            state.asked_pops.extend(pop);
+        }
         for waiting in waiting.into_iter().flatten() {
             state.presence.waited(waiting.sent_ms, now_ms);
         }
