@@ -328,7 +328,8 @@ an error. Sessions that ended before the first of the logs are left out.\n\
 totals before the run, and holds against it what was added to them.\n\
     Views must be the same number; viewers of each second may differ by 0.5 % of the peak from those who came 2 s \
 before and have not left, to those who left within 6 s (10 s if they vanished without a word); watch time by 0.1 % \
-in total and by one part for each session.\n\n\
+in total and by one part for each session, or by what it let go of while that was under way, as only the server knows \
+whether it was sent.\n\n\
     Exit codes: 0 all within their bars; 1 some are not, or nothing could be compared; 2 wrong usage.")]
 pub(crate) struct VerifyArgs {
     /// Ground-truth log of a run, JSON lines; may be repeated

@@ -41,8 +41,8 @@ pub(crate) struct Record {
     pub(crate) asking: bool,
     /// Of who vanished: what that would have brought, microseconds. Its server sent it, and cannot know that nobody got it.
     pub(crate) unseen_us: u64,
-    /// How often it let go of a connection or a rendition with media under way: each time, a part may have been sent.
-    pub(crate) called_off: u64,
+    /// How much media was under way when it let go of a connection or a rendition: all of it may have been sent.
+    pub(crate) let_go_us: u64,
     /// Where it let go of media under way without having got any there: only the server knows whether it was there.
     pub(crate) asked_pops: Vec<String>,
     pub(crate) bytes: u64,
@@ -152,7 +152,7 @@ mod tests {
             longest_part_us: 1,
             asking: false,
             unseen_us: 0,
-            called_off: 0,
+            let_go_us: 0,
             asked_pops: vec![],
             bytes: 3,
             stalls: 0,

@@ -54,9 +54,9 @@ pub(crate) struct Truth {
     /// What may have been sent to who had vanished by then, microseconds.
     #[serde(default)]
     pub(crate) unseen_us: u64,
-    /// How often it let go of media under way.
+    /// How much media it let go of while it was under way: only the server knows whether it was sent.
     #[serde(default)]
-    pub(crate) called_off: u64,
+    pub(crate) let_go_us: u64,
     /// Where it let go of media under way before it had got any there: only the server knows whether it was there.
     #[serde(default)]
     pub(crate) asked_pops: Vec<String>,
@@ -226,7 +226,7 @@ fn united(all: &[Truth]) -> BTreeMap<String, Truth> {
         known.parts += next.parts;
         known.asking |= next.asking;
         known.unseen_us += next.unseen_us;
-        known.called_off += next.called_off;
+        known.let_go_us += next.let_go_us;
         known.started_at_ms = known.started_at_ms.min(next.started_at_ms);
         known.longest_part_us = known.longest_part_us.max(next.longest_part_us);
         let first = [known.first_media_at_ms, next.first_media_at_ms];
@@ -326,8 +326,9 @@ fn watch_each(views: &[&Truth], told: &Told, bars: Bars) -> Metric {
     for truth in views {
         let Some(got) = seen.get(truth.session.as_str()) else { continue };
         let off = *got as f64 - truth.watched_us as f64 / 1000.0;
-        // Whoever moves lets go of parts under way more than once. One for milliseconds that were cut off.
-        wrong += u64::from(off.abs() > part * truth.called_off.max(1) as f64 + 1.0);
+        // What it let go of may have been sent, all of it. One for milliseconds that were cut off.
+        let over = part.max(truth.let_go_us as f64 / 1000.0) + 1.0;
+        wrong += u64::from(off < -part - 1.0 || off > over);
         if off.abs() > worst.abs() {
             (worst, at) = (off, &truth.session);
         }

@@ -97,8 +97,8 @@ pub(super) struct State {
     asking: bool,
     /// What that would have brought.
     unseen_us: u64,
-    /// How often media was called off.
-    called_off: u64,
+    /// How much media was called off while it was under way.
+    let_go_us: u64,
     /// Where it was called off before any had come from there.
     asked_pops: Vec<String>,
 }
@@ -140,7 +140,7 @@ impl Session {
             waiting: [None; 4],
             asking: false,
             unseen_us: 0,
-            called_off: 0,
+            let_go_us: 0,
             asked_pops: Vec::new(),
         };
         let session = Self {
@@ -478,7 +478,7 @@ impl Session {
             longest_part_us: state.longest_part_us,
             asking: state.asking,
             unseen_us,
-            called_off: state.called_off,
+            let_go_us: state.let_go_us,
             asked_pops: std::mem::take(&mut state.asked_pops),
             bytes: state.bytes,
             stalls: state.playback.stalls(),

@@ -21,7 +21,7 @@ fn truth() -> Vec<Truth> {
                 longest_part_us: 200_000,
                 asking: false,
                 unseen_us: 0,
-                called_off: 1,
+                let_go_us: 200_000,
                 asked_pops: vec![],
             }
         })
@@ -156,11 +156,16 @@ fn what_is_wrong_fails() {
         change(&mut told);
         assert_eq!(failed(&truth, &told), metrics, "{what}");
     }
-    // Who moved let go twice.
+    // Who moved let go twice: it may have been sent more, never less.
     let (mut moved, mut told) = (truth.clone(), told(&truth, 0, 4000));
     told.sessions[3].watch_ms += 400;
-    moved[3].called_off = 2;
+    moved[3].let_go_us = 400_000;
     assert_eq!(failed(&moved, &told), [""; 0]);
+    told.sessions[3].watch_ms += 200;
+    assert_eq!(failed(&moved, &told), ["watch time of each"]);
+    told.sessions[3].watch_ms -= 1000;
+    assert_eq!(failed(&moved, &told), ["watch time of each"]);
+    told.sessions[3].watch_ms += 800;
     // Whether what it let go of at the second POP was sent, only that one knows; where it got some, it was.
     moved[3].asked_pops = vec!["pop-1".into()];
     assert_eq!(failed(&moved, &told), [""; 0]);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a lane has one request at a time.
 
-use super::Session;
+use super::{Session, State};
 use crate::player::{Kind, Want};
 use crate::watched::Touch;
 use crate::wire::Answer;
@@ -62,11 +62,11 @@ impl Session {
     pub(in crate::viewer) fn calls_off(&self) {
         let now_ms = self.unix_ms(Instant::now());
         let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        state.let_go_us += state.under_way_us();
         let waiting = std::mem::take(&mut state.waiting);
         if waiting.iter().flatten().any(|waiting| waiting.media.is_some()) {
-            state.called_off += 1;
-            let pop = state.pop.clone();
-            state.asked_pops.extend(pop);
+            state.asked_pops.extend(state.pop.clone());
         }
         for waiting in waiting.into_iter().flatten() {
             state.presence.waited(waiting.sent_ms, now_ms);
@@ -78,13 +78,19 @@ impl Session {
         self.advance();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let media: Vec<_> = state.waiting.iter().flatten().filter_map(|waiting| waiting.media).collect();
-        state.asking = !media.is_empty();
-        let mut all = state.watched.clone();
-        for (start, duration) in media {
-            let lasts = if duration > 0 { duration } else { state.longest_part_us };
+        state.asking = state.waiting.iter().flatten().any(|waiting| waiting.media.is_some());
+        state.unseen_us = state.under_way_us();
+    }
+}
+
+impl State {
+    /// How much media is under way that was not watched, in microseconds.
+    fn under_way_us(&self) -> u64 {
+        let mut all = self.watched.clone();
+        for (start, duration) in self.waiting.iter().flatten().filter_map(|waiting| waiting.media) {
+            let lasts = if duration > 0 { duration } else { self.longest_part_us };
             all.add((start, start + lasts));
         }
-        state.unseen_us = all.total_us() - state.watched.total_us();
+        all.total_us() - self.watched.total_us()
     }
 }
