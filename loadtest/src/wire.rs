@@ -9,6 +9,7 @@
 mod h3;
 mod refusal;
 mod shared;
+mod stamped;
 mod stream;
 
 use crate::address::Authority;
@@ -28,7 +29,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use stream::Stream;
+use stream::{Stream, Ties};
 
 pub(crate) use h3::Quic;
 
@@ -107,9 +108,9 @@ pub(crate) struct Answer {
     pub(crate) dialled: bool,
     /// How often it was made again because the server did not take it.
     pub(crate) retried: u8,
-    /// Response header.
+    /// Response header, and what came with it.
     pub(crate) first_byte: Instant,
-    /// End of the body.
+    /// End of the body: when it arrived, not when the tester came to it (over HTTP/3 it is that).
     pub(crate) ended: Instant,
     pub(crate) bytes: u64,
     /// CRC-32 of the body, if it was hashed.
@@ -141,7 +142,7 @@ pub(crate) struct Wire {
     drivers: RefCell<Vec<Driver>>,
     /// New since the drivers were polled last.
     fresh: RefCell<Vec<Driver>>,
-    reset: Rc<Cell<bool>>,
+    ties: Rc<Ties>,
     /// Whether responses are looked at for the name of the edge.
     pub(crate) nameless: Cell<bool>,
 }
@@ -175,7 +176,7 @@ impl Wire {
             dialled: Cell::new(0),
             drivers: RefCell::default(),
             fresh: RefCell::default(),
-            reset: Rc::default(),
+            ties: Rc::default(),
             nameless: Cell::new(true),
         }
     }
@@ -279,7 +280,7 @@ impl Wire {
             }
         };
         let (head, mut body) = response.into_parts();
-        let first_byte = Instant::now();
+        let first_byte = self.arrived();
         while let Some(frame) = body.frame().await {
             if let Some(chunk) = frame.map_err(truncated)?.data_ref() {
                 reading.take(chunk)?;
@@ -300,7 +301,7 @@ impl Wire {
         let config = if self.authority.tls { Some(self.dialer.tls_config(self.protocol)?) } else { None };
         let dialling = async {
             let tcp = self.dialer.tcp(&self.authority).await?;
-            let stream = Stream::plain(tcp, Rc::clone(&self.reset));
+            let stream = Stream::plain(tcp, Rc::clone(&self.ties));
             match config {
                 Some(config) => stream.secured(config, &self.authority.host).await.map_err(DialError::Tls),
                 None => Ok(stream),
@@ -318,13 +319,14 @@ impl Wire {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let pop = if self.nameless.get() { text(CMSD_DYNAMIC).and_then(edge_of) } else { None };
         let told = text(HeaderName::from_static(cmsd::CMSD_STATIC));
+        let ended = self.arrived().max(sent);
         Answer {
             status,
             sent,
             dialled,
             retried: 0,
-            first_byte,
-            ended: Instant::now(),
+            first_byte: first_byte.clamp(sent, ended),
+            ended,
             bytes: reading.bytes,
             crc: reading.hasher.clone().map(crc32fast::Hasher::finalize),
             at_ms: told.and_then(|text| cmsd::integer(text, "at")),
@@ -336,6 +338,11 @@ impl Wire {
                 None
             },
         }
+    }
+
+    /// When all that was read had come: an answer's last bytes, or something that came after them.
+    fn arrived(&self) -> Instant {
+        self.ties.arrived.get().unwrap_or_else(Instant::now)
     }
 
     /// Closes as a player does that is done: GOAWAY, TLS close, FIN; or CONNECTION_CLOSE.
@@ -354,7 +361,7 @@ impl Wire {
 
     /// Drops everything: TCP RST, or a QUIC close with an error.
     pub(crate) fn reset(self) {
-        self.reset.set(true);
+        self.ties.reset.set(true);
         if let Shared::H3(sender) = self.shared.into_inner() {
             // H3_REQUEST_CANCELLED
             sender.close(0x10c);

@@ -60,7 +60,7 @@ impl Wire {
             Ok(response) => response.into_parts(),
             Err(error) => return Err(self.failed(number, refusal::of_h2(error)).await),
         };
-        let first_byte = Instant::now();
+        let first_byte = self.arrived();
         while let Some(chunk) = body.data().await {
             let chunk = chunk.map_err(truncated)?;
             reading.take(&chunk)?;
@@ -133,7 +133,7 @@ impl Wire {
             Ok((response, stream)) => (response.into_parts().0, stream),
             Err(error) => return Err(self.failed(number, refusal::of_h3(error)).await),
         };
-        let first_byte = Instant::now();
+        let first_byte = self.arrived();
         while let Some(mut chunk) = stream.recv_data().await.map_err(truncated)? {
             while chunk.has_remaining() {
                 let piece = chunk.chunk();

@@ -3,6 +3,7 @@
 //! Read in large pieces: rustls asks for 4 KiB at a time, and a part would take ten system calls. Of thousands of viewers
 //! few read at the same time, so the buffer for that belongs to the thread.
 
+use super::stamped;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::cell::Cell;
@@ -12,6 +13,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -25,29 +27,42 @@ thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// What is dropped while `reset` is set goes with a RST.
+/// What the connections of a wire share with it.
+#[derive(Debug, Default)]
+pub(super) struct Ties {
+    /// What is dropped while this is set goes with a RST.
+    pub(super) reset: Cell<bool>,
+    /// When the latest came of all that was read.
+    pub(super) arrived: Cell<Option<Instant>>,
+}
+
+/// A TCP connection that is read by the piece.
 pub(super) struct Linger {
     tcp: TcpStream,
-    reset: Rc<Cell<bool>>,
+    ties: Rc<Ties>,
     /// Lent while `unread` of it is not empty, which it is again once the caller asks until there is no more.
     piece: Vec<u8>,
     unread: Range<usize>,
 }
 
 impl Linger {
-    fn new(tcp: TcpStream, reset: Rc<Cell<bool>>) -> Self {
-        Self { tcp, reset, piece: Vec::new(), unread: 0..0 }
+    fn new(tcp: TcpStream, ties: Rc<Ties>) -> Self {
+        stamped::ask(&tcp);
+        Self { tcp, ties, piece: Vec::new(), unread: 0..0 }
     }
 
     /// Reads a piece. Nothing in it is the end.
     fn fetch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.piece = SPARE.take();
         self.piece.resize(PIECE_BYTES, 0);
-        let mut read = ReadBuf::new(&mut self.piece);
-        let polled = Pin::new(&mut self.tcp).poll_read(cx, &mut read);
-        self.unread = 0..read.filled().len();
+        let polled = stamped::poll_read(&self.tcp, cx, &mut self.piece);
+        if let Poll::Ready(Ok((length, arrived))) = &polled {
+            self.unread = 0..*length;
+            // Of two connections the one that is read later may have had its bytes before.
+            self.ties.arrived.set(self.ties.arrived.get().max(Some(*arrived)));
+        }
         self.give_back();
-        polled
+        polled.map_ok(drop)
     }
 
     /// Gives as much of the piece as is asked for.
@@ -68,7 +83,7 @@ impl Linger {
 
 impl Drop for Linger {
     fn drop(&mut self) {
-        if self.reset.get() {
+        if self.ties.reset.get() {
             // A socket that is gone already needs no RST.
             let _ = self.tcp.set_zero_linger();
         }
@@ -82,8 +97,8 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    pub(super) fn plain(tcp: TcpStream, reset: Rc<Cell<bool>>) -> Self {
-        Self::Plain(Linger::new(tcp, reset))
+    pub(super) fn plain(tcp: TcpStream, ties: Rc<Ties>) -> Self {
+        Self::Plain(Linger::new(tcp, ties))
     }
 
     pub(super) async fn secured(self, config: Arc<ClientConfig>, host: &str) -> io::Result<Self> {
@@ -111,7 +126,10 @@ macro_rules! delegate {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, io => io.poll_read(cx, buf))
+        match self.get_mut() {
+            Self::Plain(linger) => Pin::new(linger).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
+        }
     }
 }
 
